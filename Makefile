@@ -1,0 +1,43 @@
+# The doors to the project. Every target installs what it needs (Debian packages as root); make and bash are enough to begin.
+.PHONY: build lint test-unit test-e2e test-firecracker test bench bench-boot bench-exec fuzz demo generate clean
+
+build:
+	@scripts/build.sh
+
+lint:
+	@scripts/lint.sh
+
+test-unit:
+	@scripts/test-unit.sh
+
+test-e2e:
+	@scripts/test-e2e.sh
+
+test-firecracker:
+	@scripts/test-firecracker.sh
+
+test:
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-e2e
+	@$(MAKE) --no-print-directory test-firecracker
+
+fuzz:
+	@scripts/fuzz.sh
+
+bench:
+	@scripts/bench.sh
+
+bench-boot:
+	@scripts/bench-boot.sh
+
+bench-exec:
+	@scripts/bench-exec.sh
+
+demo:
+	@example/test.sh
+
+generate:
+	@scripts/generate.sh
+
+clean:
+	rm -rf dist target

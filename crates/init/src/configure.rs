@@ -1,0 +1,215 @@
+//! Builds the task's root: image below, scratch disk above, the files and file systems that a container finds there.
+
+use crate::cgroup::TaskGroup;
+use crate::network;
+use crate::rooted::Root;
+use crate::sys::{files, machine};
+use crate::{boot_steps, early, mounts, request_check};
+use litegix_protocol::guest::ConfigureRequest;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+pub const ROOT: &str = "/task/root";
+const IMAGE: &str = "/task/image";
+const SCRATCH: &str = "/task/scratch";
+const IMAGE_DEVICE: &str = "/dev/vda";
+const SCRATCH_DEVICE: &str = "/dev/vdb";
+/// Contents written by the host, below init's own tmpfs.
+const WRITTEN: &str = "/run/litegix/etc";
+
+const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
+const DEVICE_PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub enum ConfigureError {
+    /// The request asks for something impossible.
+    Invalid(String),
+    /// A step failed on this machine.
+    Failed { step: String, source: io::Error },
+}
+
+impl std::fmt::Display for ConfigureError {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Invalid(message) => write!(out, "{message}"),
+            Self::Failed { step, source } => {
+                write!(
+                    out,
+                    "{}: {}",
+                    step.escape_debug(),
+                    crate::plan::reason(source)
+                )
+            }
+        }
+    }
+}
+
+fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> ConfigureError {
+    let step = step.into();
+    move |source| ConfigureError::Failed { step, source }
+}
+
+/// Does it all. On an error everything mounted is detached again, so that a corrected request may follow.
+pub async fn configure(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> {
+    request_check::check(request)?;
+    let result = build(request).await;
+    if result.is_err() {
+        tear_down();
+    }
+    result
+}
+
+async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> {
+    early::finished().await;
+    mount_layers().await?;
+    boot_steps::done("root mounted");
+    let root = Root::open(Path::new(ROOT)).map_err(failed("opening the root"))?;
+    if !request.hostname.is_empty() {
+        machine::set_hostname(&request.hostname).map_err(failed("setting the host name"))?;
+    }
+    let broken = |(step, source)| ConfigureError::Failed { step, source };
+    mounts::mount(&root, request).map_err(broken)?;
+    write_network_files(&root, request)?;
+    if let Some(wanted) = &request.network {
+        network::set_up(wanted).map_err(failed("setting up the network"))?;
+    }
+    for path in &request.directories {
+        open_directory(&root, path).map_err(failed(format!("making the directory \"{path}\"")))?;
+    }
+    let work_dir = request.process.iter().map(|process| &process.work_dir);
+    for path in work_dir {
+        root.directory(Path::new(path))
+            .map_err(failed(format!("making the directory \"{path}\"")))?;
+    }
+    if request.read_only_root {
+        mounts::protect(Path::new(ROOT), &request.directories).map_err(broken)?;
+    }
+    TaskGroup::create(&request.cgroup_name, request.pids_limit)
+        .map_err(failed("making the control group"))
+}
+
+/// Makes a directory that every user may write to, unless the image has it already.
+fn open_directory(root: &Root, path: &str) -> io::Result<()> {
+    let path = Path::new(path);
+    if root.find(path, libc::O_PATH, 0).is_err() {
+        let made = root.directory(path)?;
+        fs::set_permissions(Root::reach(&made), fs::Permissions::from_mode(0o777))?;
+    }
+    Ok(())
+}
+
+async fn mount_layers() -> Result<(), ConfigureError> {
+    for device in [IMAGE_DEVICE, SCRATCH_DEVICE] {
+        wait_for(Path::new(device)).await?;
+    }
+    for path in [IMAGE, SCRATCH, ROOT] {
+        fs::create_dir_all(path).map_err(failed(path))?;
+    }
+    files::mount(
+        Path::new(IMAGE_DEVICE),
+        Path::new(IMAGE),
+        "squashfs",
+        files::MS_RDONLY,
+        "",
+    )
+    .map_err(failed("mounting the image"))?;
+    files::mount(
+        Path::new(SCRATCH_DEVICE),
+        Path::new(SCRATCH),
+        "ext4",
+        files::MS_RELATIME,
+        "",
+    )
+    .map_err(failed("mounting the scratch disk"))?;
+    let upper = PathBuf::from(format!("{SCRATCH}/upper"));
+    let work = PathBuf::from(format!("{SCRATCH}/work"));
+    for path in [&upper, &work] {
+        fs::create_dir_all(path).map_err(failed("preparing the scratch disk"))?;
+    }
+    let layers = format!(
+        "lowerdir={IMAGE},upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
+    files::mount(
+        Path::new("overlay"),
+        Path::new(ROOT),
+        "overlay",
+        files::MS_RELATIME,
+        &layers,
+    )
+    .map_err(failed("joining image and scratch disk"))
+}
+
+async fn wait_for(device: &Path) -> Result<(), ConfigureError> {
+    let deadline = Instant::now() + DEVICE_DEADLINE;
+    while !device.exists() {
+        if Instant::now() >= deadline {
+            let missing = io::Error::from_raw_os_error(libc::ENODEV);
+            return Err(failed(format!("waiting for {}", device.display()))(missing));
+        }
+        sleep(DEVICE_PAUSE).await;
+    }
+    Ok(())
+}
+
+fn write_network_files(root: &Root, request: &ConfigureRequest) -> Result<(), ConfigureError> {
+    fs::create_dir_all(WRITTEN).map_err(failed(WRITTEN))?;
+    let hostname = format!("{}\n", request.hostname);
+    let contents = [
+        ("hosts", &request.etc_hosts),
+        ("resolv.conf", &request.etc_resolv_conf),
+        ("hostname", &hostname),
+    ];
+    for (name, content) in contents {
+        let source = Path::new(WRITTEN).join(name);
+        let path = format!("/etc/{name}");
+        fs::write(&source, content)
+            .and_then(|()| root.bind_file(&source, &path, request.read_only_root))
+            .map_err(failed(path))?;
+    }
+    Ok(())
+}
+
+/// Unmounts everything of the task, inner mounts first. What is busy is detached, so that this always comes to an end.
+pub fn tear_down() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for path in task_mounts(&mounts).into_iter().rev() {
+        if files::unmount(&path, 0).is_err() {
+            let _ = files::unmount(&path, files::MNT_DETACH);
+        }
+    }
+}
+
+/// Mount points below /task, in the order of mounting.
+fn task_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|path| path.starts_with("/task/"))
+        // The kernel writes a space as \040; such a path is in the image's hands only, and detaching its parent takes
+        // it along.
+        .filter(|path| !path.contains('\\'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_tasks_mounts_are_found() {
+        let text = "20 1 0:1 / / rw - rootfs rootfs rw\n\
+            30 20 7:0 / /task/root rw,relatime - overlay overlay rw\n\
+            31 30 7:0 / /task/root/dev rw - tmpfs tmpfs rw\nodd\n";
+        assert_eq!(
+            task_mounts(text),
+            ["/task/root", "/task/root/dev"].map(PathBuf::from)
+        );
+    }
+}

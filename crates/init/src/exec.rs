@@ -1,0 +1,314 @@
+//! One exec session: a program in the task's world, its streams, and the rules by which it ends.
+
+use crate::plan::{Failure, Plan};
+use crate::reaper::{End, Reaper};
+use crate::spawn::{self, Streams};
+use crate::stream::{Input, Output};
+use crate::sys::{files, tty};
+use crate::tree::Tree;
+use litegix_protocol::guest::exec_request::Request as Message;
+use litegix_protocol::guest::exec_response::Response as Answer;
+use litegix_protocol::guest::{
+    ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus, TerminalSize,
+};
+use std::future::{Future, pending};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tonic::{Status, Streaming};
+
+/// Messages on their way to the host at most; each holds 64 KiB.
+const QUEUE: usize = 4;
+/// Bytes of input taken, of which the host hears at once.
+const WORTH_TELLING: u64 = 32 << 10;
+/// From the hang-up to the kill, when the host goes away.
+const HANG_UP_GRACE: Duration = Duration::from_secs(10);
+const HANG_UP_PAUSE: Duration = Duration::from_millis(50);
+const KILL_ROUNDS: usize = 20;
+
+pub type Answers = mpsc::Sender<Result<ExecResponse, Status>>;
+
+/// Where the host's messages come from. An error means that the host is gone.
+pub trait Requests: Send + 'static {
+    /// None: there will be no more, and the answers go on. Can be dropped at any await without losing a message.
+    fn message(&mut self) -> impl Future<Output = Result<Option<Message>, Status>> + Send;
+
+    /// Tells the host how much of the standard input has been taken, where it wants to know.
+    fn taken(&self, bytes: u64) -> impl Future<Output = ()> + Send;
+
+    /// Resolves when the host is gone though nobody asks for messages; never, where the answers show that.
+    fn gone(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Requests for Streaming<ExecRequest> {
+    async fn message(&mut self) -> Result<Option<Message>, Status> {
+        match Streaming::message(self).await? {
+            Some(ExecRequest { request: None }) => {
+                Err(Status::invalid_argument("an empty message"))
+            }
+            Some(ExecRequest { request }) => Ok(request),
+            None => Ok(None),
+        }
+    }
+
+    /// HTTP/2 has windows of its own.
+    async fn taken(&self, _bytes: u64) {}
+
+    async fn gone(&self) {
+        pending().await
+    }
+}
+
+pub struct Session {
+    pid: i32,
+    end: oneshot::Receiver<End>,
+    started_at_unix_ns: i64,
+    start_took: Duration,
+    input: Input,
+    outputs: Vec<Output>,
+    /// The size of a terminal follows the host's.
+    terminal: Option<Arc<OwnedFd>>,
+    /// When the host goes away: none kills at once.
+    grace: Option<Duration>,
+}
+
+impl Session {
+    /// Starts the program; `main` is the task's first process.
+    pub async fn start(
+        reaper: &Reaper,
+        plan: &Plan,
+        main: i32,
+        start: &ExecStart,
+    ) -> Result<Self, Failure> {
+        let grace = (!start.kill_at_once).then_some(HANG_UP_GRACE);
+        let asked = Instant::now();
+        let broken = |error: io::Error| Failure::internal("making the session's streams", &error);
+        if plan.terminal {
+            let multiplexer = format!("/proc/{main}/root/dev/pts/ptmx");
+            let terminal = tty::open(multiplexer.as_ref()).map_err(broken)?;
+            resize(&terminal.master, start.size);
+            let slave = terminal.slave;
+            let streams = Streams {
+                stdin: Stdio::from(slave.try_clone().map_err(broken)?),
+                stdout: slave.try_clone().map_err(broken)?,
+                stderr: slave,
+            };
+            let started = spawn::start(reaper, plan, streams).await?;
+            let master = Arc::new(terminal.master);
+            let copy = master.try_clone().map_err(broken)?;
+            Ok(Self {
+                pid: started.pid,
+                end: started.end,
+                started_at_unix_ns: crate::clock::now_unix_ns(),
+                start_took: asked.elapsed(),
+                input: Input::terminal(copy).map_err(broken)?,
+                outputs: vec![
+                    Output::terminal(master.try_clone().map_err(broken)?).map_err(broken)?,
+                ],
+                terminal: Some(master),
+                grace,
+            })
+        } else {
+            let (stdin, to_stdin) = files::large_pipe().map_err(broken)?;
+            let (from_stdout, stdout) = files::large_pipe().map_err(broken)?;
+            let (from_stderr, stderr) = files::pipe().map_err(broken)?;
+            let streams = Streams {
+                stdin: Stdio::from(stdin),
+                stdout,
+                stderr,
+            };
+            let started = spawn::start(reaper, plan, streams).await?;
+            Ok(Self {
+                pid: started.pid,
+                end: started.end,
+                started_at_unix_ns: crate::clock::now_unix_ns(),
+                start_took: asked.elapsed(),
+                input: Input::pipe(to_stdin).map_err(broken)?,
+                outputs: vec![
+                    Output::pipe(from_stdout, Answer::Stdout).map_err(broken)?,
+                    Output::pipe(from_stderr, Answer::Stderr).map_err(broken)?,
+                ],
+                terminal: None,
+                grace,
+            })
+        }
+    }
+
+    /// Runs the session to its end in tasks of its own; gives the stream of answers.
+    pub fn run(
+        self,
+        reaper: Arc<Reaper>,
+        requests: impl Requests,
+        permit: OwnedSemaphorePermit,
+    ) -> mpsc::Receiver<Result<ExecResponse, Status>> {
+        let (answers, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            self.drive(&reaper, requests, answers).await;
+            drop(permit);
+        });
+        receiver
+    }
+
+    async fn drive(self, reaper: &Reaper, requests: impl Requests, answers: Answers) {
+        let Self {
+            pid,
+            end,
+            started_at_unix_ns,
+            start_took,
+            input,
+            outputs,
+            terminal,
+            grace,
+        } = self;
+        let started = ExecStarted {
+            pid: pid.unsigned_abs(),
+            start_us: u32::try_from(start_took.as_micros()).unwrap_or(u32::MAX),
+        };
+        let _ = answers.send(Ok(answer(Answer::Started(started)))).await;
+        // Tells the outputs that the program has ended.
+        let (ended, has_ended) = watch::channel(false);
+        let pumps: Vec<_> = outputs
+            .into_iter()
+            .map(|output| tokio::spawn(output.pump(answers.clone(), has_ended.clone())))
+            .collect();
+        let feeder = tokio::spawn(feed(input, requests, terminal));
+        let finish = async {
+            let end = end.await.ok();
+            let finished_at_unix_ns = crate::clock::now_unix_ns();
+            let _ = ended.send(true);
+            for pump in pumps {
+                let _ = pump.await;
+            }
+            let end = end.unwrap_or(End {
+                exit_code: 255,
+                signal: 0,
+            });
+            let status = ExitStatus {
+                exit_code: end.exit_code,
+                signal: end.signal,
+                oom_killed: false,
+                oom_kills: 0,
+                started_at_unix_ns,
+                finished_at_unix_ns,
+            };
+            let _ = answers.send(Ok(answer(Answer::Exited(status)))).await;
+        };
+        tokio::pin!(finish);
+        let abort = feeder.abort_handle();
+        tokio::select! {
+            () = &mut finish => {}
+            () = host_gone(feeder, &answers) => {
+                end_tree(reaper, pid, grace).await;
+                finish.await;
+            }
+        }
+        abort.abort();
+    }
+}
+
+fn answer(response: Answer) -> ExecResponse {
+    ExecResponse {
+        response: Some(response),
+    }
+}
+
+/// The host hung up: its call was cancelled, its connection broke, or it sent nonsense. A request stream that ends in
+/// good order is no hang-up; the answers go on.
+async fn host_gone(feeder: tokio::task::JoinHandle<Result<(), Status>>, answers: &Answers) {
+    let broken = async {
+        match feeder.await {
+            Ok(Err(_)) => {}
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = broken => {}
+        () = answers.closed() => {}
+    }
+}
+
+/// Ends the whole tree: hang-up first; after the grace what is left is killed. Without a grace all is killed.
+async fn end_tree(reaper: &Reaper, leader: i32, grace: Option<Duration>) {
+    let mut tree = Tree::of(leader, reaper.signal(leader, 0).is_ok());
+    if let Some(grace) = grace {
+        tree.signal(libc::SIGHUP);
+        // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
+        tree.signal(libc::SIGCONT);
+        let deadline = Instant::now() + grace;
+        while !tree.is_gone() && Instant::now() < deadline {
+            sleep(HANG_UP_PAUSE).await;
+        }
+    }
+    for _ in 0..KILL_ROUNDS {
+        if tree.is_gone() {
+            return;
+        }
+        // What it has started meanwhile dies too.
+        tree.look_again();
+        tree.signal(libc::SIGKILL);
+        sleep(HANG_UP_PAUSE).await;
+    }
+}
+
+/// 0 x 0 is what clients without a terminal say; it means nothing.
+fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
+    let Some(size) = size else { return };
+    let (Ok(rows), Ok(columns)) = (u16::try_from(size.rows), u16::try_from(size.columns)) else {
+        return;
+    };
+    if rows > 0 && columns > 0 {
+        let _ = tty::set_size(terminal, rows, columns);
+    }
+}
+
+/// Only while there is room: a program that does not read holds up the host's sending.
+async fn next_message(requests: &mut impl Requests, room: bool) -> Result<Option<Message>, Status> {
+    if room {
+        return requests.message().await;
+    }
+    requests.gone().await;
+    Err(Status::cancelled("the host has gone"))
+}
+
+/// Carries the host's messages to the program. An error means that the host is gone.
+async fn feed(
+    mut input: Input,
+    mut requests: impl Requests,
+    terminal: Option<Arc<OwnedFd>>,
+) -> Result<(), Status> {
+    let mut told = 0;
+    loop {
+        let taken = input.taken();
+        if taken - told >= WORTH_TELLING || (input.idle() && taken > told) {
+            told = taken;
+            requests.taken(taken).await;
+        }
+        let message = tokio::select! {
+            message = next_message(&mut requests, input.has_room()) => message?,
+            () = input.write_some(), if !input.idle() => continue,
+        };
+        let Some(message) = message else { break };
+        match message {
+            Message::Stdin(bytes) => input.push(bytes),
+            Message::StdinEnd(_) => input.finish(),
+            Message::Resize(size) => {
+                if let Some(terminal) = &terminal {
+                    resize(terminal, Some(size));
+                }
+            }
+            Message::Start(_) => {
+                return Err(Status::invalid_argument("a session starts only once"));
+            }
+        }
+    }
+    input.finish();
+    while !input.idle() {
+        input.write_some().await;
+    }
+    // A terminal must stay open for its output.
+    Ok(())
+}

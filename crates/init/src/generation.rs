@@ -1,0 +1,49 @@
+//! Which generation of `guest.proto` a host and this init talk in. A VM outlives upgrades of the driver, so that either
+//! may be the older one.
+
+use std::ops::RangeInclusive;
+
+const OWN: RangeInclusive<u32> = 1..=1;
+
+/// The highest that both speak; else a sentence that names both sides' generations.
+pub fn agree(host: RangeInclusive<u32>) -> Result<u32, String> {
+    highest_of_both(&host, &OWN).ok_or_else(|| {
+        let spoken = |range: &RangeInclusive<u32>| format!("{} to {}", range.start(), range.end());
+        format!(
+            "the guest speaks generations {} of its protocol, the driver {}",
+            spoken(&OWN),
+            spoken(&host)
+        )
+    })
+}
+
+fn highest_of_both(one: &RangeInclusive<u32>, other: &RangeInclusive<u32>) -> Option<u32> {
+    let highest = *one.end().min(other.end());
+    (one.contains(&highest) && other.contains(&highest)).then_some(highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_that_both_speak() {
+        let cases = [
+            (1..=1, 1..=1, Some(1)),
+            (1..=3, 1..=2, Some(2)),
+            (2..=5, 1..=9, Some(5)),
+            (2..=3, 1..=1, None),
+            (1..=1, 2..=3, None),
+        ];
+        for (host, guest, agreed) in cases {
+            assert_eq!(highest_of_both(&host, &guest), agreed, "{host:?} {guest:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_another_age_is_told_what_both_speak() {
+        assert_eq!(agree(1..=4), Ok(1));
+        let refusal = agree(2..=4).expect_err("refused");
+        assert!(refusal.contains("2 to 4") && refusal.contains("1 to 1"));
+    }
+}

@@ -1,0 +1,191 @@
+//! PID 1 of the microVM. Prepares the machine, serves `guest.proto` on AF_VSOCK, and never ends: its end is the kernel's
+//! panic. The same program run as `stage2` is what brings a program of the task to execve.
+//!
+//! There is no Rust `main`: the standard library's start-up wants open standard streams or a /dev/null, and a kernel
+//! without a console gives init neither.
+
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(
+    test,
+    allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+mod agent;
+mod boot_steps;
+mod buffer;
+mod bulk;
+mod cgroup;
+mod clock;
+mod configure;
+mod devices;
+mod early;
+mod exec;
+mod generation;
+mod limits;
+mod log;
+mod lookup;
+mod main_streams;
+mod modules;
+mod mounts;
+mod network;
+mod own_figures;
+mod plan;
+mod probe;
+mod reaper;
+mod reaping;
+mod request_check;
+mod rooted;
+mod service;
+mod shutdown;
+mod spawn;
+mod stage2;
+mod stats;
+mod statuses;
+mod stream;
+mod sys;
+mod task_processes;
+mod thrash;
+mod tree;
+mod users;
+mod world;
+
+use agent::Agent;
+use litegix_protocol::guest::guest_server::GuestServer;
+use modules::Modules;
+use reaper::Reaper;
+use service::Service;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::StreamExt;
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+use tonic::transport::Server;
+
+/// Where the host finds init.
+const PORT: u32 = 10;
+const LARGEST_MESSAGE_BYTES: usize = 4 << 20;
+const WINDOW_BYTES: u32 = 1 << 20;
+/// A whole chunk of bulk data in one frame: each frame is two writes, each write an exit to the hypervisor.
+const LARGEST_FRAME_BYTES: u32 = 128 << 10;
+const MOST_STREAMS: u32 = 512;
+/// Before listening again when that failed.
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Called by the C start-up code.
+#[cfg(not(test))]
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> i32 {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if let [_, command, plan, report] = arguments.as_slice()
+        && command == "stage2"
+    {
+        return stage2::run(plan, report);
+    }
+    if std::process::id() != 1 {
+        eprintln!(
+            "litegix-init {} runs only as process 1 of a microVM",
+            env!("CARGO_PKG_VERSION")
+        );
+        return 64;
+    }
+    run()
+}
+
+fn run() -> ! {
+    std::panic::set_hook(Box::new(|what| {
+        log::warn(&format!("bug: {what}"));
+        shutdown::restart();
+    }));
+    if probe::asked() {
+        probe::answer();
+        shutdown::restart();
+    }
+    boot_steps::done("init");
+    sys::machine::keep_freed_memory();
+    early::standard_streams();
+    early::prepare();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(serve());
+            log::warn_on_error("serving", result);
+        }
+        Err(error) => log::warn(&format!("runtime: {error}")),
+    }
+    shutdown::restart();
+}
+
+async fn serve() -> io::Result<()> {
+    let mut modules = Modules::listed();
+    modules.load_before_transport();
+    // Before the transport is there: a host that has been waiting for us is answered, not refused.
+    let mut listener = bind()
+        .inspect_err(|error| log::warn(&format!("listening: {error}")))
+        .ok();
+    early::finish_in_background(modules);
+    let reaper = Arc::new(Reaper::default());
+    let mut ended_children = signal(SignalKind::child())?;
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let agent = Arc::new(Agent::new(Arc::clone(&reaper)));
+    tokio::spawn(async move {
+        while ended_children.recv().await.is_some() {
+            reaper.collect();
+        }
+    });
+    let stopping = Arc::clone(&agent);
+    tokio::spawn(async move {
+        // Ctrl-Alt-Del, by which a hypervisor asks for an orderly end.
+        if interrupts.recv().await.is_some() {
+            shutdown::end_machine(stopping, Duration::ZERO);
+        }
+    });
+    let service = Service::new(agent);
+    tokio::spawn(bulk::serve(service.clone()));
+    loop {
+        let result = listen(service.clone(), listener.take()).await;
+        log::warn_on_error("listening", result);
+        tokio::time::sleep(LISTEN_PAUSE).await;
+    }
+}
+
+/// A task may have a socket of this kind too. What it says to its own machine's init is not for it to say.
+fn from_host(connection: &io::Result<VsockStream>) -> bool {
+    connection.as_ref().is_ok_and(|stream| {
+        stream
+            .peer_addr()
+            .is_ok_and(|address| address.cid() == VMADDR_CID_HOST)
+    })
+}
+
+fn bind() -> io::Result<VsockListener> {
+    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, PORT))
+}
+
+async fn listen(
+    service: Service,
+    bound: Option<VsockListener>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let listener = match bound {
+        Some(listener) => listener,
+        None => bind()?,
+    };
+    log::info(&format!("listening on vsock port {PORT}"));
+    boot_steps::done("listening");
+    let guest = GuestServer::new(service)
+        .max_decoding_message_size(LARGEST_MESSAGE_BYTES)
+        .max_encoding_message_size(LARGEST_MESSAGE_BYTES);
+    Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(LARGEST_FRAME_BYTES)
+        .max_concurrent_streams(MOST_STREAMS)
+        .add_service(guest)
+        .serve_with_incoming(listener.incoming().filter(from_host))
+        .await?;
+    Ok(())
+}

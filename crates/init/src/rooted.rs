@@ -1,0 +1,176 @@
+//! Paths inside the task's root. The image decides what symlinks stand there, so every path is resolved by the kernel
+//! with the root as its limit, and mounts go onto the descriptor so found.
+
+use crate::mounts;
+use crate::sys::files;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// As the kernel's own limit is 40, and each level here may cost several directories.
+const MOST_LINKS: u32 = 16;
+
+pub struct Root {
+    descriptor: OwnedFd,
+}
+
+impl Root {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: File::open(path)?.into(),
+        })
+    }
+
+    pub fn find(&self, path: &Path, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+        files::open_in_root(self.descriptor.as_fd(), path, flags, mode)
+    }
+
+    /// A path by which this process reaches what the descriptor refers to.
+    pub fn reach(descriptor: &OwnedFd) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+    }
+
+    /// Finds a directory, making what is missing of it with mode 0755.
+    pub fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.directory_through(path, MOST_LINKS)
+    }
+
+    fn directory_through(&self, path: &Path, links: u32) -> io::Result<OwnedFd> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let mut so_far = PathBuf::from("/");
+        let mut current = self.find(&so_far, flags, 0)?;
+        for component in path.components() {
+            let parent = so_far.clone();
+            match component {
+                Component::Normal(name) => so_far.push(name),
+                Component::ParentDir => so_far.push(".."),
+                _ => continue,
+            }
+            current = match self.find(&so_far, flags, 0) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let name = Path::new(component.as_os_str());
+                    match files::make_directory_at(current.as_fd(), name, 0o755) {
+                        Ok(()) => self.find(&so_far, flags, 0)?,
+                        // A symlink that leads nowhere yet.
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && links > 0 => {
+                            let target = self.link_target(&current, &parent, name)?;
+                            self.directory_through(&target, links - 1)?
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                found => found?,
+            };
+        }
+        Ok(current)
+    }
+
+    fn link_target(
+        &self,
+        parent: &OwnedFd,
+        parent_path: &Path,
+        name: &Path,
+    ) -> io::Result<PathBuf> {
+        let target = files::read_link_at(parent.as_fd(), name)?;
+        Ok(parent_path.join(std::ffi::OsStr::from_bytes(&target)))
+    }
+
+    /// Finds a file, making it empty where it is missing, also behind a symlink that leads nowhere yet.
+    pub fn file(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.file_through(path, MOST_LINKS)
+    }
+
+    fn file_through(&self, path: &Path, links: u32) -> io::Result<OwnedFd> {
+        match self.find(path, libc::O_PATH, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        };
+        let parent = self.directory(parent_path)?;
+        let name = Path::new(name);
+        if links > 0
+            && let Ok(target) = self.link_target(&parent, parent_path, name)
+        {
+            return self.file_through(&target, links - 1);
+        }
+        let create = libc::O_CREAT | libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        // Written through the parent's descriptor, whose last component is plain.
+        files::open_in_root(parent.as_fd(), name, create, 0o644)?;
+        self.find(path, libc::O_PATH, 0)
+    }
+
+    /// Mounts a file system on a directory, which is made where it is missing.
+    pub fn mount(&self, path: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
+        let target = self.directory(Path::new(path))?;
+        files::mount(Path::new(kind), &Self::reach(&target), kind, flags, data)
+    }
+
+    /// Shows the file `source` in the place of `path`.
+    pub fn bind_file(&self, source: &Path, path: &str, read_only: bool) -> io::Result<()> {
+        let target = self.file(Path::new(path))?;
+        if fs::metadata(Self::reach(&target))?.is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+        files::mount(source, &Self::reach(&target), "none", files::MS_BIND, "")?;
+        if read_only {
+            // A descriptor from before the mount is of what lies below it.
+            let mounted = self.find(Path::new(path), libc::O_PATH, 0)?;
+            let flags = files::MS_NOSUID | files::MS_NODEV;
+            mounts::remount_read_only(&Self::reach(&mounted), flags)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn fresh(name: &str) -> PathBuf {
+        let path =
+            std::env::temp_dir().join(format!("litegix-rooted-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a directory to try in");
+        path
+    }
+
+    #[test]
+    fn dangling_links_are_followed_inside_the_root() {
+        let top = fresh("dangling");
+        fs::create_dir(top.join("etc")).expect("etc");
+        symlink(
+            "../run/systemd/resolve/stub.conf",
+            top.join("etc/resolv.conf"),
+        )
+        .expect("link");
+        symlink("/elsewhere/deep", top.join("data")).expect("link");
+        symlink("../../../../../outside", top.join("up")).expect("link");
+        let root = Root::open(&top).expect("root");
+        root.file(Path::new("/etc/resolv.conf")).expect("file");
+        root.directory(Path::new("/data/x")).expect("directory");
+        root.directory(Path::new("/up/y")).expect("directory");
+        assert!(top.join("run/systemd/resolve/stub.conf").is_file());
+        assert!(top.join("elsewhere/deep/x").is_dir());
+        assert!(top.join("outside/y").is_dir());
+        let _ = fs::remove_dir_all(&top);
+    }
+
+    #[test]
+    fn missing_directories_are_made_and_loops_end() {
+        let top = fresh("loops");
+        symlink("b", top.join("a")).expect("link");
+        symlink("a", top.join("b")).expect("link");
+        let root = Root::open(&top).expect("root");
+        root.file(Path::new("/etc/hosts")).expect("file");
+        assert!(top.join("etc/hosts").is_file());
+        assert!(root.file(Path::new("/a")).is_err());
+        assert!(root.directory(Path::new("/a/c")).is_err());
+        assert!(root.directory(Path::new("/etc/hosts/c")).is_err());
+        let _ = fs::remove_dir_all(&top);
+    }
+}

@@ -1,0 +1,235 @@
+//! The contract of `guest.proto`, on top of the agent. Texts of statuses are short: Nomad shows about 120 bytes.
+
+use crate::agent::Agent;
+use crate::buffer::LogBuffer;
+use crate::exec::{Requests, Session};
+use crate::statuses::{status_of, status_of_life};
+use crate::sys::machine;
+use crate::{boot_steps, clock, generation, log, shutdown, stats};
+use litegix_protocol::frame;
+use litegix_protocol::guest::exec_request::Request as ExecMessage;
+use litegix_protocol::guest::guest_server::Guest;
+use litegix_protocol::guest::{
+    ClockRequest, ClockResponse, ConfigureRequest, ConfigureResponse, ExecRequest, ExecResponse,
+    ExecStart, HelloRequest, HelloResponse, LogStream, LogsOpen, LogsRequest, LogsResponse,
+    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse,
+    StatsRequest, StatsResponse, WaitRequest, WaitResponse,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const MOST_SESSIONS: usize = 256;
+/// For the first message of a streaming call.
+const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time for the answer to a shutdown to leave the machine.
+const ANSWER_GRACE: Duration = Duration::from_millis(50);
+const HIGHEST_SIGNAL: i32 = 64;
+
+#[derive(Clone)]
+pub struct Service {
+    agent: Arc<Agent>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Service {
+    pub fn new(agent: Arc<Agent>) -> Self {
+        Self {
+            agent,
+            sessions: Arc::new(Semaphore::new(MOST_SESSIONS)),
+        }
+    }
+
+    /// Begins a reading session of one of the task's logs.
+    pub fn open_log(&self, open: LogsOpen) -> Result<(Arc<LogBuffer>, u64), Status> {
+        let logs = &self.agent.logs;
+        let buffer = match open.stream() {
+            LogStream::Stdout => &logs.stdout,
+            LogStream::Stderr => &logs.stderr,
+            LogStream::Unspecified => return Err(Status::invalid_argument("no such stream")),
+        };
+        let session = buffer.open(open.from).map_err(|range| {
+            Status::out_of_range(format!(
+                "offset {} is not held; {} to {} are",
+                open.from, range.first, range.last
+            ))
+        })?;
+        Ok((Arc::clone(buffer), session))
+    }
+
+    /// Starts a program in the task's world; gives the stream of its session's answers.
+    pub async fn exec_session(
+        &self,
+        start: ExecStart,
+        requests: impl Requests,
+    ) -> Result<mpsc::Receiver<Result<ExecResponse, Status>>, Status> {
+        if start.argv.is_empty() {
+            return Err(Status::invalid_argument("argv is empty"));
+        }
+        if start.argv.iter().any(|argument| argument.contains('\0')) {
+            return Err(Status::invalid_argument("an argument contains a NUL byte"));
+        }
+        let not_running = || Status::failed_precondition("task is not running");
+        let main = self.agent.running().ok_or_else(not_running)?;
+        let mut plan = self.agent.plan(Some(main)).ok_or_else(not_running)?;
+        let permit = Arc::clone(&self.sessions)
+            .try_acquire_owned()
+            .map_err(|_| {
+                Status::resource_exhausted(format!("{MOST_SESSIONS} sessions run already"))
+            })?;
+        plan.argv.clone_from(&start.argv);
+        plan.terminal = start.terminal;
+        let reaper = Arc::clone(&self.agent.reaper);
+        // In a task of its own: a call cancelled while the program starts still has to end the program.
+        let starting = tokio::spawn(async move {
+            let session = Session::start(&reaper, &plan, main, &start)
+                .await
+                .map_err(status_of)?;
+            Ok::<_, Status>(session.run(reaper, requests, permit))
+        });
+        starting
+            .await
+            .map_err(|_| Status::internal("the start was interrupted"))?
+    }
+}
+
+async fn first<T>(requests: &mut Streaming<T>) -> Result<T, Status> {
+    tokio::time::timeout(FIRST_MESSAGE_DEADLINE, requests.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no first message"))??
+        .ok_or_else(|| Status::invalid_argument("no first message"))
+}
+
+#[tonic::async_trait]
+impl Guest for Service {
+    async fn hello(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<HelloResponse>, Status> {
+        boot_steps::done("hello");
+        let request = request.into_inner();
+        let generation = generation::agree(request.generation_min..=request.generation_max)
+            .map_err(Status::failed_precondition)?;
+        if !request.entropy.is_empty() {
+            log::warn_on_error("adding entropy", machine::add_entropy(&request.entropy));
+        }
+        Ok(Response::new(HelloResponse {
+            generation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: machine::kernel_release(),
+            state: self.agent.state().into(),
+            uptime_ns: machine::uptime_ns(),
+            bulk_port: frame::PORT,
+        }))
+    }
+
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigureResponse>, Status> {
+        boot_steps::done("configure asked");
+        self.agent
+            .configure(request.into_inner())
+            .await
+            .map_err(status_of_life)?;
+        boot_steps::done("configured");
+        Ok(Response::new(ConfigureResponse {}))
+    }
+
+    async fn start(
+        &self,
+        _request: Request<StartRequest>,
+    ) -> Result<Response<StartResponse>, Status> {
+        boot_steps::done("start asked");
+        // In a task of its own: a host that goes away meanwhile must not leave a start half done.
+        let agent = Arc::clone(&self.agent);
+        let pid = tokio::spawn(async move { agent.start().await })
+            .await
+            .map_err(|_| Status::internal("the start was interrupted"))?
+            .map_err(status_of_life)?;
+        boot_steps::done("task");
+        Ok(Response::new(StartResponse {
+            pid: pid.unsigned_abs(),
+            boot_steps: boot_steps::all(),
+        }))
+    }
+
+    type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;
+
+    /// The supervisor of a VM is as old as its guest, and takes the logs by bulk streams.
+    async fn logs(
+        &self,
+        _request: Request<Streaming<LogsRequest>>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        Err(Status::unimplemented("logs go by bulk streams"))
+    }
+
+    async fn wait(&self, _request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
+        let status = self.agent.ended().await;
+        Ok(Response::new(WaitResponse { status }))
+    }
+
+    async fn signal(
+        &self,
+        request: Request<SignalRequest>,
+    ) -> Result<Response<SignalResponse>, Status> {
+        let request = request.into_inner();
+        // 0 only asks whether the process is there.
+        if !(0..=HIGHEST_SIGNAL).contains(&request.signal) {
+            return Err(Status::invalid_argument(format!(
+                "{} is no signal",
+                request.signal
+            )));
+        }
+        self.agent
+            .signal(request.signal, request.all)
+            .map_err(status_of)?;
+        Ok(Response::new(SignalResponse {}))
+    }
+
+    type ExecStream = ReceiverStream<Result<ExecResponse, Status>>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(ExecMessage::Start(start)) = first(&mut requests).await?.request else {
+            return Err(Status::invalid_argument("the first message must be start"));
+        };
+        let answers = self.exec_session(start, requests).await?;
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn stats(
+        &self,
+        _request: Request<StatsRequest>,
+    ) -> Result<Response<StatsResponse>, Status> {
+        let group = self
+            .agent
+            .group()
+            .ok_or_else(|| Status::failed_precondition("not configured"))?;
+        Ok(Response::new(stats::of(&group)))
+    }
+
+    async fn clock(
+        &self,
+        request: Request<ClockRequest>,
+    ) -> Result<Response<ClockResponse>, Status> {
+        let task_runs = self.agent.running().is_some();
+        clock::adjust(request.into_inner().adjust_ns, task_runs)
+            .map_err(|error| Status::internal(format!("adjusting the clock: {error}")))?;
+        let unix_ns = clock::now_unix_ns();
+        Ok(Response::new(ClockResponse { unix_ns }))
+    }
+
+    async fn shutdown(
+        &self,
+        _request: Request<ShutdownRequest>,
+    ) -> Result<Response<ShutdownResponse>, Status> {
+        shutdown::end_machine(Arc::clone(&self.agent), ANSWER_GRACE);
+        Ok(Response::new(ShutdownResponse {}))
+    }
+}

@@ -1,0 +1,28 @@
+//! What failed, as gRPC's statuses, by which the host tells the kinds apart. Their texts are short: Nomad shows about 120
+//! bytes.
+
+use crate::agent::LifeError;
+use crate::configure::ConfigureError;
+use crate::plan::{Failure, FailureKind};
+use tonic::Status;
+
+pub fn status_of(failure: Failure) -> Status {
+    match failure.kind {
+        FailureKind::NotFound => Status::not_found(failure.message),
+        FailureKind::NotExecutable => Status::permission_denied(failure.message),
+        FailureKind::Invalid => Status::invalid_argument(failure.message),
+        FailureKind::NotRunning => Status::failed_precondition(failure.message),
+        FailureKind::Internal => Status::internal(failure.message),
+    }
+}
+
+pub fn status_of_life(error: LifeError) -> Status {
+    match error {
+        LifeError::State(message) => Status::failed_precondition(message),
+        LifeError::Configure(error @ ConfigureError::Invalid(_)) => {
+            Status::invalid_argument(error.to_string())
+        }
+        LifeError::Configure(error) => Status::internal(error.to_string()),
+        LifeError::Start(failure) => status_of(failure),
+    }
+}

@@ -1,0 +1,162 @@
+//! The VM's processes: helpers first, the hypervisor last; all die with this one.
+
+use crate::config::Process;
+use crate::isolation;
+use crate::log;
+use crate::output::{self, Tail};
+use crate::sys;
+use litegix_protocol::shim::VmmExit;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Its end is seen at once; this is for one that hangs, and no busy host makes a socket so late.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const READY_PAUSE: Duration = Duration::from_millis(5);
+/// For a dead child's last output to be read.
+const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
+
+pub struct Running {
+    pub name: String,
+    pub pid: u32,
+    pub start_time: u64,
+    child: Child,
+    tail: Tail,
+    output: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(process: &Process) -> Result<Self, String> {
+        let program = &process.argv[0];
+        let failed =
+            |error: std::io::Error| format!("can't start {}: {error}", program.escape_debug());
+        let (reader, writer) = sys::pipe().map_err(failed)?;
+        let mut command = Command::new(program);
+        command
+            .args(&process.argv[1..])
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().map_err(failed)?)
+            .stderr(writer)
+            .kill_on_drop(true);
+        let child = isolation::spawn(&mut command, process).map_err(failed)?;
+        let pid = child.id().unwrap_or(0);
+        sys::set_nonblocking(&reader).map_err(failed)?;
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
+        let tail = Tail::default();
+        let output = tokio::spawn(output::keep(reader, process.output.clone(), tail.clone()));
+        Ok(Self {
+            name: process.name.clone(),
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            child,
+            tail,
+            output,
+        })
+    }
+
+    /// Waits until the path exists; an error says what the process said when it ended before.
+    pub async fn ready(&mut self, path: &Path) -> Result<(), String> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        while fs::symlink_metadata(path).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let words = self.last_words().await;
+                return Err(format!(
+                    "{} ended early ({}){words}",
+                    self.name,
+                    describe(status)
+                ));
+            }
+            if Instant::now() >= deadline {
+                let words = self.tail.quote();
+                return Err(format!(
+                    "{} did not make {} within {READY_DEADLINE:?}{words}",
+                    self.name,
+                    path.display()
+                ));
+            }
+            sleep(READY_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.wait().await.ok()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub async fn kill(&mut self) -> Option<ExitStatus> {
+        if let Err(error) = self.child.start_kill() {
+            log::line(&format!("killing {}: {error}", self.name));
+        }
+        self.ended().await
+    }
+
+    /// What it printed last, to be put behind a sentence. For a process that has ended.
+    pub async fn last_words(&mut self) -> String {
+        let _ = timeout(OUTPUT_DEADLINE, &mut self.output).await;
+        self.tail.quote()
+    }
+}
+
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}
+
+pub fn vmm_exit(status: ExitStatus) -> VmmExit {
+    let signal = status.signal().unwrap_or(0);
+    VmmExit {
+        exit_code: status.code().unwrap_or(128 + signal),
+        signal,
+    }
+}
+
+/// Start of a process in clock ticks since boot: field 22 of its stat. With the pid it names the process for good.
+pub fn start_time(pid: u32) -> Option<u64> {
+    parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The program's name, field 2, stands in parentheses and may contain anything.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(parse_start_time(&format!("7 (a) b) {rest}")), Some(4242));
+        assert_eq!(parse_start_time("7 (a) S 1"), None);
+        assert!(start_time(std::process::id()).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read(text in ".{0,100}") {
+            let _ = parse_start_time(&text);
+        }
+    }
+}

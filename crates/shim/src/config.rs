@@ -1,0 +1,158 @@
+//! What the driver wants of this VM's supervisor. Unknown keys are a later driver's and do no harm.
+
+use serde::Deserialize;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+/// sun_path holds 108 bytes with the NUL.
+const LONGEST_SOCKET_PATH: usize = 107;
+/// The last process is the hypervisor; the others are its helpers, started before it.
+pub const VMM: &str = "vmm";
+
+#[derive(Debug, Deserialize)]
+pub struct Config {
+    pub version: u32,
+    pub id: String,
+    pub control_socket: PathBuf,
+    /// The unix socket by which the guest's vsock is reached.
+    pub vsock_socket: PathBuf,
+    pub guest_port: u32,
+    /// A FIFO, a plain file or /dev/null.
+    pub stdout_path: PathBuf,
+    pub stderr_path: PathBuf,
+    pub exit_record: PathBuf,
+    pub state_file: PathBuf,
+    pub log_file: PathBuf,
+    #[serde(default)]
+    pub cleanup_paths: Vec<PathBuf>,
+    pub processes: Vec<Process>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Process {
+    pub name: String,
+    pub argv: Vec<String>,
+    pub output: PathBuf,
+    /// The next process starts once this exists.
+    #[serde(default)]
+    pub ready_path: Option<PathBuf>,
+    /// Its first process is this one.
+    #[serde(default)]
+    pub pid_namespace: bool,
+    /// Files that it sees in other places than the host does.
+    #[serde(default)]
+    pub binds: Vec<BindMount>,
+    /// The `cgroup.procs` of each group that it runs in.
+    #[serde(default)]
+    pub cgroup_procs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct BindMount {
+    pub source: PathBuf,
+    /// A file that exists.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+#[derive(Debug)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+pub fn read(path: &Path) -> Result<Config, ConfigError> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| ConfigError(format!("can't read {}: {error}", path.display())))?;
+    parse(&text).map_err(|ConfigError(error)| ConfigError(format!("{}: {error}", path.display())))
+}
+
+pub fn parse(text: &str) -> Result<Config, ConfigError> {
+    let config: Config =
+        serde_json::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+    if config.version != VERSION {
+        return Err(ConfigError(format!(
+            "version {} of the configuration, but only {VERSION} is known",
+            config.version
+        )));
+    }
+    if config.processes.last().is_none_or(|last| last.name != VMM) {
+        return Err(ConfigError(format!("the last process must be \"{VMM}\"")));
+    }
+    if let Some(process) = config
+        .processes
+        .iter()
+        .find(|process| process.argv.is_empty())
+    {
+        return Err(ConfigError(format!(
+            "process \"{}\" has no argv",
+            process.name
+        )));
+    }
+    for socket in [&config.control_socket, &config.vsock_socket] {
+        if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
+            return Err(ConfigError(format!(
+                "{} is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have",
+                socket.display()
+            )));
+        }
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn plain() -> Value {
+        json!({
+            "version": 1, "id": "a1b2c3d4", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
+            "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
+            "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
+            "cleanup_paths": ["/v/v.sock"], "later": true,
+            "processes": [
+                {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock"},
+                {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null},
+            ],
+        })
+    }
+
+    #[test]
+    fn a_plain_configuration_is_read() {
+        let config = parse(&plain().to_string()).expect("config");
+        assert_eq!(config.processes.len(), 2);
+        assert_eq!(config.processes[1].ready_path, None);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let spoil: [(&str, Value); 4] = [
+            ("version", json!(2)),
+            ("processes", json!([])),
+            (
+                "processes",
+                json!([{"name": "vmm", "argv": [], "output": "/x"}]),
+            ),
+            ("control_socket", json!("x".repeat(108))),
+        ];
+        for (key, value) in spoil {
+            let mut config = plain();
+            config[key] = value;
+            assert!(parse(&config.to_string()).is_err(), "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a child of the supervisor is kept apart by before its program runs: cgroups, a process namespace, and a mount
+//! namespace with the files that it may see elsewhere. The mounts lie in that namespace alone, so nothing of them is left
+//! on the host when the child is gone, whatever ended it.
+
+use crate::config::Process;
+use crate::sys::{self, Bind};
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use tokio::process::{Child, Command};
+
+/// Starts the process with its isolation around it.
+pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
+    let groups = process
+        .cgroup_procs
+        .iter()
+        .map(|path| c_path(path))
+        .collect::<io::Result<Vec<_>>>()?;
+    let binds = process
+        .binds
+        .iter()
+        .map(|bind| {
+            Ok(Bind {
+                source: c_path(&bind.source)?,
+                target: c_path(&bind.target)?,
+                read_only: bind.read_only,
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    sys::tie_to_parent(command, process.pid_namespace);
+    sys::isolate(command, groups, binds);
+    if process.pid_namespace {
+        sys::in_new_pid_namespace(|| command.spawn())
+    } else {
+        command.spawn()
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use serde_json::json;
+    use std::fs;
+    use std::process::Stdio;
+
+    fn process(keys: serde_json::Value) -> Process {
+        let mut process = json!({"name": "vmm", "argv": ["sh"], "output": "/dev/null"});
+        for (key, value) in keys.as_object().expect("object") {
+            process[key] = value.clone();
+        }
+        let config = json!({
+            "version": 1, "id": "a", "control_socket": "/a", "vsock_socket": "/b", "guest_port": 1,
+            "stdout_path": "/dev/null", "stderr_path": "/dev/null", "exit_record": "/c", "state_file": "/d",
+            "log_file": "/e", "processes": [process],
+        });
+        config::parse(&config.to_string())
+            .expect("config")
+            .processes
+            .remove(0)
+    }
+
+    async fn output(process: &Process, script: &str) -> io::Result<String> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        let output = spawn(&mut command, process)?.wait_with_output().await?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn may_not(error: &io::Error) -> bool {
+        eprintln!("skipped: namespaces need root ({error})");
+        error.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    #[tokio::test]
+    async fn a_process_namespace_of_its_own_and_only_for_the_child() {
+        let apart = process(json!({"pid_namespace": true}));
+        match output(&apart, "echo $$").await {
+            Ok(pid) => assert_eq!(pid, "1\n"),
+            Err(error) => return assert!(may_not(&error)),
+        }
+        let beside = process(json!({}));
+        assert_ne!(output(&beside, "echo $$").await.expect("beside"), "1\n");
+    }
+
+    #[tokio::test]
+    async fn binds_are_seen_by_the_child_alone() {
+        let directory =
+            std::env::temp_dir().join(format!("litegix-isolation-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("directory");
+        let (source, target) = (directory.join("source"), directory.join("target"));
+        fs::write(&source, "shared").expect("source");
+        fs::write(&target, "").expect("target");
+        let bound =
+            process(json!({"binds": [{"source": source, "target": target, "read_only": true}]}));
+        let script = format!(
+            "cat {0}; (echo spoilt >{0}) 2>/dev/null || echo -ro",
+            target.display()
+        );
+        match output(&bound, &script).await {
+            Ok(text) => assert_eq!(text, "shared-ro\n"),
+            Err(error) => assert!(may_not(&error)),
+        }
+        assert_eq!(fs::read_to_string(&target).expect("target"), "");
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        assert!(!mounts.contains(&*target.to_string_lossy()));
+        fs::remove_dir_all(&directory).expect("clean-up");
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_that_is_not_there_fails_the_start() {
+        let lost = process(json!({"cgroup_procs": ["/nowhere/cgroup.procs"]}));
+        let error = output(&lost, "true").await.expect_err("no such cgroup");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,127 @@
+//! The supervisor of one VM: `litegix-shim CONFIG.json`, started detached by the driver, which may die and come back. It
+//! is the parent of the hypervisor and its helpers, owns the write ends of the task's logs, and keeps the exit record.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod children;
+mod clock;
+mod config;
+mod control;
+mod dial;
+mod forward;
+mod isolation;
+mod log;
+mod output;
+mod record;
+mod sink;
+mod supervise;
+mod sys;
+
+use config::Config;
+use control::{Control, Shared};
+use litegix_protocol::shim::ExitRecord;
+use litegix_protocol::shim::shim_server::ShimServer;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+const LARGEST_REQUEST_BYTES: usize = 64 << 10;
+/// For the last answers to leave.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let [path] = arguments.as_slice() else {
+        eprintln!("usage: litegix-shim CONFIG.json");
+        return ExitCode::from(64);
+    };
+    if path == "--version" {
+        println!("litegix-shim {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let config = match config::read(Path::new(path)) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("litegix-shim: {error}");
+            return ExitCode::from(65);
+        }
+    };
+    log::open(&config.log_file);
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log::line(&format!("runtime: {error}"));
+            return ExitCode::from(70);
+        }
+    };
+    match runtime.block_on(serve(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::line(&format!(
+                "control socket {}: {error}",
+                config.control_socket.display()
+            ));
+            let record = ExitRecord {
+                task: None,
+                vmm: None,
+                error: format!("the VM's supervisor can't serve its socket: {error}"),
+            };
+            if let Err(error) = record::write(&config.exit_record, &record) {
+                log::line(&format!("{}: {error}", config.exit_record.display()));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config) -> io::Result<()> {
+    let shared = Arc::new(Shared::new(config.id.clone()));
+    // The driver's life must not be ours: its terminal's signals are nothing to us.
+    for kind in [SignalKind::hangup(), SignalKind::interrupt()] {
+        drop(signal(kind)?);
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let killed = Arc::clone(&shared);
+    tokio::spawn(async move {
+        while terminate.recv().await.is_some() {
+            killed.kill.notify_one();
+        }
+    });
+    // Only a dead supervisor of the same VM can have left it.
+    let _ = fs::remove_file(&config.control_socket);
+    let listener = UnixListener::bind(&config.control_socket)?;
+    let (end, ended) = oneshot::channel::<()>();
+    let service = ShimServer::new(Control(Arc::clone(&shared)))
+        .max_decoding_message_size(LARGEST_REQUEST_BYTES);
+    let server = tokio::spawn(
+        Server::builder()
+            .add_service(service)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                let _ = ended.await;
+            }),
+    );
+    supervise::run(config, &shared).await;
+    let _ = end.send(());
+    let _ = timeout(FAREWELL, server).await;
+    for path in config.cleanup_paths.iter().chain([&config.control_socket]) {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::line(&format!("{}: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! One VM from its first process to its last: start, logs, the task's end, the record, clean-up.
+
+use crate::children::{self, Running};
+use crate::clock;
+use crate::config::Config;
+use crate::control::Shared;
+use crate::dial::Guest;
+use crate::forward::Stream;
+use crate::sink::Sink;
+use crate::{log, record};
+use litegix_protocol::guest::guest_client::GuestClient;
+use litegix_protocol::guest::{ExitStatus, LogStream, ShutdownRequest, WaitRequest};
+use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
+use serde::Serialize;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// From the task's end until its last log byte is written, should a FIFO's reader be stuck.
+const LOG_DEADLINE: Duration = Duration::from_secs(30);
+/// From the VMM's unexpected end until the logs are given up.
+const LAST_BYTES_GRACE: Duration = Duration::from_millis(100);
+/// For the guest to unmount and restart, which ends the hypervisor.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(4);
+/// For the record of a VM that never ran to be fetched.
+const FAILED_START_GRACE: Duration = Duration::from_secs(10);
+const WAIT_PAUSE: Duration = Duration::from_millis(50);
+const LARGEST_ANSWER: usize = 64 << 10;
+/// More than any guest can have had; it goes into a sentence for the user.
+const MOST_OOM_KILLS: u64 = 1_000_000;
+
+#[derive(Serialize)]
+struct State<'a> {
+    shim_pid: u32,
+    shim_start_time: u64,
+    vmm_pid: u32,
+    vmm_start_time: u64,
+    processes: Vec<StateProcess<'a>>,
+}
+
+#[derive(Serialize)]
+struct StateProcess<'a> {
+    name: &'a str,
+    pid: u32,
+    start_time: u64,
+}
+
+/// How the VM's life ended, as seen from here.
+enum Ending {
+    Task(ExitStatus),
+    Vmm(Option<std::process::ExitStatus>),
+    Killed,
+}
+
+pub async fn run(config: &Config, shared: &Arc<Shared>) {
+    let sinks = match open_sinks(config) {
+        Ok(sinks) => sinks,
+        Err(error) => return fail(config, shared, Vec::new(), error).await,
+    };
+    // A kill meanwhile is heard right after: starting has its own, short deadlines.
+    let mut running = match start_all(config).await {
+        Ok(running) => running,
+        Err((running, error)) => return fail(config, shared, running, error).await,
+    };
+    let Some(mut vmm) = running.pop() else {
+        return fail(
+            config,
+            shared,
+            running,
+            "no hypervisor is configured".to_owned(),
+        )
+        .await;
+    };
+    shared.vmm_pid.send_replace(vmm.pid);
+    if let Err(error) = write_state(config, &vmm, &running) {
+        running.push(vmm);
+        let error = format!("can't write {}: {error}", config.state_file.display());
+        return fail(config, shared, running, error).await;
+    }
+    log::line(&format!("VM {} runs, hypervisor {}", config.id, vmm.pid));
+
+    let guest = Guest {
+        socket: config.vsock_socket.clone(),
+        port: config.guest_port,
+    };
+    let forwards = forward(config, &guest, sinks);
+    let clock = tokio::spawn(clock::keep(guest.clone(), Arc::clone(shared)));
+    let ending = tokio::select! {
+        status = task_end(&guest) => Ending::Task(status),
+        status = vmm.ended() => Ending::Vmm(status),
+        () = shared.kill.notified() => Ending::Killed,
+    };
+    clock.abort();
+    match ending {
+        Ending::Task(status) => {
+            // The rest of the logs, unless the VM or somebody's patience ends before.
+            let (forwards, vmm_status) = finish_logs(forwards, &mut vmm, shared).await;
+            settle(config, shared, record_of(&status, vmm_status));
+            // Only now: logmon reads the FIFOs' end after the record is there.
+            drop(forwards);
+            shut_down(&guest, &mut vmm, shared).await;
+        }
+        Ending::Vmm(status) => {
+            // What the guest had sent is still in the sockets: a crash's last lines are the ones people want.
+            sleep(LAST_BYTES_GRACE).await;
+            let how = status.map_or_else(|| "unknown status".to_owned(), children::describe);
+            let words = vmm.last_words().await;
+            settle(
+                config,
+                shared,
+                ExitRecord {
+                    task: None,
+                    vmm: status.map(children::vmm_exit),
+                    error: format!("the VMM ended ({how}) before the task reported its end{words}"),
+                },
+            );
+            stop(forwards).await;
+        }
+        Ending::Killed => {
+            let status = vmm.kill().await;
+            settle(
+                config,
+                shared,
+                ExitRecord {
+                    task: None,
+                    vmm: status.map(children::vmm_exit),
+                    error: "killed".to_owned(),
+                },
+            );
+            stop(forwards).await;
+        }
+    }
+    let _ = vmm.kill().await;
+    kill_all(running).await;
+    shared.all_reaped.send_replace(true);
+    log::line(&format!("VM {} has ended", config.id));
+}
+
+/// Makes the record durable, then known.
+fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
+    if let Err(error) = record::write(&config.exit_record, &record) {
+        log::line(&format!("{}: {error}", config.exit_record.display()));
+    }
+    if !record.error.is_empty() {
+        log::line(&record.error);
+    }
+    shared.record.send_replace(Some(record));
+}
+
+/// The end of a VM that never came to life.
+async fn fail(config: &Config, shared: &Arc<Shared>, running: Vec<Running>, error: String) {
+    kill_all(running).await;
+    settle(
+        config,
+        shared,
+        ExitRecord {
+            task: None,
+            vmm: None,
+            error,
+        },
+    );
+    shared.all_reaped.send_replace(true);
+    tokio::select! {
+        () = shared.fetched.notified() => {}
+        () = shared.kill.notified() => {}
+        () = sleep(FAILED_START_GRACE) => {}
+    }
+}
+
+async fn start_all(config: &Config) -> Result<Vec<Running>, (Vec<Running>, String)> {
+    let mut running: Vec<Running> = Vec::new();
+    for process in &config.processes {
+        match Running::start(process) {
+            Ok(started) => running.push(started),
+            Err(error) => return Err((running, error)),
+        }
+        if let (Some(path), Some(started)) = (&process.ready_path, running.last_mut())
+            && let Err(error) = started.ready(path).await
+        {
+            return Err((running, error));
+        }
+    }
+    Ok(running)
+}
+
+async fn kill_all(running: Vec<Running>) {
+    for mut process in running {
+        process.kill().await;
+    }
+}
+
+fn write_state(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Result<()> {
+    let shim_pid = std::process::id();
+    let state = State {
+        shim_pid,
+        shim_start_time: children::start_time(shim_pid).unwrap_or(0),
+        vmm_pid: vmm.pid,
+        vmm_start_time: vmm.start_time,
+        processes: helpers
+            .iter()
+            .chain([vmm])
+            .map(|process| StateProcess {
+                name: &process.name,
+                pid: process.pid,
+                start_time: process.start_time,
+            })
+            .collect(),
+    };
+    record::replace(&config.state_file, &serde_json::to_vec(&state)?, false)
+}
+
+fn open_sinks(config: &Config) -> Result<[Sink; 2], String> {
+    let open = |path: &Path| {
+        Sink::open(path).map_err(|error| format!("can't open the log {}: {error}", path.display()))
+    };
+    Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
+}
+
+type Forward = JoinHandle<Stream>;
+
+fn forward(config: &Config, guest: &Guest, sinks: [Sink; 2]) -> Vec<Forward> {
+    let mut path = config.state_file.clone().into_os_string();
+    path.push(".offsets");
+    let offsets = File::create(path).ok().map(Arc::new);
+    [LogStream::Stdout, LogStream::Stderr]
+        .into_iter()
+        .zip(sinks)
+        .map(|(kind, sink)| {
+            let stream = Stream {
+                kind,
+                guest: guest.clone(),
+                sink,
+                offsets: offsets.clone(),
+            };
+            tokio::spawn(stream.run())
+        })
+        .collect()
+}
+
+async fn stop(forwards: Vec<Forward>) {
+    for forward in forwards {
+        forward.abort();
+        let _ = forward.await;
+    }
+}
+
+/// Waits for both streams' ends. Gives the streams back, whose FIFOs are closed by dropping them, and how the VMM ended
+/// if it did.
+async fn finish_logs(
+    forwards: Vec<Forward>,
+    vmm: &mut Running,
+    shared: &Shared,
+) -> (Vec<Stream>, Option<VmmExit>) {
+    let aborts: Vec<_> = forwards.iter().map(JoinHandle::abort_handle).collect();
+    let collect = async {
+        let mut streams = Vec::new();
+        for forward in forwards {
+            streams.extend(forward.await.ok());
+        }
+        streams
+    };
+    tokio::pin!(collect);
+    let mut vmm_status = None;
+    let cut = tokio::select! {
+        streams = &mut collect => return (streams, None),
+        status = vmm.ended() => {
+            vmm_status = status.map(children::vmm_exit);
+            "the VMM ended"
+        }
+        () = shared.kill.notified() => {
+            // For the step after the record.
+            shared.kill.notify_one();
+            "the VM is to be killed"
+        }
+        () = sleep(LOG_DEADLINE) => "a log's reader is stuck",
+    };
+    log::line(&format!("the last log bytes are lost: {cut}"));
+    aborts.iter().for_each(tokio::task::AbortHandle::abort);
+    (collect.await, vmm_status)
+}
+
+/// Asks the guest until it says how the task ended.
+async fn task_end(guest: &Guest) -> ExitStatus {
+    loop {
+        let channel = guest.connect().await;
+        let mut client = GuestClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        if let Ok(answer) = client.wait(WaitRequest {}).await
+            && let Some(status) = answer.into_inner().status
+        {
+            return status;
+        }
+        sleep(WAIT_PAUSE).await;
+    }
+}
+
+/// The guest may say anything; the record holds only what can be.
+fn record_of(status: &ExitStatus, vmm: Option<VmmExit>) -> ExitRecord {
+    ExitRecord {
+        task: Some(TaskExit {
+            exit_code: status.exit_code.clamp(0, 255),
+            signal: status.signal.clamp(0, 64),
+            oom_killed: status.oom_killed,
+            oom_kills: status.oom_kills.min(MOST_OOM_KILLS),
+            started_at_unix_ns: status.started_at_unix_ns.max(0),
+            finished_at_unix_ns: status.finished_at_unix_ns.max(0),
+        }),
+        vmm,
+        error: String::new(),
+    }
+}
+
+/// Lets the guest end itself, so that its disk is clean.
+async fn shut_down(guest: &Guest, vmm: &mut Running, shared: &Shared) {
+    let ask = async {
+        let channel = guest.connect().await;
+        let _ = GuestClient::new(channel).shutdown(ShutdownRequest {}).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = vmm.ended() => {}
+        () = shared.kill.notified() => {}
+        () = sleep(SHUTDOWN_DEADLINE) => log::line("the guest did not end itself and is killed"),
+        () = ask => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn records_hold_only_what_can_be(exit_code: i32, signal: i32, started: i64) {
+            let status = ExitStatus {
+                exit_code,
+                signal,
+                started_at_unix_ns: started,
+                ..ExitStatus::default()
+            };
+            let task = record_of(&status, None).task.expect("task");
+            prop_assert!((0..=255).contains(&task.exit_code));
+            prop_assert!((0..=64).contains(&task.signal));
+            prop_assert!(task.started_at_unix_ns >= 0);
+        }
+    }
+}

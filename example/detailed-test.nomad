@@ -1,0 +1,52 @@
+# A batch job that prints what its VM is made of: a kernel of its own, CPUs, memory, disks, processes, network.
+job "detailed-test" {
+  type = "batch"
+
+  group "detailed" {
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "report" {
+      driver = "litegix-fc-driver"
+
+      config {
+        image     = "busybox:latest"
+        vpu_count = 2
+        mem_size  = 512
+        command   = "/bin/sh"
+        args = ["-c", <<-EOT
+          echo '== kernel'
+          uname -a
+          echo '== cpu'
+          grep -c '^processor' /proc/cpuinfo
+          grep -m 1 'model name' /proc/cpuinfo
+          echo '== memory'
+          head -n 3 /proc/meminfo
+          echo '== disks'
+          df -h /
+          cat /proc/partitions
+          echo '== processes'
+          ps aux
+          echo '== network'
+          hostname
+          ifconfig -a
+          route -n
+          cat /etc/hosts
+          echo '== done'
+          EOT
+        ]
+      }
+
+      resources {
+        cpu    = 200
+        memory = 512
+      }
+    }
+  }
+}

@@ -1,0 +1,23 @@
+# Sourced by what runs the driver in a real agent: builds it, gets the rest, and says in LITEGIX_E2E_* where everything is.
+[ "$(id -u)" -eq 0 ] || fail "a Nomad agent that starts VMs must run as root: run this as root"
+cd "$project"
+
+need qemu-system-x86 qemu-system-x86_64
+need squashfs-tools mksquashfs
+need e2fsprogs mkfs.ext4
+need iproute2 ip
+need nftables nft
+need socat socat
+need iptables iptables
+need containernetworking-plugins /usr/lib/cni/bridge
+need bsdutils script
+need_registry_packages
+install_missing
+scripts/build.sh
+ensure_kernel
+ensure_nomad
+ensure_busybox_image
+
+export LITEGIX_E2E_NOMAD=$nomad
+export LITEGIX_E2E_KERNEL=$kernel_directory
+export LITEGIX_E2E_BUSYBOX=$busybox_layout

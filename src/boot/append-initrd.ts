@@ -1,0 +1,30 @@
+// A job's own initrd, unpacked by the kernel over ours: the kernel takes any number of archives behind each other
+// (Documentation/driver-api/early-userspace/buffer-format.rst), each compressed in its own way.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { writeFileAtomically } from "../system/atomic-file.ts";
+import { describeFile } from "./describe-file.ts";
+import { InitrdError } from "./errors.ts";
+
+const largestBytes = 256 * 1024 * 1024;
+
+/** Gives the path of both together, kept by content. Fails with InitrdError. */
+export async function appendInitrd(options: {
+  initramfsPath: string;
+  initrdPath: string;
+  cacheDirectory: string;
+}): Promise<string> {
+  const { initrdPath, cacheDirectory } = options;
+  const { size } = await stat(initrdPath);
+  if (size > largestBytes) throw new InitrdError(initrdPath, `it has ${size} bytes; at most ${largestBytes} are taken`);
+  const [own, extra] = await Promise.all([readFile(options.initramfsPath), readFile(initrdPath)]);
+  const kind = describeFile(extra);
+  if (!kind.archive) throw new InitrdError(initrdPath, `it is ${kind.name}`);
+  const hash = createHash("sha256").update(own).update(extra).digest("hex").slice(0, 16);
+  const path = join(cacheDirectory, `initramfs-${hash}.cpio`);
+  if ((await stat(path).catch(() => undefined))?.size === own.length + extra.length) return path;
+  await mkdir(cacheDirectory, { recursive: true });
+  await writeFileAtomically({ path, content: Buffer.concat([own, extra]), mode: 0o644, durable: true });
+  return path;
+}

@@ -1,0 +1,174 @@
+// From what users have (an ELF vmlinux, a distribution's bzImage) to what both VMMs boot fastest: the ELF. A bzImage's ELF is
+// taken out once and kept under its content's hash. On arm64 Firecracker boots the Image as it is. Header fields: Linux'
+// Documentation/arch/x86/boot.rst and Documentation/arch/arm64/booting.rst.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { gunzip, zstdDecompress } from "node:zlib";
+import { writeFileAtomically } from "../system/atomic-file.ts";
+import { exists } from "../system/exists.ts";
+import { describeFile, isArm64Image } from "./describe-file.ts";
+import { KernelImageError } from "./errors.ts";
+import { decompressLz4Legacy, lz4LegacyMagic } from "./lz4-legacy.ts";
+import { decompressXz } from "./xz.ts";
+
+export interface KernelImage {
+  /** Path of an uncompressed x86-64 ELF, or of an aarch64 Image. */
+  readonly vmlinuxPath: string;
+  /** As `uname -r` prints it; empty when the image does not tell. */
+  readonly release: string;
+}
+
+export interface OpenKernelOptions {
+  readonly path: string;
+  /** Where extracted kernels are kept. */
+  readonly cacheDirectory: string;
+  /** Of the guests; default: the host's. */
+  readonly architecture?: NodeJS.Architecture;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const maximumImageBytes = 512 * 1024 * 1024;
+
+interface KnownImage {
+  readonly identity: string;
+  readonly image: KernelImage;
+}
+
+/** By path, of this process: kernels are asked for at every look at the host, and hardly ever change. */
+const known = new Map<string, KnownImage>();
+
+/** Fails with KernelImageError, whose message says what the file is and what to give instead. */
+export async function openKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
+  const { path, cacheDirectory, architecture } = options;
+  const key = [path, cacheDirectory, architecture].join("\0");
+  const identity = await identityOf(path);
+  const seen = known.get(key);
+  if (seen !== undefined && seen.identity === identity && (await exists(seen.image.vmlinuxPath))) return seen.image;
+  const image = await readKernelImage(options);
+  if (identity !== undefined) known.set(key, { identity, image });
+  return image;
+}
+
+/** Changes whenever the file's content does; undefined when it is not there. */
+async function identityOf(path: string): Promise<string | undefined> {
+  const facts = await stat(path, { bigint: true }).catch(() => undefined);
+  return facts && [facts.dev, facts.ino, facts.size, facts.mtimeNs, facts.ctimeNs].join(" ");
+}
+
+async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
+  const { path } = options;
+  const content = await readImage(path);
+  if ((options.architecture ?? process.arch) === "arm64") return openArm64Image(path, content);
+  if (isElf(content)) {
+    checkElf(path, content);
+    return { vmlinuxPath: path, release: releaseFromBanner(content) };
+  }
+  if (isBzImage(content)) {
+    const release = releaseFromBzImage(content);
+    const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
+    const vmlinuxPath = join(options.cacheDirectory, `vmlinux-${hash}`);
+    if (!(await exists(vmlinuxPath))) {
+      const elf = await extractElf({ path, content, signal: options.signal });
+      await mkdir(options.cacheDirectory, { recursive: true });
+      await writeFileAtomically({ path: vmlinuxPath, content: elf, mode: 0o644, durable: true });
+    }
+    return { vmlinuxPath, release };
+  }
+  throw new KernelImageError(path, `it is ${describeFile(content).name}`);
+}
+
+function openArm64Image(path: string, content: Buffer): KernelImage {
+  if (!isArm64Image(content))
+    throw new KernelImageError(path, `it is ${describeFile(content).name}, not an aarch64 Image`);
+  return { vmlinuxPath: path, release: releaseFromBanner(content) };
+}
+
+async function readImage(path: string): Promise<Buffer> {
+  try {
+    const facts = await stat(path);
+    if (!facts.isFile()) throw new KernelImageError(path, "it is not a regular file");
+    if (facts.size === 0) throw new KernelImageError(path, "the file is empty");
+    if (facts.size > maximumImageBytes) throw new KernelImageError(path, `it has ${facts.size} bytes`);
+    return await readFile(path);
+  } catch (error) {
+    if (error instanceof KernelImageError) throw error;
+    const code = (error as NodeJS.ErrnoException).code;
+    throw new KernelImageError(path, code === "ENOENT" ? "there is no such file" : `it can't be read (${code})`, {
+      cause: error,
+    });
+  }
+}
+
+const isElf = (content: Buffer): boolean => content.length > 64 && content.readUInt32BE(0) === 0x7f454c46;
+
+function checkElf(path: string, content: Buffer): void {
+  const is64Bit = content[4] === 2;
+  const machine = content.readUInt16LE(18);
+  if (!is64Bit || machine !== 62)
+    throw new KernelImageError(path, `it is an ELF file for another machine (${machine})`);
+  if (content.indexOf("Linux version ") < 0) throw new KernelImageError(path, "it is an ELF file, but not of Linux");
+}
+
+const isBzImage = (content: Buffer): boolean =>
+  content.length > 0x260 &&
+  content.readUInt16LE(0x1fe) === 0xaa55 &&
+  content.toString("latin1", 0x202, 0x206) === "HdrS";
+
+/** The banner "Linux version RELEASE (builder) ..."; its format string "Linux version %s" comes first in some builds. */
+function releaseFromBanner(content: Buffer): string {
+  let at = content.indexOf("Linux version ");
+  while (at >= 0) {
+    const match = /^Linux version ([0-9][\w.+~-]*) /.exec(content.toString("latin1", at, at + 200));
+    if (match?.[1] !== undefined) return match[1];
+    at = content.indexOf("Linux version ", at + 1);
+  }
+  return "";
+}
+
+function releaseFromBzImage(content: Buffer): string {
+  const at = content.readUInt16LE(0x20e) + 0x200;
+  const text = content.toString("latin1", at, at + 200);
+  return /^([0-9][\w.+~-]*)/.exec(text)?.[1] ?? "";
+}
+
+async function extractElf(options: {
+  path: string;
+  content: Buffer;
+  signal?: AbortSignal | undefined;
+}): Promise<Buffer> {
+  const { path, content } = options;
+  const setupSectors = content[0x1f1] === 0 ? 4 : (content[0x1f1] ?? 4);
+  const start = (setupSectors + 1) * 512 + content.readUInt32LE(0x248);
+  const end = start + content.readUInt32LE(0x24c);
+  if (end > content.length || end - start < 16) throw new KernelImageError(path, "its payload is cut off");
+  const payload = content.subarray(start, end);
+  try {
+    const elf = await decompressPayload(payload, options.signal);
+    if (!isElf(elf)) throw new KernelImageError(path, "its payload is no ELF file");
+    return elf;
+  } catch (error) {
+    if (error instanceof KernelImageError) throw error;
+    throw new KernelImageError(path, `its payload can't be decompressed (${(error as Error).message})`, {
+      cause: error,
+    });
+  }
+}
+
+async function decompressPayload(payload: Buffer, signal: AbortSignal | undefined): Promise<Buffer> {
+  // All but gzip carry the uncompressed size behind the compressed data.
+  const withoutSize = payload.subarray(0, payload.length - 4);
+  if (payload.readUInt32LE(0) === lz4LegacyMagic) return await decompressLz4Legacy(payload);
+  if (payload.readUInt16BE(0) === 0x1f8b) {
+    return await promisify(gunzip)(payload, { chunkSize: 1 << 20, maxOutputLength: maximumImageBytes });
+  }
+  if (payload.readUInt32LE(0) === 0xfd2fb528) {
+    return await promisify(zstdDecompress)(withoutSize, { chunkSize: 1 << 20, maxOutputLength: maximumImageBytes });
+  }
+  if (payload.toString("latin1", 1, 5) === "7zXZ") {
+    return await decompressXz(withoutSize, signal);
+  }
+  if (isElf(payload)) return payload;
+  throw new Error(`it is ${describeFile(payload).name}; known are gzip, xz, zstd, LZ4 (legacy frame) and none`);
+}

@@ -1,0 +1,141 @@
+// The modules that the guest's init must load before it can mount and be reached, in an order in which each finds the
+// symbols it needs (there is no modprobe in the guest). Dependencies come from each module's own .modinfo ("depends="), so
+// that a package that was only unpacked (no depmod run, no modules.dep) is as good as an installed one. Loading modules is
+// a good part of a guest's boot: what it makes longer without use (signature, type information) is taken out here, and what
+// serves a device is loaded only where there is such a device.
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
+import { gunzip, zstdDecompress } from "node:zlib";
+import { ModuleMissingError } from "./errors.ts";
+import { decompressXz } from "./xz.ts";
+
+export interface KernelModule {
+  /** File name in the initramfs, "NAME.ko". */
+  readonly fileName: string;
+  /** The uncompressed module. */
+  readonly content: Buffer;
+  /** The virtio device type that it serves; absent for what every guest needs. */
+  readonly virtioDevice?: number;
+}
+
+interface Need {
+  readonly name: string;
+  /** The guest boots without it. */
+  readonly optional?: true;
+  /** As in KernelModule. Numbers: virtio specification, "Device Types". */
+  readonly virtioDevice?: number;
+}
+
+/**
+ * What a guest on virtio-mmio needs, in the order of loading; a kernel that has one of them built in does not list it as a
+ * file. The way to the host comes first: init answers there while it loads the rest.
+ */
+const needs: readonly Need[] = [
+  { name: "virtio_mmio" },
+  { name: "vmw_vsock_virtio_transport" },
+  { name: "virtio_blk" },
+  { name: "squashfs" },
+  { name: "overlay" },
+  { name: "virtio_net", optional: true, virtioDevice: 1 },
+  { name: "virtio_rng", optional: true, virtioDevice: 4 },
+  { name: "virtio_balloon", optional: true, virtioDevice: 5 },
+];
+
+const normalise = (name: string): string => name.replaceAll("-", "_");
+const moduleName = (path: string): string => normalise(basename(path).replace(/\.ko(\.(xz|zst|gz))?$/, ""));
+
+export interface CollectModulesOptions {
+  /** `.../lib/modules/RELEASE`. */
+  readonly directory: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Fails with ModuleMissingError when a needed module is neither a file nor built in. */
+export async function collectModules(options: CollectModulesOptions): Promise<KernelModule[]> {
+  const files = await listModules(join(options.directory, "modules.order"));
+  const builtIn = new Set((await readLines(join(options.directory, "modules.builtin"))).map(moduleName));
+  const collected = new Map<string, KernelModule>();
+
+  const add = async ({ name, optional, virtioDevice }: Need): Promise<void> => {
+    if (collected.has(name) || builtIn.has(name)) return;
+    const file = files.get(name);
+    if (file === undefined) {
+      if (optional !== true) throw new ModuleMissingError(name, options.directory);
+      return;
+    }
+    const content = trimModule(await readModule(join(options.directory, file), options.signal));
+    const condition = virtioDevice === undefined ? {} : { virtioDevice };
+    for (const dependency of dependenciesOf(content)) await add({ name: dependency, ...condition });
+    collected.set(name, { fileName: `${name}.ko`, content, ...condition });
+  };
+  for (const need of needs) await add(need);
+  return [...collected.values()];
+}
+
+async function readLines(path: string): Promise<string[]> {
+  const text = await readFile(path, "utf8").catch(() => "");
+  return text.split("\n").filter((line) => line !== "");
+}
+
+/** modules.order names files as built (`kernel/.../x.ko`); packages may have compressed them afterwards. */
+async function listModules(path: string): Promise<Map<string, string>> {
+  return new Map((await readLines(path)).map((line) => [moduleName(line), line]));
+}
+
+async function readModule(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
+  const plain = path.replace(/\.(xz|zst|gz)$/, "");
+  const unpackers: [string, (content: Buffer) => Promise<Buffer>][] = [
+    ["", (content) => Promise.resolve(content)],
+    [".xz", (content) => decompressXz(content, signal)],
+    [".zst", (content) => promisify(zstdDecompress)(content)],
+    [".gz", (content) => promisify(gunzip)(content)],
+  ];
+  for (const [suffix, unpack] of unpackers) {
+    const content = await readFile(plain + suffix).catch(() => undefined);
+    if (content !== undefined) return await unpack(content);
+  }
+  throw new ModuleMissingError(moduleName(path), path);
+}
+
+/** .modinfo holds NUL-terminated KEY=VALUE strings. */
+export function dependenciesOf(module: Buffer): string[] {
+  const marker = Buffer.from("\0depends=");
+  let at = module.indexOf(marker);
+  if (at < 0) {
+    if (module.indexOf("depends=") !== 0) return [];
+    at = -1;
+  }
+  const start = at + marker.length;
+  const end = module.indexOf(0, start);
+  return module
+    .toString("latin1", start, end < 0 ? module.length : end)
+    .split(",")
+    .filter((name) => name !== "")
+    .map(normalise);
+}
+
+const signatureMarker = Buffer.from("~Module signature appended~\n");
+/** struct module_signature of include/linux/module_signature.h; its last field is the signature's length. */
+const signatureFactsBytes = 12;
+
+/**
+ * The module without its appended signature (which no guest kernel of ours enforces: checking it hashes the whole file) and
+ * with its type information (.BTF, for tracing programs) under a name that the kernel does not look for.
+ */
+export function trimModule(module: Buffer): Buffer {
+  const trimmed = Buffer.from(withoutSignature(module));
+  const name = Buffer.from("\0.BTF\0");
+  // Section names are at the file's end.
+  const at = trimmed.lastIndexOf(name);
+  if (at >= 0) trimmed.write(".xTF", at + 1, "latin1");
+  return trimmed;
+}
+
+function withoutSignature(module: Buffer): Buffer {
+  const end = module.length - signatureMarker.length;
+  if (end < signatureFactsBytes || !module.subarray(end).equals(signatureMarker)) return module;
+  const signatureBytes = module.readUInt32BE(end - 4);
+  const start = end - signatureFactsBytes - signatureBytes;
+  return start > 0 ? module.subarray(0, start) : module;
+}

@@ -1,0 +1,64 @@
+// Everything a VM boots from: the ELF kernel and the initramfs made for it. Both are cached by content, so that the
+// second call is a few stat calls.
+import { createHash } from "node:crypto";
+import { mkdir, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { writeFileAtomically } from "../system/atomic-file.ts";
+import { NoKernelError } from "./errors.ts";
+import { findCloudKernels, kernelRoots } from "./find-kernel.ts";
+import { buildInitramfs } from "./initramfs.ts";
+import { type KernelImage, openKernelImage } from "./kernel-image.ts";
+import { collectModules, type KernelModule } from "./kernel-modules.ts";
+
+export interface BootFiles {
+  readonly vmlinuxPath: string;
+  readonly initramfsPath: string;
+  readonly initramfsBytes: number;
+  readonly release: string;
+}
+
+export interface PrepareBootOptions {
+  /** The operator's choice; without it the newest Debian cloud kernel is taken. */
+  readonly vmlinuxPath: string | undefined;
+  /** Unpacked kernel packages, one folder each. */
+  readonly kernelsDirectory: string;
+  readonly cacheDirectory: string;
+  /** The guest's PID 1. */
+  readonly init: Uint8Array;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Fails with NoKernelError, KernelImageError or ModuleMissingError. */
+export async function prepareBoot(options: PrepareBootOptions): Promise<BootFiles> {
+  const roots = await kernelRoots(options.kernelsDirectory);
+  const chosen = options.vmlinuxPath ?? (await findCloudKernels({ roots }))[0]?.kernelPath;
+  if (chosen === undefined) throw new NoKernelError([options.kernelsDirectory, "/boot"]);
+  const { cacheDirectory, signal } = options;
+  const image = await openKernelImage({ path: chosen, cacheDirectory, signal });
+  const modules = await modulesFor({ image, chosen, roots, signal });
+  const initramfs = buildInitramfs({ init: options.init, modules });
+  const hash = createHash("sha256").update(initramfs).digest("hex").slice(0, 16);
+  const initramfsPath = join(cacheDirectory, `initramfs-${hash}.cpio`);
+  if ((await stat(initramfsPath).catch(() => undefined))?.size !== initramfs.length) {
+    await mkdir(cacheDirectory, { recursive: true });
+    await writeFileAtomically({ path: initramfsPath, content: initramfs, mode: 0o644, durable: true });
+  }
+  return { vmlinuxPath: image.vmlinuxPath, initramfsPath, initramfsBytes: initramfs.length, release: image.release };
+}
+
+/** A kernel without a modules folder is taken to have everything built in (Firecracker's CI kernels). */
+async function modulesFor(options: {
+  image: KernelImage;
+  chosen: string;
+  roots: readonly string[];
+  signal: AbortSignal | undefined;
+}): Promise<KernelModule[]> {
+  const { release } = options.image;
+  if (release === "") return [];
+  for (const root of [join(dirname(options.chosen), ".."), ...options.roots]) {
+    const directory = join(root, "lib/modules", release);
+    const facts = await stat(join(directory, "modules.order")).catch(() => undefined);
+    if (facts !== undefined) return await collectModules({ directory, signal: options.signal });
+  }
+  return [];
+}

@@ -1,0 +1,49 @@
+// `doctor`: the fingerprint's checks, for a person. The keys of the options are those of the plugin's config in camel case.
+import { inspectHost, type ReadyHost } from "../driver/host.ts";
+import { parsePluginConfig } from "../driver/plugin-config.ts";
+
+const configKeys = {
+  rootfsBasePath: "rootfs_base_path",
+  vmlinuxPath: "vmlinux_path",
+  vmm: "vmm",
+  firecrackerPath: "firecracker_path",
+  jailerPath: "jailer_path",
+  qemuPath: "qemu_path",
+} as const;
+
+/** Gives the exit status: 0 when tasks can run, 1 when something is missing. */
+export async function runDoctor(options: Readonly<Record<string, string>>): Promise<number> {
+  const config = Object.fromEntries(Object.entries(configKeys).map(([option, key]) => [key, options[option]]));
+  let settings: ReturnType<typeof parsePluginConfig>;
+  try {
+    settings = parsePluginConfig(config);
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n`);
+    return 1;
+  }
+  const host = await inspectHost({ settings });
+  if (!host.ready) {
+    process.stdout.write(`not ready: ${host.reason}\n`);
+    return 1;
+  }
+  process.stdout.write(report(host));
+  return 0;
+}
+
+function report(host: ReadyHost): string {
+  const { boot, selected, facts, warnings } = host;
+  return [
+    "ready",
+    `  vmm           ${selected.vmm.kind} ${selected.vmm.version}`,
+    `  acceleration  ${selected.vmm.acceleration}`,
+    `  reason        ${selected.reason}`,
+    `  kernel        ${boot.release} (${boot.vmlinuxPath})`,
+    `  initramfs     ${(boot.initramfsBytes / 1e6).toFixed(1)} MB (${boot.initramfsPath})`,
+    `  jailed        ${selected.vmm.jailed ? "yes" : "no"}`,
+    `  cgroups       ${facts.cgroupVersion === undefined ? "none" : `version ${facts.cgroupVersion}`}`,
+    `  huge pages    ${facts.freeHugePages} free`,
+    `  tun           ${facts.tun ? "yes" : "no"}`,
+    ...warnings.map((warning) => `warning: ${warning}`),
+    "",
+  ].join("\n");
+}

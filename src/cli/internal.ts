@@ -1,0 +1,17 @@
+// Commands that the driver starts itself with: heavy work runs in a child of the same executable, so that the plugin's event
+// loop answers Nomad within milliseconds at all times.
+import { Command } from "commander";
+import { runPullWorker } from "../images/pull-worker.ts";
+
+export function internalCommands(): Command {
+  const internal = new Command("internal").description("commands that the driver starts itself with");
+  internal
+    .command("pull")
+    .description("pull and convert an image; the request comes as JSON on standard input")
+    .action(async () => {
+      const stop = new AbortController();
+      process.once("SIGTERM", () => stop.abort(new Error("the pull was told to stop")));
+      process.exitCode = await runPullWorker({ input: process.stdin, output: process.stdout, signal: stop.signal });
+    });
+  return internal;
+}

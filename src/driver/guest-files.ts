@@ -1,0 +1,69 @@
+// /etc/hosts and /etc/resolv.conf of a guest.
+import { readFile } from "node:fs/promises";
+
+export function etcHosts(options: {
+  hostname: string;
+  /** The job's `extra_hosts`. */
+  extraHosts: readonly { readonly name: string; readonly address: string }[];
+  /** Undefined for a VM with loopback only. */
+  ownAddress: string | undefined;
+}): string {
+  return [
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+    `${options.ownAddress ?? "127.0.1.1"}\t${options.hostname}`,
+    ...options.extraHosts.map(({ name, address }) => `${address}\t${name}`),
+    "",
+  ].join("\n");
+}
+
+export interface DnsSettings {
+  readonly servers: readonly string[];
+  readonly searches: readonly string[];
+  readonly options: readonly string[];
+}
+
+/**
+ * The job's `dns` block is the whole file. Without one the task's own dns_* settings replace each its part of the host's
+ * file (the real list behind systemd-resolved's loopback stub), as docker has it.
+ */
+export async function etcResolvConf(options: { dns: DnsSettings | undefined; taskDns: DnsSettings }): Promise<string> {
+  const { dns, taskDns } = options;
+  if (dns !== undefined && !isEmpty(dns)) return format(dns);
+  const host = await hostResolvConf();
+  return isEmpty(taskDns) ? host : format(merged(taskDns, host));
+}
+
+const isEmpty = (dns: DnsSettings): boolean => dns.servers.length + dns.searches.length + dns.options.length === 0;
+
+function format(dns: DnsSettings): string {
+  return [
+    ...dns.servers.map((server) => `nameserver ${server}`),
+    ...(dns.searches.length > 0 ? [`search ${dns.searches.join(" ")}`] : []),
+    ...(dns.options.length > 0 ? [`options ${dns.options.join(" ")}`] : []),
+    "",
+  ].join("\n");
+}
+
+function merged(taskDns: DnsSettings, host: string): DnsSettings {
+  const words = (name: string): string[] =>
+    host.split("\n").flatMap((line) => {
+      const [key, ...values] = line.trim().split(/\s+/);
+      return key === name ? values : [];
+    });
+  const or = (own: readonly string[], name: string): readonly string[] => (own.length > 0 ? own : words(name));
+  return {
+    servers: or(taskDns.servers, "nameserver"),
+    // "." alone means: none.
+    searches: or(taskDns.searches, "search").filter((domain) => domain !== "."),
+    options: or(taskDns.options, "options"),
+  };
+}
+
+async function hostResolvConf(): Promise<string> {
+  const host = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
+  if (!/^nameserver\s+127\.0\.0\.53\s*$/m.test(host)) return host;
+  return await readFile("/run/systemd/resolve/resolv.conf", "utf8").catch(() => host);
+}

@@ -1,0 +1,247 @@
+// The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
+import { BootTimeline } from "../machine/boot-timeline.ts";
+import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/machine-store.ts";
+import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/scratch-disk.ts";
+import type { Logger } from "../system/logger.ts";
+import { raceAbort } from "../system/race-abort.ts";
+import { driverName, version } from "../version.ts";
+import { AsyncQueue } from "./async-queue.ts";
+import { type ConfigError, NotReadyError, TaskRunningError } from "./errors.ts";
+import { execTask, execTaskStreaming } from "./exec-task.ts";
+import { fingerprints } from "./fingerprint.ts";
+import type { HclSpec } from "./hcl-spec.ts";
+import { hostDirectories, inspectHost, type ReadyHost, type UnreadyHost } from "./host.ts";
+import type {
+  AgentConfig,
+  DriverCapabilities,
+  ExecOutput,
+  ExecResult,
+  ExitResult,
+  Fingerprint,
+  NomadDriver,
+  StartedTask,
+  TaskEvent,
+  TaskStats,
+  TaskStatus,
+} from "./nomad-driver.ts";
+import { type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
+import { encodeDriverState, recoverTask } from "./recover-task.ts";
+import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
+import { signalNumber } from "./signals.ts";
+import { scratchSizeMib, startTask } from "./start-task.ts";
+import { networkAttributes, networkOverride } from "./task-network.ts";
+import { taskStats } from "./task-stats.ts";
+import { TaskTable } from "./task-table.ts";
+
+type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (options: infer Options) => unknown
+  ? Options
+  : never;
+
+export class LitegixDriver implements NomadDriver {
+  readonly info = { name: driverName, version };
+  readonly #logger: Logger;
+  readonly #tasks = new TaskTable();
+  readonly #events = new AsyncQueue<TaskEvent>({ limit: 1000 });
+  readonly #closing = new AbortController();
+  #settings: PluginSettings | undefined;
+  #misconfigured: ConfigError | undefined;
+  #coreMhz = 0;
+  #host: Promise<ReadyHost | UnreadyHost> | undefined;
+
+  constructor(options: { logger: Logger }) {
+    this.#logger = options.logger;
+  }
+
+  configSchema(): HclSpec {
+    return pluginConfigSchema;
+  }
+
+  taskConfigSchema(): HclSpec {
+    return taskConfigSchema;
+  }
+
+  capabilities(): DriverCapabilities {
+    return {
+      sendSignals: true,
+      exec: true,
+      fsIsolation: "image",
+      // "host" means a network of the VM's own behind the host's addresses; "group" is Nomad's bridge and CNI.
+      networkIsolationModes: ["host", "group"],
+      mountConfigs: false,
+    };
+  }
+
+  async setConfig(options: Parameter<"setConfig">): Promise<void> {
+    const { agent } = options;
+    if (agent === undefined) return;
+    this.#coreMhz = coreMhz(agent);
+    try {
+      this.#settings = parsePluginConfig(options.config);
+    } catch (error) {
+      // Failing here would keep the whole agent, with its other drivers, from starting.
+      this.#misconfigured = error as ConfigError;
+      return;
+    }
+    await this.#sweep(this.#settings);
+  }
+
+  async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
+    for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
+      const { health, description, attributes } = fingerprint;
+      this.#logger.info("looked at the host", { health, description, ...attributes });
+      yield fingerprint;
+    }
+  }
+
+  taskEvents(signal: AbortSignal): AsyncIterable<TaskEvent> {
+    return this.#events.read(signal);
+  }
+
+  async startTask(options: Parameter<"startTask">): Promise<StartedTask> {
+    const { config } = options;
+    const host = await (this.#host ?? this.#inspect());
+    if (!host.ready) throw new NotReadyError(host.reason);
+    const timeline = new BootTimeline();
+    const task = await this.#tasks.add(config.id, () =>
+      startTask({
+        config,
+        settings: this.#requireSettings(),
+        host,
+        coreMhz: this.#coreMhz,
+        onEvent: (message) => this.#emit(config, message),
+        timeline,
+        signal: AbortSignal.any([options.signal, this.#closing.signal]),
+      }),
+    );
+    this.#logger.info("started task", { task_id: config.id, vm: task.machine.record.id });
+    this.#logger.debug("start timeline in ms", { task_id: config.id, steps: timeline.steps });
+    this.#keepSpareDisk();
+    const { id, network } = task.machine.record;
+    return { driverState: encodeDriverState(id), networkOverride: networkOverride(network) };
+  }
+
+  async recoverTask(options: Parameter<"recoverTask">): Promise<void> {
+    const { config, driverState } = options;
+    if (this.#tasks.find(config.id) !== undefined) return;
+    const machinesDirectory = this.#machinesDirectory();
+    const task = await this.#tasks.add(config.id, () =>
+      recoverTask({ taskId: config.id, taskName: config.name, driverState, machinesDirectory }),
+    );
+    this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
+  }
+
+  async waitTask(options: Parameter<"waitTask">): Promise<ExitResult> {
+    return await raceAbort(this.#tasks.get(options.taskId).exited, options.signal);
+  }
+
+  async stopTask(options: Parameter<"stopTask">): Promise<void> {
+    // Nomad repeats a failed stop for minutes: a task that is not there has been stopped.
+    await this.#tasks.find(options.taskId)?.stop(options);
+  }
+
+  async destroyTask(options: Parameter<"destroyTask">): Promise<void> {
+    const { taskId, force } = options;
+    const task = this.#tasks.find(taskId);
+    if (task !== undefined) {
+      if (task.result === undefined && !force) throw new TaskRunningError(taskId);
+      await task.destroy();
+      this.#tasks.remove(taskId);
+      return;
+    }
+    // After a recovery that failed only the disk knows the VM.
+    const machine = await findMachineByLabel({
+      machinesDirectory: this.#machinesDirectory(),
+      label: "taskId",
+      value: taskId,
+    });
+    await machine?.destroy();
+  }
+
+  async inspectTask(options: Parameter<"inspectTask">): Promise<TaskStatus> {
+    const task = this.#tasks.get(options.taskId);
+    const { record } = task.machine;
+    return {
+      id: task.id,
+      name: task.name,
+      state: task.result === undefined ? "running" : "exited",
+      startedAt: task.startedAt,
+      completedAt: task.completedAt,
+      result: task.result,
+      networkOverride: networkOverride(record.network),
+      driverAttributes: {
+        vm: record.id,
+        vmm: `${record.vmm.kind} ${record.vmm.version}`,
+        acceleration: record.vmm.acceleration,
+        vcpu_count: `${record.vcpuCount}`,
+        mem_size: `${record.memSizeMib}`,
+        ...(await networkAttributes(record.network)),
+      },
+    };
+  }
+
+  taskStats(options: Parameter<"taskStats">): AsyncIterable<TaskStats> {
+    const task = this.#tasks.get(options.taskId);
+    return taskStats({ task, intervalMs: options.intervalMs, coreMhz: this.#coreMhz, signal: options.signal });
+  }
+
+  async signalTask(options: Parameter<"signalTask">): Promise<void> {
+    const task = this.#tasks.get(options.taskId);
+    await task.guest.sendSignal({ signalNumber: signalNumber(options.signalName) });
+  }
+
+  async execTask(options: Parameter<"execTask">): Promise<ExecResult> {
+    return await execTask({ ...options, task: this.#tasks.get(options.taskId) });
+  }
+
+  execTaskStreaming(options: Parameter<"execTaskStreaming">): AsyncIterable<ExecOutput> {
+    return execTaskStreaming({
+      ...options,
+      task: this.#tasks.get(options.taskId),
+      onTimes: (times) => this.#logger.debug("exec session in ms", { task_id: options.taskId, ...times }),
+    });
+  }
+
+  async shutdown(): Promise<void> {
+    this.#closing.abort(new Error("the plugin is shutting down"));
+  }
+
+  async #inspect(): Promise<ReadyHost | UnreadyHost> {
+    if (this.#misconfigured !== undefined) {
+      return { ready: false, health: "unhealthy", reason: `plugin ${this.#misconfigured.message}` };
+    }
+    this.#host = inspectHost({ settings: this.#requireSettings(), signal: this.#closing.signal });
+    const host = await this.#host;
+    if (host.ready) this.#keepSpareDisk();
+    return host;
+  }
+
+  /** For the next task; in the background, and nobody waits for it. */
+  #keepSpareDisk(): void {
+    const { spareDisks } = hostDirectories(this.#requireSettings().basePath);
+    void keepSpareScratchDisk({ spareDirectory: spareDisks, sizeMib: scratchSizeMib });
+  }
+
+  async #sweep(settings: PluginSettings): Promise<void> {
+    const { machines, spareDisks } = hostDirectories(settings.basePath);
+    await removeSpareScratchDisks({ spareDirectory: spareDisks });
+    const removed = await sweepUnfinishedMachines({ machinesDirectory: machines });
+    for (const directory of removed) this.#logger.warn("removed a VM that never came to run", { directory });
+  }
+
+  #emit(config: { id: string; allocId: string; name: string }, message: string): void {
+    this.#events.push({ taskId: config.id, allocId: config.allocId, taskName: config.name, at: new Date(), message });
+  }
+
+  #machinesDirectory(): string {
+    return hostDirectories(this.#requireSettings().basePath).machines;
+  }
+
+  #requireSettings(): PluginSettings {
+    if (this.#settings === undefined) throw new NotReadyError("Nomad has not configured the plugin yet");
+    return this.#settings;
+  }
+}
+
+function coreMhz(agent: AgentConfig): number {
+  return agent.coreCount > 0 ? agent.totalMhz / agent.coreCount : 0;
+}

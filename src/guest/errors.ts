@@ -1,0 +1,43 @@
+// What can go wrong between the driver and a guest. The guest's own words are hostile text: they are cleaned before they
+// become part of a message.
+
+export class GuestUnreachableError extends Error {
+  readonly code = "guest_unreachable";
+  constructor(reason: string, options?: ErrorOptions) {
+    super(`the guest does not answer: ${reason}`, options);
+  }
+}
+
+/** The guest refused a request; `reason` tells the kind. */
+export class GuestRefusedError extends Error {
+  readonly code = "guest_refused";
+  readonly reason: GuestRefusal;
+  constructor(reason: GuestRefusal, text: string, options?: ErrorOptions) {
+    super(cleanGuestText(text), options);
+    this.reason = reason;
+  }
+}
+
+/** Guest and driver are of ages that have no generation of the protocol in common. */
+export class GuestIncompatibleError extends Error {
+  readonly code = "guest_incompatible";
+  constructor(reason: string, options?: ErrorOptions) {
+    // Short: a session's end carries little more than a hundred bytes of it to the user.
+    super(`${reason}: restart the task`, options);
+  }
+}
+
+export type GuestRefusal =
+  | "not_found"
+  | "not_executable"
+  | "invalid"
+  | "not_running"
+  | "busy"
+  | "unsupported"
+  | "internal";
+
+/** Printable, one line, at most so many characters. */
+export function cleanGuestText(text: string, maximumLength = 300): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is to be removed
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").slice(0, maximumLength);
+}

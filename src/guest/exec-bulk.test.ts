@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { FrameKind, StdinTakenSchema } from "../gen/litegix/guest/v1/guest_pb.js";
+import { hostMessage } from "./bulk-frames.ts";
+import { execByBulk } from "./exec-bulk.ts";
+import { ExecInputQueue } from "./exec-input.ts";
+
+it("a guest that says it took everything and reads nothing makes the driver hold little", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bulk-"));
+  const path = join(directory, "socket");
+  const accepted = Promise.withResolvers<Socket>();
+  const server = createServer({ pauseOnConnect: true }, accepted.resolve).listen(path);
+  const stop = new AbortController();
+  const input = new ExecInputQueue();
+  try {
+    const socket = connect(path);
+    const guest = await accepted.promise;
+    for (const part of hostMessage(FrameKind.TAKEN, StdinTakenSchema, { bytes: 1n << 50n })) guest.write(part);
+    const session = execByBulk({ socket, argv: ["cat"], terminal: false, input, signal: stop.signal });
+    const ended = session.next().catch(() => undefined);
+    let put = 0;
+    let most = 0;
+    const feed = (async () => {
+      for (; put < 64 << 20 && !stop.signal.aborted; put += 65_000) {
+        await input.add({ kind: "stdin", data: Buffer.alloc(65_000) });
+        most = Math.max(most, socket.writableLength);
+      }
+    })();
+    await Promise.race([feed, delay(1_500)]);
+    assert.ok(put < 32 << 20, `${put} bytes were taken from the client`);
+    assert.ok(most < 1 << 20, `${most} bytes were held`);
+    guest.destroy();
+    stop.abort();
+    await ended;
+  } finally {
+    stop.abort();
+    input.close();
+    server.close();
+    await rm(directory, { recursive: true });
+  }
+});

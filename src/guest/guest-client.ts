@@ -1,0 +1,284 @@
+// The driver's side of the guest's API (proto/litegix/guest/v1). One connection for control calls, and one of its own for each
+// exec session, so that a session whose reader stops holds up nothing else. Every call has a deadline.
+import type { Socket } from "node:net";
+import { type CallOptions, type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Guest, type State, State as StateValue } from "../gen/litegix/guest/v1/guest_pb.js";
+import { GrpcConnection } from "../system/grpc-connection.ts";
+import { pollUntil } from "../system/poll.ts";
+import { dial } from "./dial.ts";
+import { GuestIncompatibleError, type GuestRefusal, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+import { configureRequest, type GuestSetup } from "./guest-setup.ts";
+import { StartGate } from "./start-gate.ts";
+
+export const guestPort = 10;
+/** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
+const ownGenerations: Generations = { lowest: 1, highest: 1 };
+const maxMessageBytes = 1 << 20;
+const callTimeoutMs = 5_000;
+const dialTimeoutMs = 2_000;
+/**
+ * The first connection of all is made while the guest boots: Firecracker keeps it, and completes it the moment somebody
+ * listens there.
+ */
+const controlDialTimeoutMs = callTimeoutMs;
+
+export interface Generations {
+  readonly lowest: number;
+  readonly highest: number;
+}
+
+export interface GuestClientOptions {
+  readonly vsockPath: string;
+  /** Default: all that this driver speaks. */
+  readonly generations?: Generations;
+  /** Where it is known without a Hello: the guest's port of bulk streams, 0 for none. */
+  readonly bulkPort?: number;
+}
+
+export interface GuestFacts {
+  readonly version: string;
+  readonly kernelRelease: string;
+  readonly state: "booted" | "configured" | "running" | "exited";
+  readonly uptimeMs: number;
+}
+
+export interface GuestStats {
+  readonly cpuUsageUs: number;
+  readonly cpuUserUs: number;
+  readonly cpuSystemUs: number;
+  readonly memoryCurrentBytes: number;
+  readonly memoryPeakBytes: number;
+  readonly memoryAnonBytes: number;
+  readonly memoryFileBytes: number;
+  readonly memoryKernelBytes: number;
+  readonly memorySwapBytes: number;
+  /** Processes of the task that the guest's kernel killed for want of memory. */
+  readonly oomKills: number;
+  /** Of the guest's agent itself. */
+  readonly init: { readonly residentBytes: number; readonly descriptors: number; readonly children: number };
+  /** Some of the task's where there are many. */
+  readonly processes: readonly GuestProcess[];
+}
+
+export interface GuestProcess {
+  /** As the task sees it. */
+  readonly pid: number;
+  readonly cpuUserUs: number;
+  readonly cpuSystemUs: number;
+  readonly residentBytes: number;
+}
+
+/** More than an honest guest lists. */
+const mostProcesses = 64;
+
+export class GuestClient implements Disposable {
+  readonly #options: GuestClientOptions;
+  readonly #connection: GrpcConnection;
+  readonly #client: Client<typeof Guest>;
+  readonly startGate = new StartGate();
+  #lastAnswerMs = Number.NEGATIVE_INFINITY;
+  #greeted: boolean;
+  #bulkPort: number;
+
+  constructor(options: GuestClientOptions) {
+    this.#options = options;
+    this.#greeted = options.bulkPort !== undefined;
+    this.#bulkPort = options.bulkPort ?? 0;
+    this.#connection = this.openConnection(controlDialTimeoutMs);
+    this.#client = createClient(Guest, this.#connection.transport);
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection[Symbol.dispose]();
+  }
+
+  /** When the guest's agent last answered anything, by `performance.now()`: one that is slow is told from one that hangs. */
+  get lastAnswerMs(): number {
+    return this.#lastAnswerMs;
+  }
+
+  noteAnswer(): void {
+    this.#lastAnswerMs = performance.now();
+  }
+
+  /** A connection of one's own, for a bulk stream; the caller disposes of it. */
+  openConnection(timeoutMs: number = dialTimeoutMs): GrpcConnection {
+    return new GrpcConnection({
+      open: (signal) => dial({ socketPath: this.#options.vsockPath, port: guestPort, timeoutMs, signal }),
+      maxMessageBytes,
+    });
+  }
+
+  /** A bulk stream; undefined where the guest, once greeted, has told of none. The caller destroys the socket. */
+  async openBulk(options: { timeoutMs: number; signal: AbortSignal }): Promise<Socket | undefined> {
+    if (this.#bulkPort === 0) return undefined;
+    return await dial({ socketPath: this.#options.vsockPath, port: this.#bulkPort, ...options });
+  }
+
+  /** Tries until the guest's agent answers, at most `timeoutMs` or until `deadline`. Fails with GuestUnreachableError or GuestRefusedError. */
+  async waitUntilReady(options: {
+    timeoutMs: number;
+    deadline?: AbortSignal;
+    signal: AbortSignal;
+  }): Promise<GuestFacts> {
+    let last: unknown;
+    return await pollUntil({
+      attempt: async () => {
+        try {
+          return await this.hello({ signal: options.signal });
+        } catch (error) {
+          options.signal.throwIfAborted();
+          if (!(error instanceof GuestUnreachableError)) throw error;
+          last = error;
+          return undefined;
+        }
+      },
+      intervalMs: 20,
+      timeoutMs: options.timeoutMs,
+      deadline: options.deadline,
+      onTimeout: () =>
+        new GuestUnreachableError(`its agent did not come up within ${options.timeoutMs / 1000} s`, { cause: last }),
+      signal: options.signal,
+    });
+  }
+
+  /** Fails with GuestIncompatibleError when guest and driver have no generation of the protocol in common. */
+  async hello(options: { signal?: AbortSignal } = {}): Promise<GuestFacts> {
+    const entropy = crypto.getRandomValues(new Uint8Array(64));
+    const { lowest, highest } = this.#options.generations ?? ownGenerations;
+    const request = { generationMin: lowest, generationMax: highest, entropy };
+    const answer = await this.#send(options.signal, (call) => this.#client.hello(request, call)).catch(
+      (error: Error) => {
+        const refused = error instanceof GuestRefusedError && error.reason === "not_running";
+        throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
+      },
+    );
+    const { generation } = answer;
+    if (generation < lowest || generation > highest) {
+      throw new GuestIncompatibleError(
+        `the guest speaks generation ${generation} of its protocol, the driver ${lowest} to ${highest}`,
+      );
+    }
+    this.#greeted = true;
+    this.#bulkPort = answer.bulkPort;
+    return {
+      version: answer.version,
+      kernelRelease: answer.kernelRelease,
+      state: stateName(answer.state),
+      uptimeMs: Number(answer.uptimeNs / 1_000_000n),
+    };
+  }
+
+  async configure(options: { setup: GuestSetup; signal?: AbortSignal }): Promise<void> {
+    const request = configureRequest(options.setup);
+    await this.#call(options.signal, (call) => this.#client.configure(request, { ...call, timeoutMs: 30_000 }));
+  }
+
+  /** Gives when the guest reached each step of its boot. */
+  async start(
+    options: { signal?: AbortSignal } = {},
+  ): Promise<{ bootSteps: readonly { name: string; uptimeMs: number }[] }> {
+    const answer = await this.#call(options.signal, (call) => this.#client.start({}, { ...call, timeoutMs: 30_000 }));
+    return { bootSteps: answer.bootSteps.map(({ name, uptimeNs }) => ({ name, uptimeMs: Number(uptimeNs) / 1e6 })) };
+  }
+
+  /** `signal` is Linux' number. */
+  async sendSignal(options: { signalNumber: number; all?: boolean; signal?: AbortSignal }): Promise<void> {
+    const request = { signal: options.signalNumber, all: options.all ?? false };
+    await this.#call(options.signal, (call) => this.#client.signal(request, call));
+  }
+
+  async stats(options: { signal?: AbortSignal } = {}): Promise<GuestStats> {
+    const answer = await this.#call(options.signal, (call) => this.#client.stats({}, call));
+    return {
+      cpuUsageUs: Number(answer.cpuUsageUs),
+      cpuUserUs: Number(answer.cpuUserUs),
+      cpuSystemUs: Number(answer.cpuSystemUs),
+      memoryCurrentBytes: Number(answer.memoryCurrentBytes),
+      memoryPeakBytes: Number(answer.memoryPeakBytes),
+      memoryAnonBytes: Number(answer.memoryAnonBytes),
+      memoryFileBytes: Number(answer.memoryFileBytes),
+      memoryKernelBytes: Number(answer.memoryKernelBytes),
+      memorySwapBytes: Number(answer.memorySwapBytes),
+      oomKills: Number(answer.oomKills),
+      init: {
+        residentBytes: Number(answer.initResidentBytes),
+        descriptors: answer.initDescriptors,
+        children: answer.initChildren,
+      },
+      processes: answer.processes.slice(0, mostProcesses).map((process) => ({
+        pid: process.pid,
+        cpuUserUs: Number(process.cpuUserUs),
+        cpuSystemUs: Number(process.cpuSystemUs),
+        residentBytes: Number(process.residentBytes),
+      })),
+    };
+  }
+
+  /** Once, before anything else is asked of a guest that another driver process may have started. */
+  async greet(signal?: AbortSignal): Promise<void> {
+    if (!this.#greeted) await this.hello(signal === undefined ? {} : { signal });
+  }
+
+  async #call<T>(signal: AbortSignal | undefined, run: (options: CallOptions) => Promise<T>): Promise<T> {
+    await this.greet(signal);
+    return await this.#send(signal, run);
+  }
+
+  async #send<T>(signal: AbortSignal | undefined, run: (options: CallOptions) => Promise<T>): Promise<T> {
+    try {
+      const answer = await run({ timeoutMs: callTimeoutMs, ...(signal === undefined ? {} : { signal }) });
+      this.noteAnswer();
+      return answer;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw guestError(error);
+    }
+  }
+}
+
+const refusals: ReadonlyMap<Code, GuestRefusal> = new Map([
+  [Code.NotFound, "not_found"],
+  [Code.PermissionDenied, "not_executable"],
+  [Code.InvalidArgument, "invalid"],
+  [Code.FailedPrecondition, "not_running"],
+  [Code.ResourceExhausted, "busy"],
+  [Code.Unimplemented, "unsupported"],
+  [Code.Internal, "internal"],
+  [Code.Unknown, "internal"],
+]);
+
+/** From connect's errors to ours: a refusal has the guest's reason, everything else means that it can't be reached. */
+export function guestError(error: unknown): Error {
+  if (
+    error instanceof GuestUnreachableError ||
+    error instanceof GuestRefusedError ||
+    error instanceof GuestIncompatibleError
+  ) {
+    return error;
+  }
+  const converted = ConnectError.from(error);
+  if (converted.cause instanceof GuestUnreachableError) return converted.cause;
+  if (converted.code === Code.DeadlineExceeded) {
+    return new GuestUnreachableError("no answer within the deadline", { cause: error });
+  }
+  const refusal = refusals.get(converted.code);
+  // Without a cause the status came from the guest; with one the transport broke.
+  if (refusal !== undefined && converted.cause === undefined) {
+    return new GuestRefusedError(refusal, converted.rawMessage, { cause: error });
+  }
+  return new GuestUnreachableError(converted.rawMessage, { cause: error });
+}
+
+function stateName(state: State): GuestFacts["state"] {
+  switch (state) {
+    case StateValue.CONFIGURED:
+      return "configured";
+    case StateValue.RUNNING:
+      return "running";
+    case StateValue.EXITED:
+      return "exited";
+    default:
+      return "booted";
+  }
+}

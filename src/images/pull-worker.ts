@@ -1,0 +1,70 @@
+/**
+ * The child that pulls: the request comes as JSON on stdin, lines of JSON go out on stdout (progress, then one result or
+ * one error). Whoever starts it keeps its own event loop free, and gets the memory back.
+ */
+import { text } from "node:stream/consumers";
+import * as v from "valibot";
+import { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode, PullFailedError } from "./errors.ts";
+import { ImageConfigSchema } from "./image-config.ts";
+import { ImageStore } from "./store/image-store.ts";
+
+export const PullRequestSchema = v.object({
+  directory: v.string(),
+  registries: v.record(
+    v.string(),
+    v.object({ mirrors: v.pipe(v.array(v.string()), v.readonly()), plainHttp: v.optional(v.boolean()) }),
+  ),
+  reference: v.string(),
+  forcePull: v.boolean(),
+  credentials: v.optional(v.object({ username: v.string(), password: v.string() })),
+});
+
+export type PullRequest = v.InferOutput<typeof PullRequestSchema>;
+
+export const PullLineSchema = v.variant("kind", [
+  v.object({ kind: v.literal("progress"), message: v.string() }),
+  v.object({
+    kind: v.literal("result"),
+    image: v.object({
+      reference: v.string(),
+      squashfsPath: v.string(),
+      config: ImageConfigSchema,
+      cached: v.boolean(),
+    }),
+  }),
+  v.object({
+    kind: v.literal("error"),
+    code: v.picklist(IMAGE_ERROR_CODES),
+    message: v.string(),
+    retryable: v.boolean(),
+  }),
+]);
+
+export type PullLine = v.InferOutput<typeof PullLineSchema>;
+
+/** Gives the exit status. */
+export async function runPullWorker(options: {
+  readonly input: NodeJS.ReadableStream;
+  readonly output: NodeJS.WritableStream;
+  readonly signal: AbortSignal;
+}): Promise<number> {
+  const say = (line: PullLine): void => void options.output.write(`${JSON.stringify(line)}\n`);
+  try {
+    const request = v.parse(PullRequestSchema, JSON.parse(await text(options.input)));
+    const store = new ImageStore({ directory: request.directory, registries: request.registries });
+    const image = await store.ensure({
+      reference: request.reference,
+      forcePull: request.forcePull,
+      credentials: request.credentials,
+      signal: options.signal,
+      onProgress: (message) => say({ kind: "progress", message }),
+    });
+    say({ kind: "result", image });
+    return 0;
+  } catch (error) {
+    const code: ImageErrorCode = error instanceof ImageError ? error.code : "PULL_WORKER_FAILED";
+    const retryable = error instanceof PullFailedError && error.retryable;
+    say({ kind: "error", code, message: error instanceof Error ? error.message : String(error), retryable });
+    return 1;
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Answers a registry's 401: Basic with the credentials, or a bearer token fetched from the realm that the challenge
+ * names (distribution's token authentication specification). Credentials go nowhere over plain HTTP unless the
+ * registry itself is plain HTTP by the operator's choice.
+ */
+import * as v from "valibot";
+import { RegistryRequestError } from "../errors.ts";
+import { type Challenge, parseChallenges } from "./challenge.ts";
+import { cureFor, describeStatus } from "./problem.ts";
+import { get, smallBodyOf } from "./request.ts";
+
+export interface Credentials {
+  readonly username: string;
+  readonly password: string;
+}
+
+const MAX_TOKEN_ANSWER_BYTES = 256 * 1024;
+/** Printable ASCII: what a header can carry. */
+const HeaderText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]+$/));
+const TokenAnswer = v.object({ token: v.nullish(HeaderText), access_token: v.nullish(HeaderText) });
+
+/**
+ * @returns the Authorization header that the challenge asks for; undefined if there is no way to answer it
+ * @throws RegistryRequestError if the token server refuses or cannot be reached
+ */
+export async function authorizationFor(options: {
+  readonly header: string;
+  readonly baseUrl: string;
+  readonly place: string;
+  readonly scope: string;
+  readonly credentials: Credentials | undefined;
+  readonly signal: AbortSignal;
+}): Promise<string | undefined> {
+  const challenges = parseChallenges(options.header);
+  const bearer = challenges.find(({ scheme }) => scheme === "bearer");
+  if (bearer !== undefined) {
+    return await bearerToken(bearer, options);
+  }
+  const basic = challenges.find(({ scheme }) => scheme === "basic");
+  return basic === undefined || options.credentials === undefined ? undefined : basicHeader(options.credentials);
+}
+
+async function bearerToken(challenge: Challenge, options: Parameters<typeof authorizationFor>[0]): Promise<string> {
+  const { baseUrl, place, credentials, signal } = options;
+  const fail = (problem: string, cause?: unknown): RegistryRequestError =>
+    new RegistryRequestError({ place, problem, cause });
+  const realm = challenge.parameters.get("realm") ?? "";
+  if (!URL.canParse(realm)) {
+    throw fail("its challenge names no token server");
+  }
+  const url = new URL(realm);
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && baseUrl.startsWith("http:"))) {
+    throw fail("its challenge names a token server that is not secure");
+  }
+  const service = challenge.parameters.get("service");
+  if (service !== undefined) {
+    url.searchParams.set("service", service);
+  }
+  url.searchParams.set("scope", challenge.parameters.get("scope") ?? options.scope);
+  const tokenPlace = `${place}: token server ${url.host}`;
+  const authorization = credentials === undefined ? undefined : basicHeader(credentials);
+  const response = await get({ url: url.href, place: tokenPlace, authorization, accept: "application/json", signal });
+  const body = await smallBodyOf({ response, place: tokenPlace, signal, maxBytes: MAX_TOKEN_ANSWER_BYTES });
+  if (response.status !== 200) {
+    const cure = cureFor({ status: response.status, hasCredentials: credentials !== undefined });
+    throw new RegistryRequestError({
+      place: tokenPlace,
+      problem: describeStatus(response.status, body.toString("utf8")),
+      status: response.status,
+      ...(cure === undefined ? {} : { cure }),
+    });
+  }
+  try {
+    const answer = v.parse(TokenAnswer, JSON.parse(body.toString("utf8")));
+    const token = answer.token || answer.access_token;
+    if (token) {
+      return `Bearer ${token}`;
+    }
+  } catch (cause) {
+    throw fail(`token server ${url.host} gave a malformed answer`, cause);
+  }
+  throw fail(`token server ${url.host} gave no token`);
+}
+
+function basicHeader({ username, password }: Credentials): string {
+  return `Basic ${Buffer.from(`${username}:${password}`, "utf8").toString("base64")}`;
+}

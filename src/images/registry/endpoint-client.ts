@@ -1,0 +1,97 @@
+/** GETs below one endpoint's `/v2/<repository>/`, with whatever authorization it asks for. */
+import { RegistryRequestError } from "../errors.ts";
+import { authorizationFor, type Credentials } from "./authenticator.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { cureFor, describeStatus } from "./problem.ts";
+import { bodyOf, get, smallBodyOf } from "./request.ts";
+
+const MAX_ERROR_BYTES = 64 * 1024;
+
+export class EndpointClient {
+  readonly endpoint: Endpoint;
+  readonly #repository: string;
+  readonly #credentials: Credentials | undefined;
+  readonly #signal: AbortSignal;
+  #authorization: string | undefined;
+
+  constructor(options: {
+    readonly endpoint: Endpoint;
+    readonly repository: string;
+    readonly credentials: Credentials | undefined;
+    readonly signal: AbortSignal;
+  }) {
+    this.endpoint = options.endpoint;
+    this.#repository = options.repository;
+    this.#credentials = options.endpoint.isOrigin ? options.credentials : undefined;
+    this.#signal = options.signal;
+  }
+
+  /** A document of limited size. */
+  async small(options: {
+    readonly path: string;
+    readonly accept?: string;
+    readonly maxBytes: number;
+  }): Promise<Buffer> {
+    const response = await this.#open(options.path, options.accept);
+    return await smallBodyOf({
+      response,
+      place: this.endpoint.place,
+      signal: this.#signal,
+      maxBytes: options.maxBytes,
+    });
+  }
+
+  /** A body of exactly `sizeBytes`; fewer or more are an error when that is seen. */
+  async *stream(options: { readonly path: string; readonly sizeBytes: number }): AsyncGenerator<Uint8Array> {
+    const place = this.endpoint.place;
+    const response = await this.#open(options.path, undefined);
+    let sizeBytes = 0;
+    for await (const chunk of bodyOf({ response, place, signal: this.#signal })) {
+      sizeBytes += chunk.length;
+      if (sizeBytes > options.sizeBytes) {
+        break;
+      }
+      yield chunk;
+    }
+    if (sizeBytes !== options.sizeBytes) {
+      const sent = sizeBytes > options.sizeBytes ? "more" : `only ${sizeBytes}`;
+      throw new RegistryRequestError({ place, problem: `sent ${sent} of a blob of ${options.sizeBytes} bytes` });
+    }
+  }
+
+  async #open(path: string, accept: string | undefined): Promise<Response> {
+    const { baseUrl, place } = this.endpoint;
+    const url = `${baseUrl}/v2/${this.#repository}/${path}`;
+    const signal = this.#signal;
+    let response = await get({ url, place, accept, authorization: this.#authorization, signal });
+    const challenge = response.status === 401 ? response.headers.get("www-authenticate") : null;
+    if (challenge !== null) {
+      const scope = `repository:${this.#repository}:pull`;
+      const authorization = await authorizationFor({
+        header: challenge,
+        baseUrl,
+        place,
+        scope,
+        credentials: this.#credentials,
+        signal,
+      });
+      if (authorization !== undefined) {
+        await response.body?.cancel();
+        this.#authorization = authorization;
+        response = await get({ url, place, accept, authorization, signal });
+      }
+    }
+    if (response.status === 200) {
+      return response;
+    }
+    const body = await smallBodyOf({ response, place, signal, maxBytes: MAX_ERROR_BYTES }).catch(() => Buffer.alloc(0));
+    signal.throwIfAborted();
+    const cure = cureFor({ status: response.status, hasCredentials: this.#credentials !== undefined });
+    throw new RegistryRequestError({
+      place,
+      problem: describeStatus(response.status, body.toString("utf8")),
+      status: response.status,
+      ...(cure === undefined ? {} : { cure }),
+    });
+  }
+}

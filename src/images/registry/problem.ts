@@ -1,0 +1,121 @@
+/** Turns what fetch throws, and what registries answer, into words an operator can act on. */
+import * as v from "valibot";
+import { printable } from "../errors.ts";
+
+const ERRNO_WORDS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection reset",
+  EHOSTUNREACH: "host unreachable",
+  ENETUNREACH: "network unreachable",
+  ENOTFOUND: "host name not found",
+  EAI_AGAIN: "host name lookup failed for now",
+  ETIMEDOUT: "connection timed out",
+  UND_ERR_CONNECT_TIMEOUT: "connection timed out",
+  UND_ERR_SOCKET: "connection closed by the registry",
+  EPIPE: "connection closed by the registry",
+  ERR_SSL_WRONG_VERSION_NUMBER:
+    "it does not speak TLS; set plain_http for this registry if it is meant to be plain HTTP",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is self-signed",
+  SELF_SIGNED_CERT_IN_CHAIN: "its certificate chain is self-signed",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate cannot be verified",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate's issuer is unknown",
+  CERT_HAS_EXPIRED: "its certificate has expired",
+};
+const TRANSIENT = new Set([
+  "ECONNRESET",
+  "EAI_AGAIN",
+  "EPIPE",
+  "ETIMEDOUT",
+  "UND_ERR_SOCKET",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
+const MAX_CAUSES = 8;
+
+/** The first system error code in the chain of causes, those of a tried list of addresses included. */
+export function networkCode(error: unknown): string | undefined {
+  const queue: unknown[] = [error];
+  for (let seen = 0; seen < MAX_CAUSES && queue.length > 0; seen++) {
+    const current = queue.shift();
+    if (!(current instanceof Error)) {
+      continue;
+    }
+    if ("code" in current && typeof current.code === "string") {
+      return current.code;
+    }
+    queue.push(current.cause, ...(current instanceof AggregateError ? current.errors : []));
+  }
+  return undefined;
+}
+
+export function describeNetworkError(error: unknown): string {
+  const code = networkCode(error);
+  if (code !== undefined) {
+    return `${ERRNO_WORDS[code] ?? "request failed"} (${code})`;
+  }
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  return `request failed: ${printable(cause instanceof Error ? cause.message : String(cause)).slice(0, 200)}`;
+}
+
+export function isTransient(error: unknown): boolean {
+  return TRANSIENT.has(networkCode(error) ?? "");
+}
+
+/** OCI distribution spec, "Error Codes". */
+const ErrorBody = v.object({
+  errors: v.array(v.object({ code: v.optional(v.string()), message: v.optional(v.string()) })),
+});
+
+export function describeStatus(status: number, body: string): string {
+  let said = "";
+  try {
+    const first = v.parse(ErrorBody, JSON.parse(body)).errors[0];
+    said = first?.message || first?.code || "";
+  } catch {
+    // Proxies answer with pages of HTML: the status alone says more.
+  }
+  const words = said === "" ? (STATUS_WORDS[status] ?? "unexpected answer") : printable(said).slice(0, 200);
+  return `${words} (${status})`;
+}
+
+const STATUS_WORDS: Readonly<Record<number, string>> = {
+  401: "authentication required",
+  403: "access denied",
+  404: "not found",
+  429: "too many requests",
+  500: "internal server error",
+  502: "bad gateway",
+  503: "service unavailable",
+  504: "gateway timeout",
+};
+
+/** What to do about a status or an error code, as far as there is anything. */
+export function cureFor(facts: {
+  readonly status?: number;
+  readonly code?: string | undefined;
+  readonly hasCredentials: boolean;
+}): string | undefined {
+  switch (facts.status) {
+    case 401:
+    case 403:
+      return facts.hasCredentials
+        ? "check the task's auth block, or the image's name (registries refuse what does not exist)"
+        : "set the task's auth block if the image is private, or check its name (registries refuse what does not exist)";
+    case 404:
+      return "check the image's name and tag";
+    case 429:
+      return "wait, set the task's auth block, or use a mirror";
+    default:
+  }
+  switch (facts.code) {
+    case "ECONNREFUSED":
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+    case "ETIMEDOUT":
+    case "UND_ERR_CONNECT_TIMEOUT":
+      return "check that this host can reach the registry, or name a mirror in the plugin's registry block";
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * Resolves one image and fetches its blobs: each request goes to the mirrors in order and then to the registry itself;
+ * the endpoint that answered last is asked first. Every byte is checked against a digest.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { digestHex, sha256, verified } from "../digest.ts";
+import {
+  BadManifestError,
+  DigestMismatchError,
+  ImageError,
+  PullFailedError,
+  UnsupportedImageError,
+} from "../errors.ts";
+import { type ImageConfig, parseImageConfig } from "../image-config.ts";
+import type { ImageReference } from "../reference.ts";
+import type { Credentials } from "./authenticator.ts";
+import { endpointsOf, type RegistryConfigs } from "./endpoint.ts";
+import { EndpointClient } from "./endpoint-client.ts";
+import {
+  type BlobDescriptor,
+  chooseForPlatform,
+  MANIFEST_ACCEPT,
+  type ManifestOrIndex,
+  parseManifest,
+} from "./manifest.ts";
+import { isTransient } from "./problem.ts";
+
+/** The distribution spec asks registries to accept manifests of at least 4 MiB; larger ones are not seen. */
+const MAX_MANIFEST_BYTES = 4 << 20;
+const MAX_CONFIG_BYTES = 8 << 20;
+const MAX_INDEX_DEPTH = 3;
+const MAX_BLOB_ATTEMPTS = 3;
+const BLOB_PAUSE_MS = 500;
+
+export interface ResolvedLayer {
+  readonly descriptor: BlobDescriptor;
+  readonly diffId: string;
+}
+
+export interface RemoteImage {
+  /** What the tag stands for: the index, if there is one. */
+  readonly digest: string;
+  /** The manifest for this platform. */
+  readonly manifestDigest: string;
+  readonly config: ImageConfig;
+  readonly layers: readonly ResolvedLayer[];
+}
+
+export class RegistryClient {
+  /** As the user wrote it, for messages. */
+  readonly #name: string;
+  readonly #reference: ImageReference;
+  readonly #signal: AbortSignal;
+  #endpoints: readonly EndpointClient[];
+
+  constructor(options: {
+    readonly name: string;
+    readonly reference: ImageReference;
+    readonly registries: RegistryConfigs;
+    readonly credentials?: Credentials | undefined;
+    readonly signal: AbortSignal;
+  }) {
+    const { host, repository } = options.reference;
+    const { credentials, signal } = options;
+    this.#name = options.name;
+    this.#reference = options.reference;
+    this.#signal = signal;
+    this.#endpoints = endpointsOf({ host, registries: options.registries }).map(
+      (endpoint) => new EndpointClient({ endpoint, repository, credentials, signal }),
+    );
+  }
+
+  /** @throws PullFailedError, UnsupportedImageError, BadManifestError */
+  async resolve(): Promise<RemoteImage> {
+    let current = await this.#manifest(this.#reference.digest, this.#reference.tag ?? "latest");
+    const digest = current.digest;
+    for (let depth = 0; current.document.kind === "index"; depth++) {
+      if (depth === MAX_INDEX_DEPTH) {
+        throw new BadManifestError({ what: `the index of "${this.#name}"`, problem: "indexes are nested too deeply" });
+      }
+      const chosen = chooseForPlatform(current.document.entries, `"${this.#name}"`);
+      current = await this.#manifest(chosen.digest, chosen.digest);
+    }
+    const manifest = current.document.manifest;
+    const body = await this.#configBlob(manifest.config);
+    const what = `the config of "${this.#name}"`;
+    const { config, diffIds } = parseImageConfig({ body, what, layerCount: manifest.layers.length });
+    const layers = manifest.layers.map((descriptor, index) => ({ descriptor, diffId: diffIds[index] ?? "" }));
+    return { digest, manifestDigest: current.digest, config, layers };
+  }
+
+  /**
+   * Streams a blob into `consume`, which is called again from the start when an endpoint breaks off or lies. Only a call
+   * that returned has seen the right bytes to their end.
+   */
+  async fetchBlob<T>(
+    descriptor: BlobDescriptor,
+    consume: (source: AsyncIterable<Uint8Array>) => Promise<T>,
+  ): Promise<T> {
+    return await this.#firstOf(async (client) => {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          const source = client.stream({ path: `blobs/${descriptor.digest}`, sizeBytes: descriptor.size });
+          const what = `${client.endpoint.place}: blob ${digestHex(descriptor.digest).slice(0, 12)}`;
+          return await consume(verified({ source, what, digest: descriptor.digest }));
+        } catch (error) {
+          if (!isTransient(error) || attempt === MAX_BLOB_ATTEMPTS) {
+            throw error;
+          }
+          await sleep(BLOB_PAUSE_MS * attempt, undefined, { signal: this.#signal });
+        }
+      }
+    });
+  }
+
+  async #manifest(
+    digest: string | undefined,
+    name: string,
+  ): Promise<{ readonly digest: string; readonly document: ManifestOrIndex }> {
+    return await this.#firstOf(async (client) => {
+      const place = client.endpoint.place;
+      const body = await client.small({
+        path: `manifests/${digest ?? name}`,
+        accept: MANIFEST_ACCEPT,
+        maxBytes: MAX_MANIFEST_BYTES,
+      });
+      const actual = sha256(body);
+      if (digest !== undefined && actual !== digest) {
+        throw new DigestMismatchError({ what: `${place}: manifest`, expected: digest, actual });
+      }
+      return {
+        digest: actual,
+        document: parseManifest(body.toString("utf8"), `${place}: manifest of "${this.#name}"`),
+      };
+    });
+  }
+
+  async #configBlob(descriptor: BlobDescriptor): Promise<string> {
+    if (descriptor.size > MAX_CONFIG_BYTES) {
+      throw new BadManifestError({ what: `the config of "${this.#name}"`, problem: `it has ${descriptor.size} bytes` });
+    }
+    return await this.fetchBlob(descriptor, async (source) => {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of source) {
+        chunks.push(chunk);
+      }
+      return Buffer.concat(chunks).toString("utf8");
+    });
+  }
+
+  /** Faults of an endpoint lead to the next one; faults of the image itself, of this machine or of the caller do not. */
+  async #firstOf<T>(attempt: (client: EndpointClient) => Promise<T>): Promise<T> {
+    const failures: ImageError[] = [];
+    for (const client of this.#endpoints) {
+      try {
+        const result = await attempt(client);
+        this.#endpoints = [client, ...this.#endpoints.filter((other) => other !== client)];
+        return result;
+      } catch (error) {
+        this.#signal.throwIfAborted();
+        if (!(error instanceof ImageError) || error instanceof UnsupportedImageError) {
+          throw error;
+        }
+        failures.push(error);
+      }
+    }
+    throw new PullFailedError({ reference: this.#name, failures });
+  }
+}

@@ -1,0 +1,76 @@
+/** Layers in, squashfs out: the merged tar stream goes straight into mksquashfs; nothing is unpacked on the host. */
+import { rm } from "node:fs/promises";
+import { type CommandError, runCommand } from "../../system/run-command.ts";
+import { ConversionFailedError } from "../errors.ts";
+import { readLayer, readLayerHeaders, type StoredLayer } from "../layer.ts";
+import { applyLayer } from "../merge/apply-layer.ts";
+import { newDirectory } from "../merge/file-tree.ts";
+import { mergedTar } from "../merge/merged-tar.ts";
+
+/** Part of every squashfs's name: a change of what conversion writes must not meet old files. */
+export const CONVERTER_VERSION = 2;
+
+const CONVERSION_TIMEOUT_MS = 30 * 60_000;
+
+/** @throws BadLayerError, DigestMismatchError, ConversionFailedError; `outputPath` does not exist then */
+export async function convertLayers(options: {
+  readonly reference: string;
+  /** Lowest first. */
+  readonly layers: readonly StoredLayer[];
+  readonly outputPath: string;
+  readonly mksquashfsPath: string;
+  readonly signal: AbortSignal;
+}): Promise<void> {
+  const { layers, outputPath, signal } = options;
+  const root = newDirectory();
+  let newestMtime = 0;
+  for (const [layerIndex, layer] of layers.entries()) {
+    const headers = await readLayerHeaders(layer, signal);
+    newestMtime = headers.reduce((newest, { mtime }) => Math.max(newest, mtime), newestMtime);
+    applyLayer({ root, headers, layerIndex });
+  }
+  const openLayer = (layerIndex: number) => {
+    const layer = layers[layerIndex];
+    if (layer === undefined) {
+      throw new RangeError(`there is no layer ${layerIndex}`);
+    }
+    return readLayer(layer, signal);
+  };
+  // An error of our own side (a damaged layer) explains more than the broken pipe that it makes of mksquashfs's input.
+  const ours: { error?: unknown } = {};
+  const input = remembering(mergedTar({ root, openLayer }), ours);
+  try {
+    await runCommand({
+      file: options.mksquashfsPath,
+      args: [
+        ...["-", outputPath, "-tar", "-noappend", "-quiet", "-no-progress"],
+        ...["-comp", "zstd", "-Xcompression-level", "3"],
+        ...["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"],
+      ],
+      // The same image gives the same bytes: the times that mksquashfs would take from the clock become the image's newest.
+      env: { PATH: process.env["PATH"] ?? "", SOURCE_DATE_EPOCH: `${newestMtime}` },
+      input,
+      timeoutMs: CONVERSION_TIMEOUT_MS,
+      signal,
+    });
+  } catch (error) {
+    await rm(outputPath, { force: true });
+    signal.throwIfAborted();
+    if (ours.error !== undefined) {
+      throw ours.error;
+    }
+    throw new ConversionFailedError({ reference: options.reference, cause: error as CommandError });
+  }
+}
+
+async function* remembering(
+  source: AsyncIterable<Uint8Array>,
+  failure: { error?: unknown },
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* source;
+  } catch (error) {
+    failure.error = error;
+    throw error;
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
+ * images and tags share it. When the network is asked follows Nomad's docker driver: for `latest`, with `force_pull`,
+ * and for what is not here.
+ */
+import { createHash } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
+import * as v from "valibot";
+import { writeFileAtomically } from "../../system/atomic-file.ts";
+import { ImageError, PullFailedError, RegistryRequestError, StoreFailedError } from "../errors.ts";
+import { type ImageConfig, ImageConfigSchema } from "../image-config.ts";
+import { formatReference, type ImageReference, parseReference } from "../reference.ts";
+import type { Credentials } from "../registry/authenticator.ts";
+import type { RegistryConfigs } from "../registry/endpoint.ts";
+import { RegistryClient, type RemoteImage } from "../registry/registry-client.ts";
+import { convertLayers } from "./convert.ts";
+import { StoreFiles } from "./store-files.ts";
+import { acquireLock } from "./store-lock.ts";
+
+export interface EnsureOptions {
+  /** As the user wrote it. */
+  readonly reference: string;
+  readonly forcePull: boolean;
+  readonly credentials?: Credentials | undefined;
+  readonly signal: AbortSignal;
+  /** One sentence for what takes time, and for warnings. */
+  readonly onProgress?: ((message: string) => void) | undefined;
+}
+
+export interface ResolvedImage {
+  /** With the digest that the tag stands for. */
+  readonly reference: string;
+  readonly squashfsPath: string;
+  readonly config: ImageConfig;
+  /** Nothing had to be converted. */
+  readonly cached: boolean;
+}
+
+const RefSchema = v.object({ digest: v.string(), chainId: v.string(), config: ImageConfigSchema });
+type Ref = v.InferOutput<typeof RefSchema>;
+
+export class ImageStore {
+  readonly #files: StoreFiles;
+  readonly #registries: RegistryConfigs;
+  readonly #mksquashfsPath: string;
+
+  constructor(options: {
+    readonly directory: string;
+    readonly registries: RegistryConfigs;
+    readonly mksquashfsPath?: string;
+  }) {
+    this.#files = new StoreFiles(options.directory);
+    this.#registries = options.registries;
+    this.#mksquashfsPath = options.mksquashfsPath ?? "mksquashfs";
+  }
+
+  /** @throws ImageError, or the signal's reason */
+  async ensure(options: EnsureOptions): Promise<ResolvedImage> {
+    const reference = parseReference(options.reference);
+    await this.#prepare();
+    const found = await this.find(options);
+    if (found !== undefined) return found;
+    const known = await this.#known(reference);
+    const client = new RegistryClient({
+      name: options.reference,
+      reference,
+      registries: this.#registries,
+      credentials: options.credentials,
+      signal: options.signal,
+    });
+    let remote: RemoteImage;
+    try {
+      remote = await client.resolve();
+    } catch (error) {
+      if (known === undefined || options.forcePull || !isUnreachable(error)) {
+        throw error;
+      }
+      options.onProgress?.(`using the stored image of "${options.reference}": ${error.message}`);
+      return this.#resolved(reference, known, true);
+    }
+    return await this.#bring(reference, remote, client, options);
+  }
+
+  /**
+   * What the store has without asking a registry; undefined when one must be asked. Two small files are looked at: cheap
+   * enough for a process that must not be held up.
+   * @throws ImageError for a name that is none
+   */
+  async find(options: { readonly reference: string; readonly forcePull: boolean }): Promise<ResolvedImage | undefined> {
+    const reference = parseReference(options.reference);
+    const mayHaveMoved = reference.digest === undefined && reference.tag === "latest";
+    if (options.forcePull || mayHaveMoved) return undefined;
+    const known = await this.#known(reference);
+    return known === undefined ? undefined : this.#resolved(reference, known, true);
+  }
+
+  async #prepare(): Promise<void> {
+    try {
+      await this.#files.prepare();
+      await this.#files.removeStale();
+    } catch (cause) {
+      throw this.#storeFailure(cause);
+    }
+  }
+
+  /** What the name stood for when it was last pulled, if that is still here whole. */
+  async #known(reference: ImageReference): Promise<Ref | undefined> {
+    try {
+      const text = await readFile(this.#files.ref(formatReference(reference)), "utf8");
+      const ref = v.parse(RefSchema, JSON.parse(text));
+      await stat(this.#files.squashfs(ref.chainId));
+      return ref;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #bring(
+    reference: ImageReference,
+    remote: RemoteImage,
+    client: RegistryClient,
+    options: EnsureOptions,
+  ): Promise<ResolvedImage> {
+    const chainId = chainIdOf(remote.layers.map(({ diffId }) => diffId));
+    const squashfsPath = this.#files.squashfs(chainId);
+    await using _lock = await acquireLock({ name: squashfsPath, signal: options.signal });
+    const cached = await exists(squashfsPath);
+    if (!cached) {
+      await this.#convert(remote, client, squashfsPath, options);
+    }
+    const ref: Ref = { digest: remote.digest, chainId, config: remote.config };
+    try {
+      const path = this.#files.ref(formatReference(reference));
+      await writeFileAtomically({ path, content: JSON.stringify(ref), durable: true });
+    } catch (cause) {
+      throw this.#storeFailure(cause);
+    }
+    return this.#resolved(reference, ref, cached);
+  }
+
+  async #convert(
+    remote: RemoteImage,
+    client: RegistryClient,
+    squashfsPath: string,
+    options: EnsureOptions,
+  ): Promise<void> {
+    const { signal, onProgress } = options;
+    const sizeBytes = remote.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
+    onProgress?.(`Downloading image "${options.reference}" (${(sizeBytes / 1e6).toFixed(1)} MB)`);
+    const layers = [];
+    for (const { descriptor, diffId } of remote.layers) {
+      const blobPath = this.#files.blob(descriptor.digest);
+      if (!(await exists(blobPath))) {
+        await client.fetchBlob(descriptor, async (source) => {
+          try {
+            await this.#files.write(blobPath, source, signal);
+          } catch (error) {
+            throw isLocal(error) ? this.#storeFailure(error) : error;
+          }
+        });
+      }
+      layers.push({ blobPath, digest: descriptor.digest, diffId });
+    }
+    onProgress?.(`Converting image "${options.reference}" to a disk`);
+    const outputPath = await this.#files.temporary();
+    const mksquashfsPath = this.#mksquashfsPath;
+    await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
+    await this.#files.publish(outputPath, squashfsPath);
+  }
+
+  #resolved(reference: ImageReference, ref: Ref, cached: boolean): ResolvedImage {
+    return {
+      reference: formatReference({ ...reference, digest: ref.digest }),
+      squashfsPath: this.#files.squashfs(ref.chainId),
+      config: ref.config,
+      cached,
+    };
+  }
+
+  #storeFailure(cause: unknown): StoreFailedError {
+    const problem = cause instanceof Error ? cause.message : String(cause);
+    return new StoreFailedError({ directory: this.#files.directory, problem, cause });
+  }
+}
+
+/** OCI image spec, config.md, "Layer ChainID"; the digest of nothing for an image without layers. */
+export function chainIdOf(diffIds: readonly string[]): string {
+  const hash = (text: string): string => `sha256:${createHash("sha256").update(text).digest("hex")}`;
+  const [first, ...rest] = diffIds;
+  if (first === undefined) {
+    return hash("");
+  }
+  return rest.reduce((chain, diffId) => hash(`${chain} ${diffId}`), first);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
+/** No endpoint answered at all; a refusal or a missing image is an answer. */
+function isUnreachable(error: unknown): error is PullFailedError {
+  return (
+    error instanceof PullFailedError &&
+    error.failures.every((failure) => failure instanceof RegistryRequestError && failure.status === undefined)
+  );
+}
+
+/** A full or broken disk is no fault of the registry. */
+function isLocal(error: unknown): boolean {
+  if (error instanceof ImageError) {
+    return false;
+  }
+  const code = (error as NodeJS.ErrnoException).code;
+  return code !== undefined && ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "ENOENT", "EMFILE"].includes(code);
+}

@@ -1,0 +1,58 @@
+// Why a VM ended without its task's own report, as a code and a sentence. What the guest printed is a hint, never more than
+// text: a hostile guest can at most misname its own end.
+import { cleanGuestText } from "../guest/errors.ts";
+import { oomKills } from "../system/cgroups.ts";
+import { exists } from "../system/exists.ts";
+import { fileEnd } from "./log-tail.ts";
+import type { MachineFiles } from "./machine-files.ts";
+import type { MachineRecord } from "./machine-record.ts";
+
+export type EndingCode =
+  | "guest_panic"
+  | "guest_restarted"
+  | "vmm_killed"
+  | "vmm_out_of_memory"
+  | "vmm_failed"
+  | "vmm_not_started"
+  | "jailer_failed"
+  | "supervisor_lost";
+
+export interface VmmExit {
+  readonly exitCode: number;
+  readonly signal: number;
+}
+
+export interface Ending {
+  readonly code: EndingCode;
+  readonly summary: string;
+}
+
+const sigkill = 9;
+const consoleBytes = 32 * 1024;
+
+export async function explainEnding(options: {
+  vmm: VmmExit | undefined;
+  record: MachineRecord;
+  files: MachineFiles;
+}): Promise<Ending> {
+  const { vmm, record, files } = options;
+  if (vmm === undefined) return { code: "vmm_not_started", summary: "the VM was not started" };
+  if (vmm.signal === sigkill && (await oomKills(record.cgroups)) > 0) {
+    return {
+      code: "vmm_out_of_memory",
+      summary: "the host's kernel killed the VMM, whose cgroup had no memory left; the task itself is not to blame",
+    };
+  }
+  if (vmm.signal !== 0) return { code: "vmm_killed", summary: `the VMM was killed by signal ${vmm.signal}` };
+  if (vmm.exitCode !== 0) {
+    const { startedPath } = record;
+    if (startedPath !== undefined && !(await exists(startedPath))) {
+      return { code: "jailer_failed", summary: "the jailer failed before it started the VMM" };
+    }
+    return { code: "vmm_failed", summary: `the VMM failed with exit status ${vmm.exitCode}` };
+  }
+  const panic = /Kernel panic - not syncing: ([^\r\n]{1,200})/.exec(await fileEnd(files.vmmLog, consoleBytes))?.[1];
+  if (panic !== undefined)
+    return { code: "guest_panic", summary: `the guest's kernel panicked: ${cleanGuestText(panic)}` };
+  return { code: "guest_restarted", summary: "the guest ended itself without telling how its task ended" };
+}

@@ -1,0 +1,69 @@
+// Disks of the host that a VM is given beside its own. What one VM can write no other may have, written or read: VMs share nothing
+// that one of them can change. Who has what stands in the VMs' records, by the file's or the device's identity, whatever
+// names lead there. A jailed VMM's user owns the disks that it writes, for as long as the VM lives.
+import { constants, type Stats } from "node:fs";
+import { type FileHandle, open, stat } from "node:fs/promises";
+import type { ExtraDrive } from "../vmm/vm-options.ts";
+import type { Drive } from "../vmm/vmm.ts";
+import { DriveInUseError } from "./errors.ts";
+import type { HostDriveRecord, MachineRecord } from "./machine-record.ts";
+import type { UserRange } from "./user-pool.ts";
+
+/**
+ * What goes into the record of a VM with these disks. A file that still belongs to a VM's user is taken to have been root's. Fails
+ * as stat does.
+ */
+export async function lookAtDrives(drives: readonly ExtraDrive[], users: UserRange): Promise<HostDriveRecord[]> {
+  return await Promise.all(
+    drives.map(async ({ path_on_host: path, is_read_only: readOnly = false }) => {
+      const facts = await stat(path);
+      const isVmUsers = facts.uid >= users.first && facts.uid <= users.last;
+      const owner = isVmUsers ? { uid: 0, gid: 0 } : { uid: facts.uid, gid: facts.gid };
+      return { path, readOnly, identity: identityOf(facts), sizeBytes: facts.isFile() ? facts.size : 0, owner };
+    }),
+  );
+}
+
+function identityOf(facts: Stats): string {
+  return facts.isBlockDevice() ? `device ${facts.rdev}` : `file ${facts.dev}:${facts.ino}`;
+}
+
+/** A device's size is no file's: no limit on the size of files applies to it. */
+export function toDrives(drives: readonly HostDriveRecord[]): Drive[] {
+  return drives.map(({ path, readOnly, sizeBytes }) => ({ path, readOnly, sizeBytes }));
+}
+
+/** Fails with DriveInUseError when the VM and another would share what one of them can write, or the VM has a disk twice. */
+export function refuseSharedDrives(drives: readonly HostDriveRecord[], others: readonly MachineRecord[]): void {
+  for (const [index, drive] of drives.entries()) {
+    const isSame = (other: HostDriveRecord): boolean => other.identity === drive.identity;
+    const clashes = (other: HostDriveRecord): boolean => isSame(other) && !(other.readOnly && drive.readOnly);
+    if (drives.slice(0, index).some(isSame)) throw new DriveInUseError(drive, undefined);
+    const holder = others.find((record) => record.drives.some(clashes));
+    if (holder !== undefined) throw new DriveInUseError(drive, holder);
+  }
+}
+
+/** Gives the disks that the VM's user owns back to whom they belonged. Safe to repeat. Fails as chown does. */
+export async function giveDrivesBack(record: MachineRecord): Promise<void> {
+  const { user, drives } = record;
+  if (user === undefined) return;
+  for (const { path, readOnly, identity, owner } of drives) {
+    if (readOnly) continue;
+    await using file = await openIfThere(path);
+    const facts = await file?.stat();
+    // Whatever took its place meanwhile, and whatever somebody else has given away, is not ours.
+    if (facts === undefined || identityOf(facts) !== identity || facts.uid !== user.uid) continue;
+    await file?.chown(owner.uid, owner.gid);
+  }
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP" || code === "ENXIO") return undefined;
+    throw error;
+  }
+}

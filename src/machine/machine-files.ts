@@ -1,0 +1,36 @@
+// Where everything of one VM lies. One directory a VM, named by its short id: unix socket paths end at 107 bytes.
+import { join } from "node:path";
+
+export interface MachineFiles {
+  readonly directory: string;
+  readonly record: string;
+  readonly scratchDisk: string;
+  readonly shimConfig: string;
+  readonly shimState: string;
+  readonly shimLog: string;
+  readonly controlSocket: string;
+  readonly exitRecord: string;
+  /** The VMM's output with the guest's console. */
+  readonly vmmLog: string;
+}
+
+export function machineFiles(directory: string): MachineFiles {
+  return {
+    directory,
+    record: join(directory, "machine.json"),
+    scratchDisk: join(directory, "scratch.ext4"),
+    shimConfig: join(directory, "shim-config.json"),
+    shimState: join(directory, "shim.json"),
+    shimLog: join(directory, "shim.log"),
+    controlSocket: join(directory, "shim.sock"),
+    exitRecord: join(directory, "exit.json"),
+    vmmLog: join(directory, "vmm.log"),
+  };
+}
+
+/** The longest path of a unix socket in Linux, without its terminating zero. */
+const maximumSocketPathBytes = 107;
+const longestSocketName = "/vms/01234567/shim.sock_1024";
+
+/** How long a base directory may be for every VM's sockets to be reachable. */
+export const maximumBasePathBytes = maximumSocketPathBytes - longestSocketName.length;

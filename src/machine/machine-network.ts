@@ -1,0 +1,41 @@
+// A VM's network, between its start and src/network.
+import { TapTakenError } from "../network/errors.ts";
+import type { NetworkPlan } from "../network/network-plan.ts";
+import { attachNetwork } from "../network/vm-network.ts";
+import type { VmConfig, VmUser } from "../vmm/vmm.ts";
+import type { MachineRecord } from "./machine-record.ts";
+import { listNetworkPlans } from "./network-plans.ts";
+
+export interface MachineNetwork {
+  readonly plan: NetworkPlan;
+  /** The cloud's metadata service may be reached. */
+  readonly allowMetadata: boolean;
+}
+
+export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networkInterfaces" | "netns"> {
+  if (plan === undefined) return {};
+  return {
+    networkInterfaces: [{ tap: plan.tap, guestMac: plan.guestMac }],
+    netns: plan.mode === "namespace" ? plan.path : undefined,
+  };
+}
+
+/** Once the record holds the plan. */
+export async function makeNetwork(options: {
+  network: MachineNetwork | undefined;
+  /** Whom the VMM runs as; undefined: root. */
+  user: VmUser | undefined;
+  machinesDirectory: string;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { network, user, machinesDirectory, signal } = options;
+  if (network === undefined) return;
+  await attachNetwork({ ...network, owner: user, readPlans: () => listNetworkPlans(machinesDirectory), signal });
+}
+
+/** What belongs to another driver's VM must not be taken away with this one's traces. */
+export function withoutForeignTap(record: MachineRecord, error: unknown): MachineRecord {
+  if (!(error instanceof TapTakenError)) return record;
+  const { network: _, ...rest } = record;
+  return rest;
+}

@@ -1,0 +1,120 @@
+// Starts a VM's supervisor (crates/shim) and tells whether it came to run.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { guestPort } from "../guest/guest-client.ts";
+import { OwnTimeDeadline } from "../system/own-time.ts";
+import { pollUntil } from "../system/poll.ts";
+import { type ProcessIdentity, readStartTime } from "../system/process-identity.ts";
+import type { LaunchPlan } from "../vmm/vmm.ts";
+import { MachineStartError } from "./errors.ts";
+import { lastOutput } from "./log-tail.ts";
+import type { MachineFiles } from "./machine-files.ts";
+import { readExitRecord, readShimState } from "./machine-record.ts";
+
+export interface SpawnShimOptions {
+  readonly shimPath: string;
+  readonly id: string;
+  readonly files: MachineFiles;
+  readonly plan: LaunchPlan;
+  /** Where the task's output goes (FIFOs or files that exist). */
+  readonly stdoutPath: string;
+  readonly stderrPath: string;
+  /** The VM's cgroup, for every process of the VM. */
+  readonly cgroups: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+/** In its own time. Longer than it waits for a helper to get ready. */
+/** The supervisor's files tell at once; this is for one that died without a word. */
+const exitLookIntervalMs = 100;
+const shimStartTimeoutMs = 45_000;
+
+export interface SpawnedVm {
+  readonly shim: ProcessIdentity;
+  readonly vmmPid: number;
+}
+
+/** Resolves when the supervisor serves its control socket and every process of the VM has been started. */
+export async function spawnShim(options: SpawnShimOptions): Promise<SpawnedVm> {
+  const { files } = options;
+  await writeFile(files.shimConfig, JSON.stringify(shimConfig(options)), { mode: 0o600 });
+  const child = spawn(options.shimPath, [files.shimConfig], {
+    detached: true,
+    stdio: "ignore",
+    cwd: files.directory,
+    env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin" },
+  });
+  const ended = new Promise<string>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("exit", (code, signal) => resolve(signal ?? `exit status ${code}`));
+  });
+  await Promise.race([once(child, "spawn"), ended]);
+  let endedHow: string | undefined;
+  void ended.then((how) => {
+    endedHow = how;
+  });
+  child.unref();
+  const { pid } = child;
+  if (pid === undefined) {
+    throw new MachineStartError({ reason: `can't start the VM's supervisor ${options.shimPath}: ${await ended}` });
+  }
+  const startTime = (await readStartTime(pid)) ?? "";
+  const attempt = async (): Promise<number | undefined> => {
+    const exit = await readExitRecord(files.exitRecord);
+    if (exit?.kind === "error") throw new MachineStartError({ code: "vmm_not_started", reason: exit.reason });
+    if (endedHow !== undefined) {
+      const reason = `the VM's supervisor ended (${endedHow})`;
+      throw new MachineStartError({ code: "supervisor_lost", reason, output: await lastOutput(files.shimLog) });
+    }
+    return (await readShimState(files.shimState))?.vmm_pid;
+  };
+  using deadline = new OwnTimeDeadline({ pid, timeoutMs: shimStartTimeoutMs });
+  try {
+    const vmmPid = await pollUntil({
+      attempt,
+      directory: files.directory,
+      intervalMs: exitLookIntervalMs,
+      timeoutMs: shimStartTimeoutMs,
+      deadline: deadline.signal,
+      onTimeout: () =>
+        new MachineStartError({
+          reason: `the VM's supervisor did not start the VM within ${shimStartTimeoutMs / 1000} s`,
+        }),
+      signal: options.signal,
+    });
+    return { shim: { pid, startTime }, vmmPid };
+  } catch (error) {
+    // Its children die with it.
+    child.kill("SIGKILL");
+    throw error;
+  }
+}
+
+/** As crates/shim reads it. */
+function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
+  const { files, plan } = options;
+  return {
+    version: 1,
+    id: options.id,
+    control_socket: files.controlSocket,
+    vsock_socket: plan.vsockPath,
+    guest_port: guestPort,
+    stdout_path: options.stdoutPath,
+    stderr_path: options.stderrPath,
+    exit_record: files.exitRecord,
+    state_file: files.shimState,
+    log_file: files.shimLog,
+    cleanup_paths: plan.cleanupPaths,
+    processes: plan.processes.map((process) => ({
+      name: process.name,
+      argv: process.argv,
+      output: process.outputPath,
+      ready_path: process.readyPath ?? null,
+      pid_namespace: process.pidNamespace ?? false,
+      binds: (process.binds ?? []).map(({ source, target, readOnly }) => ({ source, target, read_only: readOnly })),
+      cgroup_procs: options.cgroups.map((directory) => join(directory, "cgroup.procs")),
+    })),
+  };
+}

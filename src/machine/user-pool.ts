@@ -1,0 +1,17 @@
+// Which user a jailed VM runs as: a number of a range that no other VM of this host's base path has. What is taken stands in
+// the VMs' records, so that it holds across restarts of the driver; a number is free again when the VM's directory is gone.
+import { NoFreeUserError } from "./errors.ts";
+import type { MachineRecord } from "./machine-record.ts";
+
+/** Both ends belong to it. */
+export interface UserRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** A number that none of the VMs has. Fails with NoFreeUserError. */
+export function freeUser(range: UserRange, records: readonly MachineRecord[]): number {
+  const taken = new Set(records.map((record) => record.user?.uid));
+  for (let uid = range.first; uid <= range.last; uid++) if (!taken.has(uid)) return uid;
+  throw new NoFreeUserError(range);
+}

@@ -1,0 +1,58 @@
+// Which addresses a new VM gets. Every VM has a /30 of its own: gateway and guest. The TAP's name is made of the guest's
+// address, and the kernel refuses a second interface of a name: no two live VMs of one namespace can share an address, whatever
+// processes start them.
+import { readFile } from "node:fs/promises";
+import { type IpNetwork, ipv4FromNumber, ipv4ToNumber, networkText } from "../system/ip-address.ts";
+import { AddressesExhaustedError } from "./errors.ts";
+
+export interface Lease {
+  readonly gateway: string;
+  readonly address: string;
+  readonly tap: string;
+  readonly tapMac: string;
+  readonly guestMac: string;
+}
+
+const blockSize = 4;
+
+export function leaseOf(address: string): Lease {
+  const number = ipv4ToNumber(address);
+  const hex = number.toString(16).padStart(8, "0");
+  const tail = hex.match(/../g)?.join(":") ?? "";
+  return {
+    gateway: ipv4FromNumber(number - 1),
+    address,
+    tap: `lg${hex}`,
+    // Locally administered.
+    tapMac: `06:4c:${tail}`,
+    guestMac: `02:4c:${tail}`,
+  };
+}
+
+/** Begins anywhere, so that an address is not used again at once. Fails with AddressesExhaustedError. */
+export function chooseLease(options: {
+  subnet: IpNetwork;
+  isTaken: (lease: Lease) => boolean;
+  /** From 0 to 1. */
+  random?: () => number;
+}): Lease {
+  const { subnet, isTaken, random = Math.random } = options;
+  const first = ipv4ToNumber(subnet.address);
+  const blocks = 2 ** Math.max(30 - subnet.prefixLength, 0);
+  const start = Math.floor(random() * blocks);
+  for (let step = 0; step < blocks; step++) {
+    const block = (start + step) % blocks;
+    const lease = leaseOf(ipv4FromNumber(first + block * blockSize + 2));
+    if (!isTaken(lease)) return lease;
+  }
+  throw new AddressesExhaustedError(networkText(subnet));
+}
+
+export const isTapName = (name: string): boolean => /^lg[0-9a-f]{8}$/.test(name);
+
+/** TAPs of any driver's VMs in this process's network namespace. */
+export async function readTaps(): Promise<Set<string>> {
+  const text = await readFile("/proc/self/net/dev", "utf8");
+  const names = text.split("\n").map((line) => line.split(":")[0]?.trim() ?? "");
+  return new Set(names.filter(isTapName));
+}

@@ -1,0 +1,64 @@
+// What a VM may connect to: rules as users write them ("10.1.0.0/16:5432/tcp", "[fd00::/8]:53/udp", "0.0.0.0/0"), and as
+// nftables' matches. They are about the address that the guest asked for, before any translation of the host's.
+import * as v from "valibot";
+import { networkText, parseNetwork } from "../system/ip-address.ts";
+import { EgressRuleError } from "./errors.ts";
+
+const portNumber = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));
+
+export const egressRuleSchema = v.object({
+  version: v.picklist([4, 6]),
+  network: v.pipe(v.string(), v.regex(/^[0-9a-f.:]+\/\d+$/)),
+  /** First and last; none means all. */
+  ports: v.optional(v.tuple([portNumber, portNumber])),
+  protocol: v.picklist(["tcp", "udp", "any"]),
+});
+
+export type EgressRule = v.InferOutput<typeof egressRuleSchema>;
+
+export const egressPolicySchema = v.object({
+  default: v.picklist(["allow", "deny"]),
+  /** The plugin's: comes first, no job lifts it. */
+  floor: v.array(egressRuleSchema),
+  deny: v.array(egressRuleSchema),
+  allow: v.array(egressRuleSchema),
+});
+
+export type EgressPolicy = v.InferOutput<typeof egressPolicySchema>;
+
+const form =
+  /^(?:\[(?<six>[^\]]+)\]|(?<four>[0-9.]+(?:\/\d+)?)|(?<bareSix>[0-9a-fA-F:]+\/\d+))(?::(?<first>\d{1,5})(?:-(?<last>\d{1,5}))?)?(?:\/(?<protocol>tcp|udp))?$/;
+const example = 'write an address or CIDR, then :PORT or :FIRST-LAST, then /tcp or /udp, e.g. "10.1.0.0/16:5432/tcp"';
+
+/** Fails with EgressRuleError. */
+export function parseEgressRule(text: string): EgressRule {
+  const groups = form.exec(text)?.groups;
+  if (groups === undefined) throw new EgressRuleError(text, example);
+  const written = groups["six"] ?? groups["four"] ?? groups["bareSix"] ?? "";
+  const network = parseNetwork(written);
+  if (network === undefined)
+    throw new EgressRuleError(text, `${JSON.stringify(written)} is no address or CIDR; ${example}`);
+  const { first, last, protocol } = groups;
+  const rule = { version: network.version, network: networkText(network) };
+  if (first === undefined) return { ...rule, protocol: protocol === "tcp" || protocol === "udp" ? protocol : "any" };
+  const ports: [number, number] = [Number(first), Number(last ?? first)];
+  if (ports[0] < 1 || ports[1] > 65_535 || ports[0] > ports[1]) {
+    throw new EgressRuleError(text, "ports go from 1 to 65535, the first before the last");
+  }
+  return { ...rule, ports, protocol: protocol === "udp" || protocol === "tcp" ? protocol : "any" };
+}
+
+/** One match of nftables' for a connection's first packet. */
+export function egressMatch(rule: EgressRule): string {
+  const family = rule.version === 4 ? "ip" : "ip6";
+  const protocols = rule.protocol === "any" ? "{ tcp, udp }" : rule.protocol;
+  const withProtocol = rule.ports !== undefined || rule.protocol !== "any";
+  return [
+    `ct original ${family} daddr ${rule.network}`,
+    ...(withProtocol ? [`meta l4proto ${protocols}`] : []),
+    ...(rule.ports === undefined ? [] : [`ct original proto-dst ${rule.ports[0]}-${rule.ports[1]}`]),
+  ].join(" ");
+}
+
+/** Of cloud providers: credentials of the host are to be had there. */
+export const metadataNetworks: readonly EgressRule[] = ["169.254.169.254/32", "fd00:ec2::254/128"].map(parseEgressRule);

@@ -1,0 +1,131 @@
+// A VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): TAP, routes and rules in there.
+
+import { stat } from "node:fs/promises";
+import { NamespaceError } from "./errors.ts";
+import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "./namespace-rules.ts";
+import type { NamespacePlan } from "./network-plan.ts";
+import { guardRemoval, guardRules } from "./rules.ts";
+import { inTurn, makeTap, runIp, runNft, setSwitches, type TapOwner } from "./run-steps.ts";
+
+/** The VMs that are in the same namespace, as their records tell. */
+export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
+
+/** The namespace's own addresses are looked up after the marks. */
+const localRulePriority = 32;
+const markRulePriority = 10;
+
+/** Fails with NamespaceError or NetworkSetupError; the caller then detaches. */
+export async function attachNamespace(options: {
+  plan: NamespacePlan;
+  owner: TapOwner | undefined;
+  /** Without `plan` itself. */
+  readNeighbours: ReadNeighbours;
+  signal?: AbortSignal | undefined;
+}): Promise<void> {
+  const { plan, owner, signal } = options;
+  const place = { namespacePath: plan.path, signal };
+  await inTurn(plan.path, async () => {
+    const neighbours = await options.readNeighbours();
+    // Not only for the first VM: two that start together each see the other's record.
+    await runIp({ ...place, lines: localRuleLines(plan), force: true });
+    await makeTap({ ...place, tap: plan.tap, owner, lines: links(plan) });
+    await Promise.all([
+      setSwitches({ ...place, values: switches(plan) }),
+      runNft({ ...place, lines: [...guardRules(plan), ...namespaceRules([...neighbours, plan], plan.table)] }),
+    ]);
+  });
+}
+
+/** A namespace that is gone has taken everything along. */
+export async function detachNamespace(options: {
+  plan: NamespacePlan;
+  readNeighbours: ReadNeighbours;
+  signal?: AbortSignal | undefined;
+}): Promise<void> {
+  const { plan, signal } = options;
+  const place = { namespacePath: plan.path, signal };
+  await inTurn(plan.path, async () => {
+    if (!(await isNamespace(plan.path))) return;
+    const neighbours = await options.readNeighbours();
+    try {
+      await runIp({ ...place, lines: removalLines(plan), force: true });
+      await runNft({ ...place, lines: [...guardRemoval(plan), ...namespaceRules(neighbours, plan.table)] });
+    } catch (error) {
+      if (await isNamespace(plan.path)) throw error;
+    }
+  });
+}
+
+/** A file that is left where a namespace was mounted is an ordinary one. */
+export async function isNamespace(path: string): Promise<boolean> {
+  const [there, own] = await Promise.all([stat(path).catch(() => undefined), stat("/proc/self/ns/net")]);
+  return there !== undefined && there.dev === own.dev;
+}
+
+export async function requireNamespace(path: string): Promise<void> {
+  if (!path.startsWith("/")) throw new NamespaceError(path, "Nomad gave no absolute path");
+  if (await isNamespace(path)) return;
+  throw new NamespaceError(path, "it is not there any more; Nomad makes a new one with a new allocation");
+}
+
+/** Errors mean that the lines have been there before. */
+function localRuleLines(plan: NamespacePlan): string[] {
+  return familiesOf(plan).flatMap((from) => [
+    `rule add ${from} pref ${localRulePriority} lookup local`,
+    `rule delete ${from} pref 0 lookup local`,
+  ]);
+}
+
+function links(plan: NamespacePlan): string[] {
+  const { tap, tapMac, guestMac, gateway, address, mtu } = plan;
+  const table = routingTableOf(plan);
+  const shared = [plan.ipv4, plan.ipv6].filter((item) => item !== undefined);
+  return [
+    `link set dev ${tap} address ${tapMac} mtu ${mtu}`,
+    ...(plan.ipv6 === undefined ? [] : [`link set dev ${tap} addrgenmode none`]),
+    `address add ${gateway}/30 dev ${tap}`,
+    `link set dev ${tap} up`,
+    `neighbour replace ${address} lladdr ${guestMac} dev ${tap} nud permanent`,
+    ...(plan.ipv6 === undefined ? [] : [`address add ${gatewayIpv6}/64 dev ${tap} nodad`]),
+    ...shared.flatMap((item) => [
+      `neighbour replace ${item.address} lladdr ${guestMac} dev ${tap} nud permanent`,
+      `route replace ${item.address} dev ${tap} table ${table}`,
+    ]),
+    ...markRules(plan).map((rule) => `rule add ${rule}`),
+  ];
+}
+
+/** The address tells `ip` the family. */
+function familiesOf(plan: NamespacePlan): string[] {
+  return ["from 0.0.0.0/0", ...(plan.ipv6 === undefined ? [] : ["from ::/0"])];
+}
+
+function markRules(plan: NamespacePlan): string[] {
+  const rule = `pref ${markRulePriority} fwmark ${markOf(plan)} lookup ${routingTableOf(plan)}`;
+  return familiesOf(plan).map((from) => `${from} ${rule}`);
+}
+
+function removalLines(plan: NamespacePlan): string[] {
+  return [`link delete ${plan.tap}`, ...markRules(plan).map((rule) => `rule delete ${rule}`)];
+}
+
+function switches(plan: NamespacePlan): Record<string, string> {
+  const four = "net/ipv4";
+  const six = "net/ipv6/conf";
+  return {
+    [`${four}/ip_forward`]: "1",
+    // The VM's packets have the namespace's own address.
+    [`${four}/conf/all/rp_filter`]: "0",
+    [`${four}/conf/${plan.tap}/rp_filter`]: "0",
+    [`${four}/conf/${plan.tap}/accept_local`]: "1",
+    [`${four}/conf/${plan.tap}/route_localnet`]: "1",
+    [`${four}/conf/${plan.tap}/send_redirects`]: "0",
+    ...(plan.ipv6 === undefined
+      ? {}
+      : {
+          // Addresses and routes that the interface has by announcements stay although the namespace forwards now.
+          [`${six}/${plan.device}/accept_ra`]: "2",
+          [`${six}/all/forwarding`]: "1",
+        }),
+  };
+}

@@ -1,0 +1,100 @@
+// The host programs that change the network, in the namespace that is meant: one `ip -batch` for links, addresses and
+// routes, one `nft -f` for rules (one transaction: all or nothing), one shell for switches in /proc/sys.
+import { inNamespace } from "../system/in-namespace.ts";
+import { runCommand } from "../system/run-command.ts";
+import { NetworkSetupError, TapTakenError } from "./errors.ts";
+
+const timeoutMs = 60_000;
+
+/** Who opens a TAP. */
+export interface TapOwner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface Place {
+  /** A network namespace's file; undefined: the driver's own. */
+  readonly namespacePath: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+async function runIn(place: Place, argv: readonly [string, ...string[]], input?: string): Promise<string> {
+  const [file, ...args] = inNamespace(place.namespacePath, argv);
+  const { stdout } = await runCommand({
+    file,
+    args,
+    timeoutMs,
+    maxOutputBytes: 8 << 20,
+    ...(input === undefined ? {} : { input }),
+    ...(place.signal === undefined ? {} : { signal: place.signal }),
+  });
+  return stdout;
+}
+
+/** `force` goes on after a line that fails, and calls that no failure. Fails with NetworkSetupError. */
+export async function runIp(options: Place & { lines: readonly string[]; force?: boolean }): Promise<void> {
+  const { lines, force = false } = options;
+  try {
+    await runIn(options, ["ip", ...(force ? ["-force"] : []), "-batch", "-"], `${lines.join("\n")}\n`);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    if (!force) throw new NetworkSetupError("setting up the VM's interface", { cause: error });
+  }
+}
+
+/** The first thing that attaching does. Fails with TapTakenError or NetworkSetupError. */
+export async function makeTap(
+  options: Place & { tap: string; owner: TapOwner | undefined; lines: readonly string[] },
+): Promise<void> {
+  const { tap, owner, lines } = options;
+  const user = owner === undefined ? "" : ` user ${owner.uid} group ${owner.gid}`;
+  try {
+    await runIp({ ...options, lines: [`tuntap add dev ${tap} mode tap vnet_hdr${user}`, ...lines] });
+  } catch (error) {
+    // ioctl's EBUSY, of line 1.
+    if (/TUNSETIFF.*busy/i.test((error as Error).message)) throw new TapTakenError(tap, { cause: error });
+    throw error;
+  }
+}
+
+/** Fails with NetworkSetupError. */
+export async function runNft(options: Place & { lines: readonly string[] }): Promise<void> {
+  try {
+    await runIn(options, ["nft", "-f", "-"], `${options.lines.join("\n")}\n`);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new NetworkSetupError("setting up the VM's packet rules", { cause: error });
+  }
+}
+
+/** Output of a question, e.g. ["ip", "-j", "route"]. Fails with CommandError. */
+export async function ask(options: Place & { argv: readonly [string, ...string[]] }): Promise<string> {
+  return await runIn(options, options.argv);
+}
+
+/** `values`: paths below /proc/sys to what is to stand there. Fails with NetworkSetupError. */
+export async function setSwitches(options: Place & { values: Readonly<Record<string, string>> }): Promise<void> {
+  const script = 'while [ $# -gt 0 ]; do echo "$2" > "/proc/sys/$1"; shift 2; done';
+  const pairs = Object.entries(options.values).flat();
+  try {
+    await runIn(options, ["sh", "-e", "-c", script, "sh", ...pairs]);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new NetworkSetupError("setting the kernel's network switches", { cause: error });
+  }
+}
+
+const turns = new Map<string, Promise<unknown>>();
+
+/** One at a time a namespace: what is written there depends on what is there. */
+export async function inTurn<T>(namespacePath: string | undefined, work: () => Promise<T>): Promise<T> {
+  const key = namespacePath ?? "";
+  const before = turns.get(key) ?? Promise.resolve();
+  const turn = before.then(work, work);
+  turns.set(key, turn);
+  try {
+    return await turn;
+  } finally {
+    if (turns.get(key) === turn) turns.delete(key);
+  }
+}

@@ -1,0 +1,78 @@
+// The network of one VM, from plan to removal, whichever kind it is.
+
+import * as v from "valibot";
+import { attachNamespace, detachNamespace } from "./namespace-network.ts";
+import { attachNat, detachNat } from "./nat-network.ts";
+import type { NamespacePlan, NetworkPlan } from "./network-plan.ts";
+import { guardCounter, refusedCounter } from "./rules.ts";
+import { ask, type TapOwner } from "./run-steps.ts";
+
+/** Plans of all VMs of this driver, as their records tell. */
+export type ReadPlans = () => Promise<readonly NetworkPlan[]>;
+
+export interface AttachOptions {
+  readonly plan: NetworkPlan;
+  /** Who opens the TAP; undefined: root. */
+  readonly owner: TapOwner | undefined;
+  readonly allowMetadata: boolean;
+  readonly readPlans: ReadPlans;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Fails with NetworkSetupError or NamespaceError, and then leaves nothing behind. */
+export async function attachNetwork(options: AttachOptions): Promise<void> {
+  const { plan, owner, readPlans, signal } = options;
+  if (plan.mode === "nat") {
+    await attachNat({ plan, owner, host: { allowMetadata: options.allowMetadata }, signal });
+  } else {
+    await attachNamespace({ plan, owner, readNeighbours: () => neighboursOf(plan, readPlans), signal });
+  }
+}
+
+/** Idempotent. Fails with NetworkSetupError. */
+export async function detachNetwork(options: { plan: NetworkPlan; readPlans: ReadPlans }): Promise<void> {
+  const { plan, readPlans } = options;
+  if (plan.mode === "nat") {
+    const others = async (): Promise<boolean> =>
+      (await readPlans()).some((other) => other.mode === "nat" && other.tap !== plan.tap);
+    await detachNat({ plan, others });
+  } else {
+    await detachNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans) });
+  }
+}
+
+export async function neighboursOf(
+  plan: { readonly path: string; readonly tap?: string },
+  readPlans: ReadPlans,
+): Promise<NamespacePlan[]> {
+  const plans = await readPlans();
+  return plans.filter(
+    (other): other is NamespacePlan => other.mode === "namespace" && other.path === plan.path && other.tap !== plan.tap,
+  );
+}
+
+const countersSchema = v.object({
+  nftables: v.array(
+    v.looseObject({ counter: v.optional(v.object({ name: v.string(), packets: v.number(), bytes: v.number() })) }),
+  ),
+});
+
+export interface NetworkCounts {
+  /** Connections that the egress policy refused. */
+  readonly refused: number;
+  /** Frames with somebody else's address. */
+  readonly spoofed: number;
+}
+
+export async function readCounts(options: { plan: NetworkPlan; signal?: AbortSignal }): Promise<NetworkCounts> {
+  const { plan, signal } = options;
+  const text = await ask({
+    namespacePath: plan.mode === "namespace" ? plan.path : undefined,
+    signal,
+    argv: ["nft", "-j", "list", "counters"],
+  });
+  const { nftables } = v.parse(countersSchema, JSON.parse(text));
+  const packets = (name: string): number =>
+    nftables.find(({ counter }) => counter?.name === name)?.counter?.packets ?? 0;
+  return { refused: packets(refusedCounter(plan)), spoofed: packets(guardCounter(plan)) };
+}

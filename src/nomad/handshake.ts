@@ -1,0 +1,30 @@
+// go-plugin's handshake: what the host puts into the environment, and the one line it reads from stdout
+// (go-plugin client.go and server.go; plugins/base/plugin.go of Nomad).
+
+/** Nomad's, constant over all versions. */
+export const magicCookie = {
+  name: "NOMAD_PLUGIN_MAGIC_COOKIE",
+  value: "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255",
+} as const;
+
+const coreProtocolVersion = 1;
+const nomadProtocolVersion = 2;
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface HandshakeOptions {
+  readonly socketPath: string;
+  /** The plugin's certificate for AutoMTLS, DER. */
+  readonly certificate: Uint8Array | undefined;
+  /** Hosts that know a seventh field say so; for older ones it would corrupt the sixth. */
+  readonly multiplexingAsked: boolean;
+}
+
+export function handshakeLine(options: HandshakeOptions): string {
+  const certificate =
+    options.certificate === undefined ? "" : Buffer.from(options.certificate).toString("base64").replace(/=+$/, "");
+  const fields = [coreProtocolVersion, nomadProtocolVersion, "unix", options.socketPath, "grpc"];
+  if (options.certificate !== undefined || options.multiplexingAsked) fields.push(certificate);
+  if (options.multiplexingAsked) fields.push("false");
+  return `${fields.join("|")}\n`;
+}

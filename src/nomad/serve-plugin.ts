@@ -1,0 +1,82 @@
+// The plugin process: listen, say so in one line on stdout, serve until the host says to stop. VMs don't depend on it.
+import { mkdtempSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { NomadDriver } from "../driver/nomad-driver.ts";
+import type { Logger } from "../system/logger.ts";
+import { createAutoMtls } from "./auto-mtls.ts";
+import { baseRoutes } from "./base-service.ts";
+import { driverRoutes, driverStreams } from "./driver-service.ts";
+import { goPluginRoutes, shutdownPath } from "./go-plugin-services.ts";
+import { startGrpcServer } from "./grpc-server.ts";
+import { type Environment, handshakeLine, magicCookie } from "./handshake.ts";
+
+export interface ServePluginOptions {
+  readonly driver: NomadDriver;
+  readonly logger: Logger;
+  readonly env: Environment;
+}
+
+/**
+ * A plugin whose agent died waits to be found again by the next agent. One that nobody asks for this long is not missed:
+ * the next agent starts another, which finds the same VMs.
+ */
+const orphanedMs = 10 * 60_000;
+
+/** Resolves when the plugin serves; the process then lives until the host ends it. */
+export async function servePlugin(options: ServePluginOptions): Promise<void> {
+  const { driver, logger, env } = options;
+  if (env[magicCookie.name] !== magicCookie.value) {
+    throw new Error(`${driver.info.name} is a Nomad plugin: ${magicCookie.name} is not Nomad's`);
+  }
+  installProcessHandlers(logger);
+  const directory = mkdtempSync(join(env["PLUGIN_UNIX_SOCKET_DIR"] ?? tmpdir(), "litegix-plugin-"));
+  process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
+  const socketPath = join(directory, "plugin.sock");
+  const clientCertificate = env["PLUGIN_CLIENT_CERT"];
+  const mtls = clientCertificate === undefined ? undefined : await createAutoMtls(clientCertificate);
+  let orphanTimer: NodeJS.Timeout | undefined;
+  await startGrpcServer({
+    socketPath,
+    tls: mtls?.tls,
+    logger,
+    routes: (router) => {
+      goPluginRoutes(router);
+      baseRoutes(router, driver);
+      driverRoutes(router, driver);
+    },
+    rawStreams: driverStreams(driver),
+    onAnswered: (path) => {
+      // The host waits two seconds for the process to be gone; the answer's last bytes are in the kernel by now.
+      if (path === shutdownPath) setTimeout(() => process.exit(0), 10);
+    },
+    onSessions: (count) => {
+      clearTimeout(orphanTimer);
+      if (count === 0) orphanTimer = setTimeout(() => process.exit(0), orphanedMs);
+    },
+  });
+  writeSync(
+    1,
+    handshakeLine({
+      socketPath,
+      certificate: mtls?.certificate,
+      multiplexingAsked: env["PLUGIN_MULTIPLEX_GRPC"] !== undefined,
+    }),
+  );
+}
+
+function installProcessHandlers(logger: Logger): void {
+  // An interactive Ctrl-C reaches the whole process group; the agent decides what it means.
+  process.on("SIGINT", () => {});
+  // After a re-attach nobody reads these pipes: without a listener the first EPIPE would end the process.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+  const fail = (error: unknown): void => {
+    logger.error("the plugin ends after an error that nothing handled", {
+      error,
+      stack: error instanceof Error ? error.stack : undefined,
+    });
+    process.exit(1);
+  };
+  process.on("uncaughtException", fail);
+  process.on("unhandledRejection", fail);
+}

@@ -1,0 +1,46 @@
+// From the driver's errors to gRPC statuses as Nomad reads them. UNAVAILABLE and CANCELLED mean "the plugin died" to Nomad and
+// must never stand for anything else; plain errors are UNKNOWN, as Go plugins send them.
+import { Code, ConnectError } from "@connectrpc/connect";
+import { NotImplementedError, RecoverableError } from "../driver/nomad-driver.ts";
+import { RecoverableErrorSchema } from "../gen/nomad/structs/structs_pb.js";
+
+export function toStatus(error: unknown): ConnectError {
+  const message = oneLine(error instanceof Error ? error.message : String(error));
+  if (error instanceof NotImplementedError) return new ConnectError(message, Code.Unimplemented);
+  if (error instanceof RecoverableError) {
+    // connect writes grpc-status-details-bin with the same code inside, as grpc-go demands.
+    const detail = { desc: RecoverableErrorSchema, value: { recoverable: true } };
+    return new ConnectError(message, Code.FailedPrecondition, undefined, [detail]);
+  }
+  return new ConnectError(message, Code.Unknown);
+}
+
+const oneLine = (text: string): string => text.replaceAll(/\s*[\r\n]+\s*/g, " ").trim();
+
+/** Runs a unary handler's body; what it throws becomes a status. */
+export async function answering<T>(run: () => Promise<T> | T): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw toStatus(error);
+  }
+}
+
+/** The same for a stream. A stream that the host cancelled ends quietly. */
+export async function* streaming<T>(
+  signal: AbortSignal,
+  run: () => AsyncIterable<T>,
+): AsyncGenerator<T, void, undefined> {
+  try {
+    yield* run();
+  } catch (error) {
+    if (!signal.aborted) throw toStatus(error);
+  }
+}
+
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

@@ -1,0 +1,36 @@
+// The native programs inside the single executable (Node SEA assets), or beside the sources when run unpackaged.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { getAsset, isSea } from "node:sea";
+import { writeFileAtomically } from "./atomic-file.ts";
+
+export type AssetName = "litegix-init" | "litegix-shim" | "vhost-device-vsock";
+
+/** Where unpackaged runs look, relative to this file; `make build` fills it. */
+const developmentDirectory = (): string => join(import.meta.dirname, "../../dist/assets");
+
+export async function readAsset(name: AssetName): Promise<Buffer> {
+  if (isSea()) return Buffer.from(getAsset(name));
+  return await readFile(join(developmentDirectory(), name));
+}
+
+/**
+ * Writes the program below `directory` under a name that holds its hash (so an upgrade never touches a file that a
+ * running VM's supervisor executes) and gives its path.
+ */
+export async function installAsset(options: { name: AssetName; directory: string }): Promise<string> {
+  const content = await readAsset(options.name);
+  const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
+  const path = join(options.directory, `${options.name}-${hash}`);
+  const existing = await stat(path).catch(() => undefined);
+  if (existing?.size === content.length) return path;
+  await mkdir(options.directory, { recursive: true, mode: 0o755 });
+  await writeFileAtomically({ path, content, mode: 0o755, durable: true });
+  return path;
+}
+
+/** The command that starts this same program again: the single executable, or node with the main module. */
+export function selfCommand(): [string, ...string[]] {
+  return isSea() ? [process.execPath] : [process.execPath, join(import.meta.dirname, "../main.ts")];
+}

@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { it } from "node:test";
+import { isListening } from "./is-listening.ts";
+
+it("somebody listens on a socket only when connections are taken, not when its file is there", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "listening-"));
+  const path = join(directory, "sock");
+  assert.equal(await isListening(path), false);
+  // Connecting to any file that nobody listens on is refused, as it is between bind and listen.
+  await writeFile(join(directory, "file"), "");
+  assert.equal(await isListening(join(directory, "file")), false);
+  const server = createServer().listen(path);
+  await once(server, "listening");
+  assert.equal(await isListening(path), true);
+  server.close();
+  await rm(directory, { recursive: true });
+});

@@ -1,0 +1,127 @@
+// Firecracker, configured through its API socket: errors are exact there, while a configuration file's surface only as exit
+// code 152. The serial console goes to the process's stdout, which the supervisor keeps bounded.
+import { join } from "node:path";
+import { exists } from "../../system/exists.ts";
+import { inNamespace } from "../../system/in-namespace.ts";
+import { isListening } from "../../system/is-listening.ts";
+import { OwnTimeDeadline } from "../../system/own-time.ts";
+import { pollUntil } from "../../system/poll.ts";
+import { ApiSocketMissingError } from "../errors.ts";
+import type { LaunchPlan, VmConfig, Vmm } from "../vmm.ts";
+import { FirecrackerApi } from "./api-client.ts";
+import { bootRequests } from "./boot-requests.ts";
+import { Jail } from "./jail.ts";
+
+export interface FirecrackerVmmOptions {
+  readonly firecrackerPath: string;
+  readonly version: string;
+  /** Without it VMs are not jailed. */
+  readonly jailerPath?: string | undefined;
+}
+
+/** Both in Firecracker's own time. The second is for all calls together; the last reads the kernel. */
+const socketTimeoutMs = 10_000;
+const answersTimeoutMs = 30_000;
+
+export class FirecrackerVmm implements Vmm {
+  readonly kind = "firecracker";
+  readonly acceleration = "kvm";
+  readonly version: string;
+  readonly #options: FirecrackerVmmOptions;
+
+  constructor(options: FirecrackerVmmOptions) {
+    this.#options = options;
+    this.version = options.version;
+  }
+
+  get jailed(): boolean {
+    return this.#options.jailerPath !== undefined;
+  }
+
+  /** Firecracker itself takes some 5 MiB; page tables of both sides up to 4 MiB a GiB; the rest is what its disks' cache may keep. */
+  overheadMib(memSizeMib: number): number {
+    return 64 + Math.ceil(memSizeMib / 64);
+  }
+
+  plan(config: VmConfig): LaunchPlan {
+    const apiPath = apiSocketPath(config);
+    const jail = this.#jail(config);
+    return {
+      vsockPath: vsockPath(config),
+      cleanupPaths: sockets(config),
+      ...(jail === undefined ? {} : { startedPath: jail.startedPath }),
+      processes: [
+        {
+          name: "vmm",
+          outputPath: join(config.directory, "vmm.log"),
+          ...(jail === undefined
+            ? {
+                argv: inNamespace(config.netns, [
+                  this.#options.firecrackerPath,
+                  "--api-sock",
+                  apiPath,
+                  "--id",
+                  config.id,
+                ]),
+              }
+            : { argv: jail.argv(apiPath), pidNamespace: true, binds: jail.binds() }),
+        },
+      ],
+    };
+  }
+
+  /** Fails with JailError. */
+  async prepare(config: VmConfig): Promise<void> {
+    await this.#jail(config)?.prepare({ sockets: sockets(config) });
+  }
+
+  /** Fails with FirecrackerApiError. */
+  async boot(options: { config: VmConfig; vmmPid: number; signal: AbortSignal }): Promise<void> {
+    const { config, vmmPid, signal } = options;
+    const jail = this.#jail(config);
+    await waitForSocket({
+      path: apiSocketPath(config),
+      directory: jail?.root ?? config.directory,
+      vmmPid,
+      signal,
+    });
+    using deadline = new OwnTimeDeadline({ pid: vmmPid, timeoutMs: answersTimeoutMs });
+    using api = new FirecrackerApi({ socketPath: apiSocketPath(config), deadline: deadline.signal });
+    const vmmPath = (path: string): string => jail?.inside(path) ?? path;
+    const requests = bootRequests({ config, vsockPath: vsockPath(config), vmmPath });
+    await api.sendLanes(requests.lanes, { signal });
+    await jail?.seal(sockets(config));
+    await api.send(requests.start, { signal });
+  }
+
+  #jail(config: VmConfig): Jail | undefined {
+    const { firecrackerPath, jailerPath } = this.#options;
+    if (jailerPath === undefined) return undefined;
+    if (config.user === undefined) throw new TypeError("a jailed VM needs a user");
+    return new Jail({ config, programs: { firecrackerPath, jailerPath }, user: config.user });
+  }
+}
+
+/** Firecracker makes the socket some milliseconds after it starts, and listens right after that. Its death ends `signal`. */
+async function waitForSocket(options: {
+  path: string;
+  /** Where the socket itself appears. */
+  directory: string;
+  vmmPid: number;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { path, directory, vmmPid, signal } = options;
+  using deadline = new OwnTimeDeadline({ pid: vmmPid, timeoutMs: socketTimeoutMs });
+  const wait = {
+    timeoutMs: socketTimeoutMs,
+    deadline: deadline.signal,
+    onTimeout: () => new ApiSocketMissingError(path, socketTimeoutMs),
+    signal,
+  };
+  await pollUntil({ ...wait, directory, intervalMs: 100, attempt: async () => (await exists(path)) || undefined });
+  await pollUntil({ ...wait, intervalMs: 1, attempt: async () => (await isListening(path)) || undefined });
+}
+
+const apiSocketPath = (config: VmConfig): string => join(config.directory, "api.sock");
+const vsockPath = (config: VmConfig): string => join(config.directory, "v.sock");
+const sockets = (config: VmConfig): string[] => [apiSocketPath(config), ...(config.vsock ? [vsockPath(config)] : [])];

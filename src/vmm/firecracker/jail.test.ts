@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import type { VmConfig } from "../vmm.ts";
+import { hasInterpreter, isStatic } from "./is-static.ts";
+import { Jail } from "./jail.ts";
+
+const isRoot = process.getuid?.() === 0;
+
+async function fixture(): Promise<{ config: VmConfig; jail: Jail } & AsyncDisposable> {
+  const base = await mkdtemp(join(tmpdir(), "jail-"));
+  const directory = join(base, "vms/0123abcd");
+  await mkdir(directory, { recursive: true });
+  const file = async (name: string): Promise<string> => {
+    await writeFile(join(base, name), "", { mode: 0o644 });
+    return join(base, name);
+  };
+  const config: VmConfig = {
+    id: "0123abcd",
+    directory,
+    vcpuCount: 1,
+    memSizeMib: 256,
+    vmlinuxPath: await file("kernel-1"),
+    initramfsPath: await file("initramfs-1"),
+    kernelArguments: [],
+    vsock: true,
+    drives: [
+      { path: await file("image"), readOnly: true },
+      { path: await file("scratch"), readOnly: false, sizeBytes: 8 << 20 },
+    ],
+    netns: "/run/netns/x",
+  };
+  const programs = { firecrackerPath: "/opt/firecracker-v1.16.1-x86_64", jailerPath: "/opt/jailer" };
+  const jail = new Jail({ config, programs, user: { uid: 70_001, gid: 70_001 } });
+  return { config, jail, [Symbol.asyncDispose]: () => rm(base, { recursive: true }) };
+}
+
+describe("the jail", () => {
+  it("shows what is shared read-only and the VM's own disk writable", async () => {
+    await using setup = await fixture();
+    const { config, jail } = setup;
+    const root = join(config.directory, "jail/firecracker-v1.16.1-x86_64/0123abcd/root");
+    assert.equal(jail.root, root);
+    assert.deepEqual(
+      jail.binds().map(({ target, readOnly }) => [target.slice(root.length), readOnly]),
+      [
+        ["/vmlinux", true],
+        ["/initramfs", true],
+        ["/drive0", true],
+        ["/drive1", false],
+      ],
+    );
+    assert.equal(jail.inside(config.vmlinuxPath), "/vmlinux");
+    assert.equal(jail.inside(join(config.directory, "v.sock")), "/v.sock");
+  });
+
+  it("tells the jailer user, limits and network namespace", async () => {
+    await using setup = await fixture();
+    const argv = setup.jail.argv(join(setup.config.directory, "api.sock")).join(" ");
+    for (const part of [
+      "--uid 70001 --gid 70001",
+      "no-file=2048",
+      `fsize=${8 << 20}`,
+      "--netns /run/netns/x",
+      "-- --api-sock /api.sock",
+    ]) {
+      assert.ok(argv.includes(part), `${part} in ${argv}`);
+    }
+  });
+
+  it("refuses a shared file that the VM's user can't read", { skip: !isRoot && "needs root" }, async () => {
+    await using setup = await fixture();
+    const path = setup.config.vmlinuxPath;
+    await rm(path);
+    await writeFile(path, "", { mode: 0o600 });
+    await assert.rejects(setup.jail.prepare({ sockets: [] }), { code: "jail", message: /may not read .*chmod o\+r/ });
+  });
+
+  it("is reached through links, and sealed once the sockets are there", { skip: !isRoot && "needs root" }, async () => {
+    await using setup = await fixture();
+    const { config, jail } = setup;
+    const socket = join(config.directory, "v.sock");
+    await jail.prepare({ sockets: [socket] });
+    assert.equal(await readlink(socket), `jail/firecracker-v1.16.1-x86_64/0123abcd/root/v.sock`);
+    assert.equal((await stat(config.drives[1]?.path ?? "")).uid, 70_001);
+    await writeFile(join(jail.root, "v.sock"), "");
+    await assert.rejects(jail.seal([socket]), /is no socket/);
+    await rm(join(jail.root, "v.sock"));
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(join(jail.root, "v.sock"), resolve));
+    await jail.seal([socket]);
+    const facts = await stat(jail.root);
+    assert.deepEqual([facts.uid, facts.mode & 0o777], [0, 0o755]);
+    server.close();
+  });
+});
+
+describe("static programs", () => {
+  it("are told from those that need a loader", async () => {
+    assert.equal(await isStatic(process.execPath), false);
+    assert.equal(hasInterpreter(Buffer.from("#!/bin/sh\n")), false);
+    assert.equal(hasInterpreter(Buffer.alloc(64)), false);
+  });
+});

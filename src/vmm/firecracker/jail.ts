@@ -1,0 +1,128 @@
+// The jail that Firecracker's own jailer builds around a VM: chroot, user, resource limits, network namespace. It lies inside the
+// VM's directory, so that removing that directory removes it. What the VMM shares with others (kernel, initramfs, image) is
+// shown to it by read-only bind mounts, which work across file systems where hard links don't; the supervisor makes them, in
+// the VMM's own mount namespace only. The sockets are reached through links outside the jail, which keeps their paths short.
+//
+// Not used of the jailer: `--new-pid-ns`, since the supervisor gives the process namespace (it stays the VMM's parent and learns how
+// it ended), and `--cgroup`, since the supervisor's children are in the VM's cgroup from the start.
+import { chmod, chown, lstat, mkdir, open, stat, symlink } from "node:fs/promises";
+import { basename, join, relative } from "node:path";
+import { JailError } from "../errors.ts";
+import type { BindMount, VmConfig } from "../vmm.ts";
+
+export interface JailPrograms {
+  /** Without links: the jailer names the jail after the file. */
+  readonly firecrackerPath: string;
+  readonly jailerPath: string;
+}
+
+/** More than Firecracker opens; it sizes its table by it. */
+const openFiles = 2048;
+
+export class Jail {
+  readonly #config: VmConfig;
+  readonly #programs: JailPrograms;
+  readonly #user: { readonly uid: number; readonly gid: number };
+  /** The jail's root on the host. */
+  readonly root: string;
+
+  constructor(options: {
+    config: VmConfig;
+    programs: JailPrograms;
+    user: { readonly uid: number; readonly gid: number };
+  }) {
+    this.#config = options.config;
+    this.#programs = options.programs;
+    this.#user = options.user;
+    this.root = join(this.#base, basename(options.programs.firecrackerPath), options.config.id, "root");
+  }
+
+  /** The jailer writes its number here right before it starts Firecracker. */
+  get startedPath(): string {
+    return join(this.root, `${basename(this.#programs.firecrackerPath)}.pid`);
+  }
+
+  get #base(): string {
+    return join(this.#config.directory, "jail");
+  }
+
+  /** Host path to path in the jail, of every file that the VMM opens. */
+  get #files(): ReadonlyMap<string, string> {
+    const { vmlinuxPath, initramfsPath, drives } = this.#config;
+    return new Map([
+      [vmlinuxPath, "/vmlinux"],
+      [initramfsPath, "/initramfs"],
+      ...drives.map((drive, index): [string, string] => [drive.path, `/drive${index}`]),
+    ]);
+  }
+
+  /** A path of the host as the VMM sees it. What lies in the VM's own directory is in its root. */
+  inside(hostPath: string): string {
+    return this.#files.get(hostPath) ?? `/${basename(hostPath)}`;
+  }
+
+  argv(apiSocketPath: string): [string, ...string[]] {
+    const { id, netns } = this.#config;
+    return [
+      this.#programs.jailerPath,
+      ...["--id", id],
+      ...["--exec-file", this.#programs.firecrackerPath],
+      ...["--uid", `${this.#user.uid}`, "--gid", `${this.#user.gid}`],
+      ...["--chroot-base-dir", this.#base],
+      ...["--resource-limit", `no-file=${openFiles}`],
+      ...this.#fileSizeLimit(),
+      ...(netns === undefined ? [] : ["--netns", netns]),
+      "--",
+      ...["--api-sock", this.inside(apiSocketPath)],
+    ];
+  }
+
+  /** As large as the largest file that it is to write. Without it a VMM that was taken over could fill the host's disk. */
+  #fileSizeLimit(): string[] {
+    const sizes = this.#config.drives.filter((drive) => !drive.readOnly).map((drive) => drive.sizeBytes);
+    if (sizes.includes(undefined)) return [];
+    return ["--resource-limit", `fsize=${Math.max(1 << 20, ...sizes.map(Number))}`];
+  }
+
+  binds(): BindMount[] {
+    const writable = new Set(this.#config.drives.filter((drive) => !drive.readOnly).map((drive) => drive.path));
+    return [...this.#files].map(([source, name]) => ({
+      source,
+      target: join(this.root, name),
+      readOnly: !writable.has(source),
+    }));
+  }
+
+  /** Makes what the supervisor and the jailer expect. Fails with JailError. */
+  async prepare(options: { sockets: readonly string[] }): Promise<void> {
+    const { uid, gid } = this.#user;
+    await mkdir(this.root, { recursive: true, mode: 0o700 });
+    for (const { source, target, readOnly } of this.binds()) {
+      if (readOnly) await requireReadable(source);
+      else await chown(source, uid, gid);
+      await (await open(target, "wx", 0o600)).close();
+    }
+    for (const path of options.sockets) {
+      await symlink(relative(this.#config.directory, join(this.root, this.inside(path))), path);
+    }
+  }
+
+  /**
+   * Takes the jail's root from the VMM once it has bound its sockets and before the guest runs: what we connect to must not be
+   * replaced by a link to somewhere else.
+   */
+  async seal(sockets: readonly string[]): Promise<void> {
+    for (const path of sockets) {
+      const facts = await lstat(join(this.root, this.inside(path)));
+      if (!facts.isSocket()) throw new JailError(`${path} is no socket`, "this is a defect: please report it");
+    }
+    await chown(this.root, 0, 0);
+    await chmod(this.root, 0o755);
+  }
+}
+
+async function requireReadable(path: string): Promise<void> {
+  const facts = await stat(path);
+  if ((facts.mode & 0o004) !== 0) return;
+  throw new JailError(`the VM's user may not read ${path}`, `chmod o+r ${path}`);
+}

@@ -1,0 +1,107 @@
+// Whether KVM truly runs guests here: /dev/kvm alone proves nothing (paravirtual kinds accept a stock kernel and never run
+// it). A VM of the VMM in question boots our kernel and initramfs, whose init prints a line and reboots at once.
+import { constants } from "node:fs";
+import { access, readdir, readFile } from "node:fs/promises";
+import * as v from "valibot";
+import { writeFileAtomically } from "../system/atomic-file.ts";
+import type { Vmm } from "./vmm.ts";
+
+/** `seccomp`: whether a filter was in force in the VMM while its guest ran. */
+export type KvmVerdict =
+  | { readonly usable: true; readonly seccomp: boolean }
+  | { readonly usable: false; readonly reason: string };
+
+/** On the kernel's command line it makes init print the answer, before anything else, and restart. */
+export const probeArgument = "litegix_probe=1";
+export const probeAnswer = "litegix-probe-ok";
+const probeTimeoutMs = 30_000;
+
+export interface ProbeOutcome {
+  /** Within the time, of which a busy host takes none. */
+  readonly ended: boolean;
+  readonly console: string;
+  readonly seccomp: boolean;
+}
+
+/** Runs a guest with `probeArgument` to its end, as tasks' VMs are run. */
+export type RunProbe = (options: { vmm: Vmm; timeoutMs: number; signal: AbortSignal }) => Promise<ProbeOutcome>;
+
+export interface ProbeOptions {
+  readonly vmm: Vmm;
+  readonly run: RunProbe;
+  /** What the verdict holds for, beside the host's boot and the VMM: kernel, initramfs. */
+  readonly subjects: readonly string[];
+  /** Remembers the verdict until the host's next boot. */
+  readonly cachePath: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What can be said without starting anything. */
+export async function inspectKvm(): Promise<{ readonly usable: true } | (KvmVerdict & { readonly usable: false })> {
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    return { usable: false, reason: missing ? "there is no /dev/kvm" : "/dev/kvm may not be opened by this user" };
+  }
+  const modules = await readdir("/sys/module").catch(() => [] as string[]);
+  if (modules.includes("kvm_pvm")) {
+    return { usable: false, reason: "/dev/kvm is of the paravirtual kind (kvm_pvm), which runs no stock guest kernel" };
+  }
+  const cpuinfo = await readFile("/proc/cpuinfo", "utf8").catch(() => "");
+  if (/^flags\s*:/m.test(cpuinfo) && !/^flags\s*:.*\b(vmx|svm)\b/m.test(cpuinfo)) {
+    return { usable: false, reason: "the CPU shows neither vmx nor svm (nested virtualisation is off)" };
+  }
+  return { usable: true };
+}
+
+/** Boots a guest, or gives the verdict of an earlier boot of one since the host was started. Never throws for a bad KVM. */
+export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
+  const inspected = await inspectKvm();
+  if (!inspected.usable) return inspected;
+  const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => "")).trim();
+  const { vmm, subjects } = options;
+  const key = [bootId, vmm.kind, vmm.version, vmm.jailed ? "jailed" : "free", ...subjects].join(" ");
+  const known = await readVerdict(options.cachePath, key);
+  if (known !== undefined) return known;
+  const { verdict, final } = await bootProbe(options);
+  if (final) await writeFileAtomically({ path: options.cachePath, content: JSON.stringify({ key, verdict }) });
+  return verdict;
+}
+
+const cacheSchema = v.object({
+  key: v.string(),
+  verdict: v.variant("usable", [
+    v.object({ usable: v.literal(true), seccomp: v.boolean() }),
+    v.object({ usable: v.literal(false), reason: v.string() }),
+  ]),
+});
+
+async function readVerdict(path: string, key: string): Promise<KvmVerdict | undefined> {
+  try {
+    const cached = v.parse(cacheSchema, JSON.parse(await readFile(path, "utf8")));
+    return cached.key === key ? cached.verdict : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** `final`: it says something about KVM, not about what went wrong before. */
+async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; final: boolean }> {
+  const signal = options.signal ?? new AbortController().signal;
+  const unusable = (reason: string): KvmVerdict => ({ usable: false, reason });
+  try {
+    const { ended, console, seccomp } = await options.run({ vmm: options.vmm, timeoutMs: probeTimeoutMs, signal });
+    if (!ended) {
+      const reason = `KVM runs no guest here: a guest did not end within ${probeTimeoutMs / 1000} s`;
+      return { verdict: unusable(reason), final: true };
+    }
+    if (console.includes(probeAnswer)) return { verdict: { usable: true, seccomp }, final: true };
+    const last = console.trim().split("\n").at(-1)?.slice(0, 200) ?? "";
+    const reason = `KVM runs no guest here: the VMM ended without a word of its guest ${last}`.trim();
+    return { verdict: unusable(reason), final: true };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    return { verdict: unusable(`a VM could not be started: ${(error as Error).message}`), final: false };
+  }
+}

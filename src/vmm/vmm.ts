@@ -1,0 +1,93 @@
+// The seam between a VM's life and the program that runs it. An implementation says which processes the VM's supervisor
+// must start (plan) and does what remains to be done from outside once they run (boot). Nothing here knows of Nomad.
+
+import type { VmOptions } from "./vm-options.ts";
+
+export interface Drive {
+  readonly path: string;
+  readonly readOnly: boolean;
+  /** Of a file; undefined where it is not known. */
+  readonly sizeBytes?: number | undefined;
+}
+
+export interface NetworkInterface {
+  /** Exists in the namespace that the VMM runs in, and is the VMM's to open. */
+  readonly tap: string;
+  readonly guestMac: string;
+}
+
+export interface VmConfig {
+  /** Letters, digits and `-`, at most 64. */
+  readonly id: string;
+  /** The VM's own directory; every socket and log lies here. */
+  readonly directory: string;
+  readonly vcpuCount: number;
+  readonly memSizeMib: number;
+  readonly vmlinuxPath: string;
+  readonly initramfsPath: string;
+  /** Kernel arguments beyond those that the VMM itself asks for. */
+  readonly kernelArguments: readonly string[];
+  /** False for a VM that nobody talks to (the probe). */
+  readonly vsock: boolean;
+  /** In the order in which the guest finds them: vda, vdb, ... */
+  readonly drives: readonly Drive[];
+  readonly networkInterfaces?: readonly NetworkInterface[] | undefined;
+  /** Whom a jailed VMM runs as; of no other VM meanwhile. */
+  readonly user?: VmUser | undefined;
+  /** The network namespace that the VMM runs in, as a path; default: the host's. */
+  readonly netns?: string | undefined;
+  /** Firecracker only; extra drives are among `drives` too. */
+  readonly options?: VmOptions | undefined;
+}
+
+export interface VmUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A file that a process sees in the place of another, alone. */
+export interface BindMount {
+  readonly source: string;
+  /** A file that exists. */
+  readonly target: string;
+  readonly readOnly: boolean;
+}
+
+/** A child of the supervisor; the one named "vmm" is the VM. */
+export interface VmProcess {
+  readonly name: string;
+  readonly argv: readonly [string, ...string[]];
+  /** Where its output goes; bounded by the supervisor. */
+  readonly outputPath: string;
+  /** The next process is started when this path exists. */
+  readonly readyPath?: string;
+  /** It is the first process of a namespace of its own. */
+  readonly pidNamespace?: boolean;
+  readonly binds?: readonly BindMount[];
+}
+
+export interface LaunchPlan {
+  readonly processes: readonly VmProcess[];
+  /** The unix socket that speaks Firecracker's `CONNECT port`. Nothing is there without `vsock`. */
+  readonly vsockPath: string;
+  /** Where another program starts the VMM (the jailer): a file that is there from then on. */
+  readonly startedPath?: string;
+  /** Removed by the supervisor when the VM has ended. */
+  readonly cleanupPaths: readonly string[];
+}
+
+export interface Vmm {
+  readonly kind: "firecracker" | "qemu";
+  /** As the program prints it, e.g. "1.16.1". */
+  readonly version: string;
+  readonly acceleration: "kvm" | "emulation";
+  /** Whether each VM must have a user of its own (VmConfig.user). */
+  readonly jailed: boolean;
+  /** What it may need beyond the guest's memory, page tables included; undefined where nobody knows. */
+  overheadMib(memSizeMib: number): number | undefined;
+  plan(config: VmConfig): LaunchPlan;
+  /** Called when the VM's own files are there and before its processes are started. */
+  prepare(config: VmConfig): Promise<void>;
+  /** Called when every planned process runs; resolves when the guest has been started. */
+  boot(options: { config: VmConfig; vmmPid: number; signal: AbortSignal }): Promise<void>;
+}

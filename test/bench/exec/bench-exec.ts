@@ -1,0 +1,172 @@
+// Exec and logs against two yardsticks of the same run: Nomad's raw_exec on the host, and a bare copy over vsock between the
+// same host and the same guest. What is faster says nothing by itself where the guest is emulated; the ratios do.
+// Run by `make bench-exec`, on an idle machine. LITEGIX_BENCH_MB: bytes a measurement (default 128 MB).
+import { randomBytes } from "node:crypto";
+import { readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Agent, driverName } from "../../end-to-end/support/agent.ts";
+import { type Allocation, runJob, runService } from "../../end-to-end/support/allocation.ts";
+import { execCopy } from "../../end-to-end/support/exec-copy.ts";
+import { ImageBuilder } from "../../end-to-end/support/image-builder.ts";
+import { machineOf } from "../../end-to-end/support/machines.ts";
+import { Registry } from "../../end-to-end/support/registry.ts";
+import { median } from "../median.ts";
+import { bareIn, bareOut } from "./bare-copy.ts";
+import { cliLatency, driverTimes, endpointLatency } from "./exec-latency.ts";
+import { execIn, execOut, type Side } from "./exec-streams.ts";
+
+const number = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
+const bytes = number("LITEGIX_BENCH_MB", 128) * 1_000_000;
+const rounds = number("LITEGIX_BENCH_ROUNDS", 3);
+const execs = number("LITEGIX_BENCH_EXECS", 21);
+/** Once each, beside the ratios: input and output of an exec at once, and a task's log. 0: not at all. */
+const wholeBytes = number("LITEGIX_BENCH_WHOLE_MB", 0) * 1_000_000;
+const logBytes = number("LITEGIX_BENCH_LOG_MB", 0) * 1_000_000;
+const hostProgram = process.env["LITEGIX_BENCH_COPY"] ?? "";
+const guestProgram = "/bench/bench-copy";
+const sleeper = ["-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"];
+
+const quoted = (words: readonly string[]): string => JSON.stringify(words);
+const rate = (milliseconds: number, count = bytes): number => count / 1000 / milliseconds;
+
+/** Each of the measurements once a round, side by side, so that what else the machine does meets all of them. */
+async function medians<Name extends string>(
+  measurements: Record<Name, () => Promise<number>>,
+  count: number,
+): Promise<Record<Name, number>> {
+  const names = Object.keys(measurements) as Name[];
+  const seen = new Map<Name, number[]>(names.map((name) => [name, []]));
+  for (let round = 0; round < count; round++) {
+    for (const name of names) seen.get(name)?.push(await measurements[name]());
+  }
+  return Object.fromEntries(names.map((name) => [name, median(seen.get(name) ?? [])])) as Record<Name, number>;
+}
+
+function printRates(what: string, times: { ours: number; raw: number; bare: number }): void {
+  const [ours, raw, bare] = [rate(times.ours), rate(times.raw), rate(times.bare)];
+  console.log(
+    `${what.padEnd(16)}${ours.toFixed(1)} MB/s; raw_exec ${raw.toFixed(1)}, bare vsock copy ${bare.toFixed(1)}: ` +
+      `${(ours / Math.min(raw, bare)).toFixed(2)} of the smaller (wanted: 0.80)`,
+  );
+}
+
+/** Milliseconds in which a task writes the bytes to its standard output, by the task's own clock. */
+async function logTime(options: { agent: Agent; driver: string; config: string }): Promise<number> {
+  const allocation = await runJob(options);
+  const match = await allocation.waitForLog(/(\d+) us\n/, { stream: "stderr" });
+  await allocation.agent.nomad(["job", "stop", "-purge", "-detach", allocation.job]);
+  return Number(match[1]) / 1000;
+}
+
+const oursConfig = (args: readonly string[]): string =>
+  `image = "bench:latest"\ncommand = "${guestProgram}"\nargs = ${quoted(args)}\nmem_size = 256`;
+const rawConfig = (args: readonly string[]): string => `command = "${hostProgram}"\nargs = ${quoted(args)}`;
+
+async function printLatency(agent: Agent, guest: Allocation, raw: Allocation): Promise<void> {
+  const latency = await medians(
+    {
+      ours: () => cliLatency(guest),
+      raw: () => cliLatency(raw),
+      endpoint: () => endpointLatency(guest),
+      rawEndpoint: () => endpointLatency(raw),
+    },
+    execs,
+  );
+  const { dial, start, guest: inGuest, run } = await driverTimes(agent);
+  const ms = (value: number): string => `${value.toFixed(1)} ms`;
+  console.log(
+    `exec true       ${ms(latency.ours)}; raw_exec ${ms(latency.raw)}: ${(latency.ours / latency.raw).toFixed(2)} (wanted: at most 1.30)`,
+  );
+  console.log(
+    `  of it         CLI ${ms(latency.ours - latency.endpoint)}, agent and driver ${ms(latency.endpoint - dial - start - run)}, ` +
+      `connection ${ms(dial)}, vsock ${ms(start - inGuest)}, fork in the guest ${ms(inGuest)}, program to its end ${ms(run)}`,
+  );
+  console.log(
+    `  raw_exec      CLI ${ms(latency.raw - latency.rawEndpoint)}, agent, driver and program ${ms(latency.rawEndpoint)}`,
+  );
+}
+
+async function printWhole(agent: Agent, guest: Allocation): Promise<void> {
+  if (wholeBytes > 0) {
+    const file = join(agent.directory, "whole");
+    await writeFile(file, randomBytes(wholeBytes));
+    const started = performance.now();
+    const { sent, received } = await execCopy({ allocation: guest, file });
+    await rm(file);
+    if (sent !== received) throw new Error(`exec: sent ${sent}, received ${received}`);
+    const took = rate(performance.now() - started, wholeBytes);
+    console.log(
+      `exec both ways  ${wholeBytes / 1e6} MB in and out through cat, sha256 the same: ${took.toFixed(1)} MB/s`,
+    );
+  }
+  if (logBytes > 0) {
+    const took = await logTime({ agent, driver: driverName, config: oursConfig(["send", `${logBytes}`]) });
+    console.log(`log             ${logBytes / 1e6} MB: ${rate(took, logBytes).toFixed(1)} MB/s`);
+  }
+}
+
+async function run(): Promise<void> {
+  await using registry = await Registry.start();
+  await using images = await ImageBuilder.create();
+  const source = await images.create("bench");
+  await images.addLayer("bench", { fill: `cp ${hostProgram} bench-copy`, at: "/bench" });
+  await registry.push({ source, name: "library/bench:latest" });
+  await using agent = await Agent.start({
+    pluginConfig: `registry "docker.io" { mirrors = ["http://${registry.address}"] }`,
+    rawExec: true,
+  });
+  const { Attributes: attributes } = await agent.node();
+  const fact = (name: string): string => attributes[`driver.${driverName}.${name}`] ?? "?";
+  console.log(
+    `${fact("vmm")} ${fact("vmm_version")}, ${fact("acceleration")}; ${bytes / 1e6} MB, median of ${rounds}; ${execs} execs`,
+  );
+  const raw = await runService({ agent, driver: "raw_exec", config: `command = "/bin/sh"\nargs = ${quoted(sleeper)}` });
+  const guest = await runService({ agent, config: oursConfig([]) });
+  await guest.waitForLog(/listening/);
+  const { directory } = await machineOf(guest);
+  const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
+  const input = join(agent.directory, "input");
+  await writeFile(input, "");
+  await truncate(input, bytes);
+  const sides: Record<"ours" | "raw", Side> = {
+    ours: { allocation: guest, program: guestProgram },
+    raw: { allocation: raw, program: hostProgram },
+  };
+  const bare = { vsockPath, bytes };
+
+  await printLatency(agent, guest, raw);
+  printRates(
+    "exec output",
+    await medians(
+      { ours: () => execOut(sides.ours, bytes), raw: () => execOut(sides.raw, bytes), bare: () => bareOut(bare) },
+      rounds,
+    ),
+  );
+  printRates(
+    "exec input",
+    await medians(
+      {
+        ours: () => execIn(sides.ours, input, bytes),
+        raw: () => execIn(sides.raw, input, bytes),
+        bare: () => bareIn(bare),
+      },
+      rounds,
+    ),
+  );
+  await rm(input);
+  const send = ["send", `${bytes}`];
+  printRates(
+    "logs",
+    await medians(
+      {
+        ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
+        raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
+        bare: () => bareOut(bare),
+      },
+      rounds,
+    ),
+  );
+  await printWhole(agent, guest);
+}
+
+await run();

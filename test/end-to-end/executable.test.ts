@@ -1,0 +1,75 @@
+// The one executable, started by hand: its commands, and that what it computes is what the sources compute (it is a minified
+// bundle on a stripped Node, and V8 has damaged such code before).
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { openKernelImage } from "../../src/boot/kernel-image.ts";
+import { type CommandResult, run } from "./support/command.ts";
+import { driverPath, kernelDirectory } from "./support/environment.ts";
+
+let directory: string;
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "lge2e-cli-"));
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+async function driver(args: readonly string[]): Promise<CommandResult> {
+  return await run({ file: driverPath, args });
+}
+
+describe("the command line", () => {
+  for (const args of [["--help"], ["version", "--help"], ["doctor", "--help"], ["help", "doctor"]]) {
+    it(`${args.join(" ")} explains`, async () => {
+      const { exitCode, stdout, stderr } = await driver(args);
+      assert.equal(exitCode, 0, stderr);
+      assert.match(stdout, /^Usage: litegix-fc-driver/);
+    });
+  }
+
+  it("version, in an empty environment: no Node is needed", async () => {
+    const { exitCode, stdout } = await run({ file: "/usr/bin/env", args: ["-i", driverPath, "version"] });
+    assert.equal(exitCode, 0);
+    assert.match(stdout, /^litegix-fc-driver \d+\.\d+\.\d+ /);
+  });
+
+  it("an unknown command is refused with a hint", async () => {
+    const { exitCode, stderr } = await driver(["bake"]);
+    assert.notEqual(exitCode, 0);
+    assert.match(stderr, /unknown command 'bake'[\s\S]*--help/);
+  });
+
+  it("doctor says what is missing, and exits with 1", async () => {
+    const { exitCode, stdout } = await driver([
+      ...["doctor", "--rootfs-base-path", join(directory, "none")],
+      ...["--vmlinux-path", "/etc/hostname"],
+    ]);
+    assert.equal(exitCode, 1);
+    assert.match(stdout, /^not ready: .*\/etc\/hostname/);
+  });
+});
+
+describe("the kernel that the executable extracts", () => {
+  it("is the sources' to the byte, every time", async () => {
+    const boot = join(kernelDirectory, "boot");
+    const image = (await readdir(boot)).find((name) => name.startsWith("vmlinuz-"));
+    assert.ok(image);
+    const { vmlinuxPath } = await openKernelImage({ path: join(boot, image), cacheDirectory: join(directory, "boot") });
+    const expected = await sha256(vmlinuxPath);
+    for (let round = 0; round < 3; round++) {
+      const base = join(directory, `round${round}`);
+      await mkdir(join(base, "kernels"), { recursive: true });
+      await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
+      await driver(["doctor", "--rootfs-base-path", base]);
+      assert.equal(await sha256(join(base, "boot", basename(vmlinuxPath))), expected);
+    }
+  });
+});
+
+async function sha256(path: string): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
+}

@@ -1,0 +1,186 @@
+// The guest's wall clock is the host's within 10 ms, whatever sets one of them wrong.
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { createClient } from "@connectrpc/connect";
+import { Guest } from "../../src/gen/litegix/guest/v1/guest_pb.js";
+import { GuestClient } from "../../src/guest/guest-client.ts";
+import { FakeGuest } from "../fakes/fake-guest.ts";
+import { type Allocation, runService } from "./support/allocation.ts";
+import { runSuccessfully } from "./support/command.ts";
+import { skipVms } from "./support/environment.ts";
+import { Fixture } from "./support/fixture.ts";
+import { machineOf } from "./support/machines.ts";
+import { endShim, startShim } from "./support/shim.ts";
+import { waitFor } from "./support/wait.ts";
+
+const promisedMs = 10;
+const nowMs = (): number => performance.timeOrigin + performance.now();
+
+describe("the supervisor and a guest that is only a clock", () => {
+  let directory = "";
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), "lgclock-"));
+  });
+  after(() => rm(directory, { recursive: true, force: true }));
+
+  it("takes the way there and back off, does not believe slow answers, and corrects what is wrong, again and again", async () => {
+    const socketPath = join(directory, "guest");
+    let offsetMs = 3_600_000;
+    const adjustments: number[] = [];
+    let asked = 0;
+    await using _guest = await FakeGuest.start({
+      socketPath,
+      service: {
+        wait: () => new Promise(() => {}),
+        clock: async ({ adjustNs }) => {
+          offsetMs += Number(adjustNs) / 1e6;
+          if (adjustNs !== 0n) adjustments.push(Number(adjustNs) / 1e6);
+          const unixNs = BigInt(Math.round((nowMs() + offsetMs) * 1000)) * 1000n;
+          // As when the VM stands still between the look and the answer.
+          asked += 1;
+          if (asked % 3 === 1) await delay(50);
+          return { unixNs };
+        },
+      },
+    });
+    const shim = await startShim({ path: join(directory, "shim"), vsockSocket: socketPath });
+    try {
+      for (const wrongBy of [undefined, -5_000, 40]) {
+        if (wrongBy !== undefined) offsetMs += wrongBy;
+        // On a slow machine so many round trips may take longer than the supervisor lets anyone wait.
+        const { uncertaintyMs } = await waitFor({
+          what: "a look at the clock",
+          timeoutMs: 20_000,
+          attempt: () => shim.client.syncClock(AbortSignal.timeout(10_000)).catch(() => undefined),
+        });
+        await waitFor({
+          what: "the clock to be right",
+          timeoutMs: 5_000,
+          attempt: () => Math.abs(offsetMs) < promisedMs + uncertaintyMs || undefined,
+          seen: () => `${offsetMs} ms, ${uncertaintyMs} ms uncertain, ${adjustments.join(" ")}`,
+        });
+      }
+      // Unasked too.
+      offsetMs += 60_000;
+      await waitFor({
+        what: "the clock to be right by itself",
+        timeoutMs: 20_000,
+        attempt: () => Math.abs(offsetMs) < 10 * promisedMs || undefined,
+        seen: () => `${offsetMs} ms`,
+      });
+      assert.ok(adjustments.length >= 4, adjustments.join(" "));
+    } finally {
+      await endShim(shim);
+    }
+  });
+
+  it("asks a guest that keeps it waiting no more than that, and says that it can't", async () => {
+    const socketPath = join(directory, "silent");
+    let asked = 0;
+    await using _guest = await FakeGuest.start({
+      socketPath,
+      service: {
+        wait: () => new Promise(() => {}),
+        clock: () => {
+          asked += 1;
+          return new Promise(() => {});
+        },
+      },
+    });
+    const shim = await startShim({ path: join(directory, "waiting"), vsockSocket: socketPath });
+    try {
+      await assert.rejects(shim.client.syncClock(AbortSignal.timeout(10_000)), /does not tell its time/);
+      assert.equal(asked, 1);
+    } finally {
+      await endShim(shim);
+    }
+  });
+});
+
+describe("a guest's clock", { skip: skipVms }, () => {
+  const fixture = Fixture.use();
+  let allocation: Allocation;
+  let guest: GuestClient;
+  before(async () => {
+    await fixture.ready();
+    allocation = await runService({
+      agent: fixture.agent,
+      config: `image = "busybox:latest"\ncap_add = ["sys_time"]
+        command = "/bin/sh"\nargs = ["-c", "echo $EPOCHREALTIME; exec sleep 1d"]`,
+    });
+    const { directory } = await machineOf(allocation);
+    const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
+    guest = new GuestClient({ vsockPath });
+  });
+  after(() => guest?.[Symbol.dispose]());
+
+  /** How far the guest's clock is ahead, and how wrong that may be: of many round trips the shortest. */
+  async function look(): Promise<{ offsetMs: number; uncertaintyMs: number }> {
+    using connection = guest.openConnection();
+    const client = createClient(Guest, connection.transport);
+    let best = { offsetMs: 0, uncertaintyMs: Number.POSITIVE_INFINITY };
+    for (let sample = 0; sample < 30; sample++) {
+      const sent = Date.now();
+      const started = performance.now();
+      const { unixNs } = await client.clock({}, { timeoutMs: 10_000 });
+      const uncertaintyMs = (performance.now() - started) / 2;
+      if (uncertaintyMs < best.uncertaintyMs)
+        best = { offsetMs: Number(unixNs) / 1e6 - sent - uncertaintyMs, uncertaintyMs };
+    }
+    return best;
+  }
+
+  async function becomesRight(timeoutMs: number): Promise<void> {
+    let last = { offsetMs: 0, uncertaintyMs: 0 };
+    await waitFor({
+      what: "the guest's clock to be right",
+      timeoutMs,
+      attempt: async () => {
+        last = await look();
+        // `sent` is in whole milliseconds.
+        return Math.abs(last.offsetMs) <= promisedMs + last.uncertaintyMs + 1 || undefined;
+      },
+      seen: () => JSON.stringify(last),
+    });
+    console.log(`clock: ${JSON.stringify(last)}`);
+  }
+
+  it("is right when the task starts", async () => {
+    const [, seconds = ""] = await allocation.waitForLog(/^(\d+\.\d+)$/m);
+    const started = Date.parse((await allocation.document()).TaskStates?.["main"]?.StartedAt ?? "");
+    assert.ok(Math.abs(Number(seconds) * 1000 - started) < 15_000, `${seconds}, ${started}`);
+    await becomesRight(5_000);
+  });
+
+  for (const difference of [3600, -3600]) {
+    it(`that the task sets wrong by ${difference} s is put right`, async () => {
+      const { exitCode, stderr } = await allocation.exec([
+        ...["/bin/sh", "-c", `date -s @$(($(date +%s) + ${difference}))`],
+      ]);
+      assert.equal(exitCode, 0, stderr);
+      await becomesRight(25_000);
+    });
+  }
+
+  it("is right soon after its VM stood still", async () => {
+    const { vmmPid } = await machineOf(allocation);
+    process.kill(vmmPid, "SIGSTOP");
+    await delay(3_000);
+    process.kill(vmmPid, "SIGCONT");
+    await becomesRight(25_000);
+  });
+
+  const ownMachine = process.env["LITEGIX_IN_RIG"] !== undefined;
+  it("follows the host's when that is set", {
+    skip: ownMachine ? false : "only where the machine's clock is the test's own: in test/rig's machine",
+  }, async () => {
+    for (const difference of [300, -300]) {
+      await runSuccessfully({ file: "date", args: ["-s", `@${Math.round(Date.now() / 1000) + difference}`] });
+      await becomesRight(5_000);
+    }
+  });
+});

@@ -1,0 +1,114 @@
+// No byte of a task's output is lost or doubled, whatever is killed or stopped on the host while it writes.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { runJob, startJob } from "./support/allocation.ts";
+import { skipVms } from "./support/environment.ts";
+import { Fixture } from "./support/fixture.ts";
+import { logmonPids, written } from "./support/logmon.ts";
+import { machineOf } from "./support/machines.ts";
+import { waitFor } from "./support/wait.ts";
+
+const fixture = Fixture.use();
+
+describe("a task's output", { skip: skipVms }, () => {
+  it("is whole across a stopped logmon, kill -9 of plugin, agent and both", async () => {
+    const { agent } = fixture;
+    const allocation = await startJob({
+      agent,
+      config: `
+        image   = "busybox:latest"
+        command = "/bin/sh"
+        args    = ["-c", "i=0; while [ ! -e /tmp/stop ]; do i=$((i + 1)); echo line $i; [ $((i % 100)) = 0 ] && echo error $i >&2; done; printf 'the end'"]
+      `,
+    });
+    await allocation.waitForStatus(["running"]);
+    const grows = async (what: string): Promise<void> => {
+      const before = (await written(allocation, "stdout")).length;
+      await waitFor({
+        what: `the log to grow ${what}`,
+        timeoutMs: 60_000,
+        attempt: async () => (await written(allocation, "stdout")).length > before + 1_000 || undefined,
+      });
+    };
+    await grows("at first");
+
+    const pids = await logmonPids(allocation);
+    assert.ok(pids.length > 0, "logmon was found");
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    // Long enough for FIFO, supervisor, connection and the guest's buffer to fill.
+    await delay(4_000);
+    for (const pid of pids) process.kill(pid, "SIGCONT");
+    await grows("after a stopped logmon");
+
+    process.kill((await agent.plugin()).pid, "SIGKILL");
+    await grows("after kill -9 of the plugin");
+
+    await agent.kill();
+    await agent.launch();
+    await grows("after kill -9 of the agent");
+
+    const plugin = await agent.plugin();
+    await agent.kill();
+    process.kill(plugin.pid, "SIGKILL");
+    await agent.launch();
+    await allocation.waitForStatus(["running"]);
+    await grows("after kill -9 of both");
+
+    const supervisor = (await machineOf(allocation)).shimPid;
+    const peak = Number(/^VmHWM:\s+(\d+) kB/m.exec(await readFile(`/proc/${supervisor}/status`, "utf8"))?.[1]);
+    assert.ok(peak < 24 * 1024, `the supervisor's memory: ${peak} kB`);
+    const seen: string[] = [];
+    await waitFor({
+      what: "the task to be told to end",
+      timeoutMs: 30_000,
+      attempt: async () => {
+        const { exitCode, stderr } = await allocation.exec(["touch", "/tmp/stop"]);
+        seen.push(`exit code ${exitCode}: ${stderr}`);
+        // The task may see the file and end, which kills all of its PID namespace, before `touch` is over.
+        return exitCode === 0 || exitCode === 128 + 9 || undefined;
+      },
+      seen: async () => `${seen.slice(0, 5).join("")}\n${await allocation.eventText()}`,
+    });
+    await allocation.waitForEnd();
+    await waitFor({
+      what: "the last bytes",
+      timeoutMs: 20_000,
+      attempt: async () => (await written(allocation, "stdout")).endsWith("the end") || undefined,
+    });
+    const lines = (await written(allocation, "stdout")).split("\n");
+    assert.equal(lines.pop(), "the end");
+    const wrong = lines.findIndex((line, index) => line !== `line ${index + 1}`);
+    assert.equal(
+      wrong,
+      -1,
+      `line ${wrong + 1} of ${lines.length}: ${JSON.stringify(lines.slice(wrong - 1, wrong + 2))}`,
+    );
+    const errors = (await written(allocation, "stderr")).trimEnd().split("\n");
+    assert.equal(errors.length, Math.floor(lines.length / 100));
+    assert.equal(
+      errors.findIndex((line, index) => line !== `error ${(index + 1) * 100}`),
+      -1,
+    );
+  });
+
+  it("64 KiB lines and a last line without an end arrive whole, the two streams apart", async () => {
+    const allocation = await runJob({
+      agent: fixture.agent,
+      config: `
+        image   = "busybox:latest"
+        command = "/bin/sh"
+        args    = ["-c", "for i in 1 2 3; do head -c 65535 /dev/zero | tr '\\\\0' $i; echo; done; printf partial >&2; printf unfinished"]
+      `,
+    });
+    await allocation.waitForLog(/unfinished$/);
+    const lines = (await allocation.log()).split("\n");
+    assert.deepEqual(
+      lines.slice(0, 3).map((line, index) => line === `${index + 1}`.repeat(65_535)),
+      [true, true, true],
+    );
+    assert.deepEqual(lines.slice(3), ["unfinished"]);
+    assert.equal(await allocation.log("stderr"), "partial");
+  });
+});

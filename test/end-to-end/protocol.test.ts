@@ -1,0 +1,134 @@
+// What Nomad and an operator see of the plugin before any job: that it loads, how it is, and what is missing.
+// The cases with a broken host have an agent each, as the agent's environment is what is broken.
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { Agent, driverName } from "./support/agent.ts";
+import { skipVms, vmm } from "./support/environment.ts";
+import { waitFor } from "./support/wait.ts";
+
+describe("the plugin on a host that has everything", { skip: skipVms }, () => {
+  let agent: Agent;
+  before(async () => {
+    agent = await Agent.start();
+  });
+  after(() => agent[Symbol.asyncDispose]());
+
+  it("is healthy", async () => {
+    const info = await agent.driverInfo();
+    assert.ok(info);
+    assert.ok(info.Detected, info.HealthDescription);
+    assert.ok(info.Healthy, info.HealthDescription);
+  });
+
+  it("tells version, VMM, kernel and acceleration as attributes", async () => {
+    const { Attributes: attributes } = await agent.node();
+    const fact = (name: string): string => attributes[`driver.${driverName}${name}`] ?? "";
+    assert.match(fact(""), /^(1|true)$/);
+    assert.match(fact(".version"), /^\d+\.\d+\.\d+/);
+    assert.match(fact(".vmm"), vmm === "auto" ? /^(qemu|firecracker)$/ : new RegExp(`^${vmm}$`));
+    assert.match(fact(".vmm_version"), /^\d+\.\d+/);
+    assert.ok(fact(".vmm_reason").length > 10, "a reason");
+    assert.match(fact(".kernel_version"), /^\d+\.\d+/);
+    assert.match(fact(".acceleration"), /^(kvm|emulation)$/);
+  });
+
+  it("shows in nomad node status", async () => {
+    const { stdout } = await agent.nomad(["node", "status", "-self", "-verbose"]);
+    assert.match(stdout, new RegExp(`${driverName} +true +true`));
+  });
+
+  it("logs into the agent's log under the driver's name, with levels", async () => {
+    const line = await waitFor({
+      what: "a log line of the plugin",
+      timeoutMs: 10_000,
+      attempt: async () =>
+        (await agent.log()).split("\n").find((text) => text.includes(`client.driver_mgr.${driverName}`)),
+    });
+    assert.match(line, /\[(TRACE|DEBUG|INFO|WARN|ERROR)\]/);
+  });
+
+  it("prints nothing that Nomad does not understand", async () => {
+    const log = await agent.log();
+    assert.doesNotMatch(log, /\[ERROR\].*litegix/);
+    assert.doesNotMatch(log, /@message|Unrecognized remote plugin/);
+  });
+});
+
+/** A directory with everything on PATH but the given programs. */
+async function pathWithout(programs: readonly string[]): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "lge2e-path-"));
+  for (const source of (process.env["PATH"] ?? "").split(delimiter)) {
+    for (const name of await readdir(source).catch(() => [] as string[])) {
+      if (!programs.includes(name)) await symlink(join(source, name), join(directory, name)).catch(() => {});
+    }
+  }
+  return directory;
+}
+
+describe("the plugin on a host that lacks something loads and says what", { skip: skipVms }, () => {
+  const scratch: string[] = [];
+  after(() => Promise.all(scratch.map((path) => rm(path, { recursive: true, force: true }))));
+
+  async function descriptionOf(options: Parameters<typeof Agent.start>[0]): Promise<string> {
+    await using agent = await Agent.start(options);
+    const info = await agent.driverInfo();
+    assert.equal(info?.Healthy, false);
+    return info.HealthDescription;
+  }
+
+  async function pathLacking(...programs: string[]): Promise<string> {
+    const directory = await pathWithout(programs);
+    scratch.push(directory);
+    return directory;
+  }
+
+  it("mksquashfs", async () => {
+    const description = await descriptionOf({ env: { PATH: await pathLacking("mksquashfs") } });
+    assert.match(description, /mksquashfs/);
+    assert.match(description, /squashfs-tools/);
+  });
+
+  it("QEMU, where vmm = qemu", async () => {
+    const description = await descriptionOf({
+      vmm: "qemu",
+      env: { PATH: await pathLacking("qemu-system-x86_64") },
+    });
+    assert.match(description, /qemu-system-x86/);
+  });
+
+  it("Firecracker, where vmm = firecracker", async () => {
+    const description = await descriptionOf({
+      vmm: "firecracker",
+      pluginConfig: 'firecracker_path = "/nonexistent/firecracker"',
+    });
+    assert.match(description, /firecracker/i);
+    assert.match(description, /install|firecracker_path|KVM/);
+  });
+
+  it("a kernel", async () => {
+    const description = await descriptionOf({ kernel: false });
+    assert.match(description, /kernel/);
+    assert.match(description, /vmlinux_path/);
+    assert.match(description, /linux-image-cloud-amd64/);
+  });
+
+  it("a kernel at vmlinux_path: an empty file, as `touch` makes it", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "lge2e-kernel-"));
+    scratch.push(directory);
+    const dummy = join(directory, "vmlinux");
+    await writeFile(dummy, "");
+    const description = await descriptionOf({ pluginConfig: `vmlinux_path = "${dummy}"` });
+    assert.ok(description.includes(dummy), description);
+    assert.match(description, /empty/);
+    assert.match(description, /vmlinux_path/);
+  });
+
+  it("a kernel at vmlinux_path: a file that is none", async () => {
+    const description = await descriptionOf({ pluginConfig: 'vmlinux_path = "/bin/ls"' });
+    assert.match(description, /\/bin\/ls/);
+    assert.match(description, /vmlinux/);
+  });
+});

@@ -1,0 +1,21 @@
+// What a task prints, and why it fails, when it runs from an image.
+import assert from "node:assert/strict";
+import type { Agent } from "./agent.ts";
+import { runJob } from "./allocation.ts";
+
+/** Runs a shell line in the image and gives its output; the task must succeed. */
+export async function outputOf(agent: Agent, image: string, line: string, config = ""): Promise<string> {
+  const shell = `command = "/bin/sh"\nargs = ["-c", ${JSON.stringify(`${line}; echo end`)}]`;
+  const allocation = await runJob({ agent, config: `image = "${image}"\n${shell}\n${config}` });
+  assert.equal(await allocation.status(), "complete", await allocation.eventText());
+  // The last line says that the log is whole.
+  await allocation.waitForLog(/^end$/m);
+  return (await allocation.log()).replace(/end\n$/, "");
+}
+
+/** What Nomad tells the user of a task that can't start from the image. */
+export async function failureOf(agent: Agent, image: string): Promise<string> {
+  const allocation = await runJob({ agent, config: `image = "${image}"\ncommand = "true"` });
+  assert.equal(await allocation.status(), "failed");
+  return await allocation.eventText();
+}

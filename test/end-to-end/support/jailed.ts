@@ -1,0 +1,93 @@
+// Jailed VMs under an agent: their records, jobs of several allocations, and that nothing of any of them is left on the host.
+import assert from "node:assert/strict";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Agent } from "./agent.ts";
+import { waitUntilNoMachineIsLeft } from "./machines.ts";
+import { listProcesses } from "./processes.ts";
+import { waitFor } from "./wait.ts";
+
+const parentCgroup = "litegix-fc-driver";
+const users = { first: 70_000, last: 79_999 };
+/** For a job to come up on emulated CPUs. */
+export const slowMs = 240_000;
+
+/** Config lines of a task that runs a script. */
+export function shell(script: string): string {
+  return `image = "busybox:latest"\ncommand = "/bin/sh"\nargs = ["-c", ${JSON.stringify(script)}]`;
+}
+
+export interface SeenRecord {
+  readonly id: string;
+  readonly user?: { readonly uid: number };
+  readonly cgroups: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** The records of all VMs. */
+export async function records(agent: Agent): Promise<SeenRecord[]> {
+  const parent = join(agent.basePath, "vms");
+  const names = await readdir(parent);
+  const texts = await Promise.all(
+    names.map((name) => readFile(join(parent, name, "machine.json"), "utf8").catch(() => "")),
+  );
+  return texts.filter((text) => text !== "").map((text) => JSON.parse(text) as SeenRecord);
+}
+
+/** No process, mount, socket, file or TAP of a VM, none of its users' processes, no cgroup. */
+export async function assertNothingLeft(agent: Agent): Promise<void> {
+  await waitUntilNoMachineIsLeft(agent);
+  const groups = await readdir("/sys/fs/cgroup", { recursive: true });
+  assert.deepEqual(
+    groups.filter((path) => new RegExp(`(^|/)${parentCgroup}/[0-9a-f]{8}$`).test(path)),
+    [],
+  );
+  const interfaces = await readFile("/proc/net/dev", "utf8");
+  assert.doesNotMatch(interfaces, /^\s*lg[0-9a-f]{8}:/m);
+  for (const { pid, commandLine } of await listProcesses()) {
+    const status = await readFile(`/proc/${pid}/status`, "latin1").catch(() => "");
+    const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? 0);
+    assert.ok(uid < users.first || uid > users.last, `process ${pid} ${commandLine}`);
+  }
+}
+
+/** Runs a job file until each of its allocations has the status; gives their ids. */
+export async function runFile(options: {
+  agent: Agent;
+  path: string;
+  job: string;
+  status: string;
+  count?: number;
+  timeoutMs?: number;
+}): Promise<string[]> {
+  const { agent, count = 1, timeoutMs = slowMs } = options;
+  const submitted = await agent.nomad(["job", "run", "-detach", options.path]);
+  assert.equal(submitted.exitCode, 0, submitted.stderr);
+  let last = "";
+  return await waitFor({
+    what: `${options.job} to be ${options.status}`,
+    timeoutMs,
+    intervalMs: 500,
+    attempt: async () => {
+      const stubs = (await agent.get(`/v1/job/${options.job}/allocations`)) as { ID: string; ClientStatus: string }[];
+      last = JSON.stringify(stubs.map(({ ClientStatus }) => ClientStatus));
+      if (stubs.length < count) return undefined;
+      if (!stubs.every(({ ClientStatus }) => ClientStatus === options.status)) return undefined;
+      return stubs.map(({ ID }) => ID);
+    },
+    seen: async () => `${last}\n${await eventsOf(agent, options.job)}`,
+  });
+}
+
+/** What Nomad tells of a job's tasks, each sentence once. */
+async function eventsOf(agent: Agent, job: string): Promise<string> {
+  const stubs = (await agent.get(`/v1/job/${job}/allocations`)) as {
+    TaskStates: { [task: string]: { Events: { DisplayMessage: string }[] } } | null;
+  }[];
+  const events = stubs.flatMap(({ TaskStates }) => Object.values(TaskStates ?? {}).flatMap(({ Events }) => Events));
+  return [...new Set(events.map(({ DisplayMessage }) => DisplayMessage))].join("\n");
+}
+
+export async function stopJob(agent: Agent, job: string): Promise<void> {
+  await agent.nomad(["job", "stop", "-detach", "-purge", "-yes", job]);
+}

@@ -1,0 +1,25 @@
+// Nomad's reader of a task's output, and what it has written.
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Allocation } from "./allocation.ts";
+import { listProcesses } from "./processes.ts";
+
+/** Every byte that Nomad's logmon has written, over all its rotated files. */
+export async function written(allocation: Allocation, stream: "stdout" | "stderr"): Promise<string> {
+  const directory = join(allocation.agent.directory, "data/alloc", allocation.id, "alloc/logs");
+  const prefix = `main.${stream}.`;
+  const numbers = (await readdir(directory).catch(() => [] as string[]))
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => Number(name.slice(prefix.length)))
+    .toSorted((a, b) => a - b);
+  const parts = await Promise.all(numbers.map((number) => readFile(join(directory, `${prefix}${number}`), "latin1")));
+  return parts.join("");
+}
+
+/** logmon and, within it, whoever else reads the task's FIFOs. */
+export async function logmonPids(allocation: Allocation): Promise<number[]> {
+  const own = await listProcesses();
+  return own
+    .filter(({ commandLine, parentPid }) => commandLine.endsWith(" logmon") && parentPid === allocation.agent.pid)
+    .map(({ pid }) => pid);
+}

@@ -1,0 +1,54 @@
+// A supervisor without a VM: its hypervisor is a program that only waits, its guest a unix socket.
+import { type ChildProcess, spawn } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ShimClient } from "../../../src/machine/shim-client.ts";
+import { waitFor } from "./wait.ts";
+
+const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-shim");
+
+export interface RunningShim {
+  readonly process: ChildProcess;
+  readonly client: ShimClient;
+  readonly stdoutPath: string;
+}
+
+/** `path` is what the names of its files begin with. */
+export async function startShim(options: { path: string; vsockSocket: string }): Promise<RunningShim> {
+  const { path, vsockSocket } = options;
+  const stdoutPath = `${path}.out`;
+  for (const file of [stdoutPath, `${path}.err`]) await writeFile(file, "");
+  const controlSocket = `${path}.sock`;
+  const config = {
+    version: 1,
+    id: "a1b2c3d4",
+    control_socket: controlSocket,
+    vsock_socket: vsockSocket,
+    guest_port: 10,
+    stdout_path: stdoutPath,
+    stderr_path: `${path}.err`,
+    exit_record: `${path}.exit`,
+    state_file: `${path}.state`,
+    log_file: `${path}.log`,
+    processes: [{ name: "vmm", argv: ["/bin/sleep", "600"], output: `${path}.console` }],
+  };
+  await writeFile(`${path}.json`, JSON.stringify(config));
+  const child = spawn(shimPath, [`${path}.json`], { stdio: "ignore" });
+  const client = new ShimClient({ controlSocket });
+  await waitFor({
+    what: "the supervisor to answer",
+    timeoutMs: 10_000,
+    intervalMs: 20,
+    attempt: () => client.status().catch(() => undefined),
+  });
+  return { process: child, client, stdoutPath };
+}
+
+export async function endShim(shim: RunningShim): Promise<void> {
+  const ended = new Promise((resolve) => shim.process.once("exit", resolve));
+  shim.process.kill("SIGTERM");
+  const timer = setTimeout(() => shim.process.kill("SIGKILL"), 5_000);
+  await ended;
+  clearTimeout(timer);
+  shim.client[Symbol.dispose]();
+}

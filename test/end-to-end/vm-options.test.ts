@@ -1,0 +1,122 @@
+// VM options in Firecracker's words: what reaches the guest, and what is refused before anything boots.
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { runJob, startJob } from "./support/allocation.ts";
+import { skipVms, vmm } from "./support/environment.ts";
+import { Fixture } from "./support/fixture.ts";
+import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
+
+// Jailed VMs read what others may read, and their users must be able to reach it.
+const directory = mkdtempSync("/var/tmp/lge2e-drives-");
+after(() => rmSync(directory, { recursive: true }));
+const allowed = join(directory, "disk");
+const forbidden = join(directory, "forbidden");
+writeFileSync(allowed, "what the disk holds\n".padEnd(1 << 20, "\0"), { mode: 0o644 });
+writeFileSync(forbidden, Buffer.alloc(4096));
+
+const fixture = Fixture.use(
+  (address) => `
+    registry "docker.io" { mirrors = ["http://${address}"] }
+    allowed_host_paths = ["${allowed}"]`,
+);
+
+const image = 'image = "busybox:latest"';
+const drive = (path: string): string => `drive {
+  drive_id     = "data"
+  path_on_host = "${path}"
+}`;
+
+const refusals: readonly { title: string; config: string; says: readonly RegExp[] }[] = [
+  { title: "a path that is not allowed", config: drive(forbidden), says: [/path_on_host/, /allowed_host_paths/] },
+  {
+    title: "a kernel that is not allowed",
+    config: `boot_source {\n kernel_image_path = "${forbidden}" \n}`,
+    says: [/boot_source\.kernel_image_path/, /allowed_host_paths/],
+  },
+  {
+    title: "a kernel argument of the driver's own",
+    config: 'boot_source {\n boot_args = "init=/x" \n}',
+    says: [/init/],
+  },
+  {
+    title: "a combination that does not work",
+    config: "vpu_count = 3\nmachine_config {\n smt = true \n}",
+    says:
+      vmm === "firecracker" ? [/machine_config\.smt/, /even number/] : [/machine_config/, /Firecracker|even number/],
+  },
+];
+
+describe("VM options", { skip: skipVms, concurrency: 3 }, () => {
+  for (const { title, config, says } of refusals) {
+    it(`refuses ${title}`, async () => {
+      const allocation = await startJob({ agent: fixture.agent, config: `${image}\n${config}` });
+      assert.equal(await allocation.waitForEnd(30_000), "failed");
+      const text = await allocation.eventText();
+      for (const pattern of says) assert.match(text, pattern);
+    });
+  }
+
+  it("a drive is there as a device, written through to the host; kernel arguments reach the kernel", async () => {
+    const script = [
+      "head -c 20 /dev/vdc",
+      "printf 'and what it got' | dd of=/dev/vdc bs=1 seek=64 conv=notrunc 2>/dev/null",
+      "sync",
+      "cat /proc/cmdline",
+      "echo end",
+    ].join("; ");
+    const allocation = await runJob({
+      agent: fixture.agent,
+      config: `${image}
+        boot_source { boot_args = "mitigations=off" }
+        ${drive(allowed)}
+        command = "/bin/sh"
+        args    = ["-c", ${JSON.stringify(script)}]`,
+    });
+    assert.equal(await allocation.status(), "complete", await allocation.eventText());
+    await allocation.waitForLog(/^end$/m);
+    const log = await allocation.log();
+    assert.match(log, /^what the disk holds$/m);
+    assert.match(log, / mitigations=off/);
+    const written = (await readFile(allowed)).toString("latin1", 64, 79);
+    assert.equal(written, "and what it got");
+  });
+
+  it("every other block of Firecracker's at once", {
+    skip: vmm === "firecracker" ? false : "these options are Firecracker's",
+  }, async () => {
+    const bucket = "size = 100000000\nrefill_time = 100";
+    const allocation = await runJob({
+      agent: fixture.agent,
+      config: `${image}
+        machine_config { track_dirty_pages = true }
+        rate_limiter {
+          bandwidth {
+            ${bucket}
+          }
+        }
+        balloon { amount_mib = 8 }
+        entropy {}
+        serial {
+          rate_limiter {
+            ${bucket}
+          }
+        }
+        logger { level = "Info" }
+        metrics {}
+        command = "/bin/sh"
+        args    = ["-c", "ls /sys/bus/virtio/drivers; echo end"]`,
+    });
+    assert.equal(await allocation.status(), "complete", await allocation.eventText());
+    await allocation.waitForLog(/^end$/m);
+    const log = await allocation.log();
+    assert.match(log, /^virtio_balloon$/m);
+    assert.match(log, /^virtio_rng$/m);
+  });
+});
+
+describe("after tasks with VM options", { skip: skipVms }, () => {
+  it("nothing is left of them", () => waitUntilNoMachineIsLeft(fixture.agent));
+});

@@ -1,0 +1,17 @@
+// A VM's record for tests that look at one part of it.
+import type { MachineRecord } from "../../src/machine/machine-record.ts";
+
+export const sampleRecord: MachineRecord = {
+  version: 1,
+  id: "01234567",
+  phase: "starting",
+  creator: { pid: 1, startTime: "1" },
+  labels: {},
+  vmm: { kind: "firecracker", version: "1.16.1", acceleration: "kvm" },
+  vcpuCount: 1,
+  memSizeMib: 256,
+  vsockPath: "",
+  drives: [],
+  cgroups: [],
+  createdAt: "",
+};

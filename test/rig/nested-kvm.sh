@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Runs a command where /dev/kvm works, on a machine that has no usable KVM.
+#
+#   nested-kvm.sh [--mem MIB] [--cpus N] [--cgroup 1|2] [--timeout SECONDS] -- COMMAND [ARGUMENT...]
+#
+# An emulated QEMU machine with AMD's virtualisation boots Debian's generic kernel. Its root is this machine's own root (9p,
+# read-only) below a throw-away overlay, so that every file and program is there under its path; what COMMAND writes is lost.
+# COMMAND runs as root in this working directory, with loopback as the only network; its output comes out here, its exit
+# status is this script's. It is slow (each instruction is emulated): it shows that a thing works, not how fast.
+. "$(dirname "$0")/../../scripts/lib/all.sh"
+
+memory=6144 cpus=2 limit=1500 cgroup=2
+while [ $# -gt 0 ]; do
+  case $1 in
+    --mem) memory=$2; shift 2 ;;
+    --cpus) cpus=$2; shift 2 ;;
+    --cgroup) cgroup=$2; shift 2 ;;
+    --timeout) limit=$2; shift 2 ;;
+    --) shift; break ;;
+    *) fail "unknown option $1" ;;
+  esac
+done
+[ $# -gt 0 ] || fail "no command given: nested-kvm.sh -- COMMAND"
+
+need qemu-system-x86 qemu-system-x86_64
+need busybox-static /bin/busybox
+need kmod modprobe
+need cpio cpio
+install_missing
+ensure_rig_kernel
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/litegix-rig-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/root/bin" "$work/root/modules" "$work/result"
+
+# What the root needs before this machine's own modules are in reach, in the order of their dependencies.
+version=$(ls "$rig_kernel/lib/modules")
+for module in virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd; do
+  modprobe -d "$rig_kernel" -S "$version" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
+done | awk '!seen[$0]++' | while read -r file; do
+  cp "$file" "$work/root/modules/"
+  basename "$file" >>"$work/root/modules/order"
+done
+cp /bin/busybox "$work/root/bin/busybox"
+cp "$project/test/rig/init.sh" "$work/root/init"
+cp "$project/test/rig/start.sh" "$work/result/start.sh"
+{
+  printf 'modules=%q version=%q cgroup=%q\n' "$rig_kernel/lib/modules/$version" "$version" "$cgroup"
+} >"$work/root/settings"
+{
+  printf 'cd %q\n' "$PWD"
+  export -p | grep -E '^declare -x (PATH|HOME|LANG|LC_ALL|CI|TERM|FIRECRACKER|JAILER|LITEGIX_[A-Z0-9_]*|NODE_[A-Z_]*)=' || true
+  # The clock and all else of that machine is the command's own.
+  echo 'export LITEGIX_IN_RIG=1'
+  printf 'exec'
+  printf ' %q' "$@"
+  echo
+} >"$work/result/command.sh"
+(cd "$work/root" && find . | cpio -o -H newc --quiet) >"$work/initrd"
+
+share() { printf 'local,path=%s,mount_tag=%s,security_model=none,multidevs=remap' "$1" "$2"; }
+status=0
+timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
+  -nodefaults -no-user-config -no-reboot -display none -kernel "$rig_kernel"/boot/vmlinuz-* -initrd "$work/initrd" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off" -serial "file:$work/console" \
+  -device virtio-serial-pci -chardev stdio,id=out,signal=on -device virtconsole,chardev=out \
+  -virtfs "$(share / host),readonly=on" -virtfs "$(share "$work/result" result)" </dev/null 2>"$work/qemu.log" || status=$?
+
+if [ -f "$work/result/status" ]; then exit "$(cat "$work/result/status")"; fi
+tail -n 30 "$work/console" "$work/qemu.log" >&2
+[ "$status" != 124 ] || fail "the command did not end within $limit s"
+fail "the machine ended without the command's exit status"
