@@ -19,16 +19,23 @@ kvm_runs_guests() {
   return "$status"
 }
 
-# exec_with_kvm COMMAND...: becomes COMMAND, on this machine where its KVM runs guests, else in test/rig's machine.
+# Whether what needs KVM must run in test/rig's machine, because this machine's KVM runs no guests.
 # LITEGIX_RIG=always and =never decide it without looking.
-exec_with_kvm() {
-  local rig=yes
+needs_rig() {
   case ${LITEGIX_RIG:-auto} in
-    always) ;;
-    never) rig=no ;;
-    *) if kvm_runs_guests; then rig=no; fi ;;
+    always) return 0 ;;
+    never) return 1 ;;
+    *) ! kvm_runs_guests ;;
   esac
+}
+
+# in_rig COMMAND...: in a machine of its own.
+in_rig() { test/rig/nested-kvm.sh --cgroup "${LITEGIX_RIG_CGROUP:-2}" -- "$@"; }
+
+# exec_with_kvm COMMAND...: becomes COMMAND, on this machine where its KVM runs guests, else in test/rig's machine.
+exec_with_kvm() {
   export FIRECRACKER=$firecracker JAILER=$jailer
-  [ "$rig" = yes ] || exec "$@"
-  exec test/rig/nested-kvm.sh --cgroup "${LITEGIX_RIG_CGROUP:-2}" -- "$@"
+  needs_rig || exec "$@"
+  in_rig "$@"
+  exit
 }

@@ -180,6 +180,62 @@ describe("memory", { skip: skipFirecracker }, () => {
   });
 });
 
+describe("CPUs", { skip: skipFirecracker }, () => {
+  /** A task's part of the host's CPUs, from its VM's cgroup; version 1 has other names and files. */
+  async function cpuOf(
+    resources: string,
+    config: string,
+  ): Promise<{ weight: string; max: string; cpus: string; vcpus: string }> {
+    const { agent } = fixture;
+    const path = join(agent.directory, "cpu.nomad");
+    const task = `driver = "litegix-fc-driver"
+      config {
+        ${shell("echo ready; sleep 3600")}
+        ${config}
+      }
+      resources {
+        ${resources}
+        memory = 160
+      }`;
+    await writeFile(path, `job "cpu" {\n group "g" {\n task "main" {\n ${task}\n }\n }\n}\n`);
+    const [id = ""] = await runFile({ agent, path, job: "cpu", status: "running" });
+    const [record] = await records(agent);
+    const read = async (...files: string[]): Promise<string> => {
+      for (const group of record?.cgroups ?? []) {
+        for (const file of files) {
+          const text = await readFile(join(group, file), "utf8").catch(() => "");
+          if (text !== "") return text.trim();
+        }
+      }
+      return "";
+    };
+    const seen = {
+      weight: await read("cpu.weight", "cpu.shares"),
+      max: await read("cpu.max", "cpu.cfs_quota_us"),
+      cpus: await read("cpuset.cpus"),
+      vcpus: (await agent.nomad(["alloc", "exec", id, "nproc"])).stdout.trim(),
+    };
+    await stopJob(agent, "cpu");
+    await assertNothingLeft(agent);
+    return seen;
+  }
+
+  it("resources.cpu is a weight, and with cpu_hard_limit an upper limit", async () => {
+    const free = await cpuOf("cpu = 100", "");
+    assert.match(free.max, /^(max \d+|-1)$/);
+    assert.deepEqual([free.cpus, free.vcpus], ["", "1"]);
+    const limited = await cpuOf("cpu = 200", "cpu_hard_limit = true");
+    assert.match(limited.max, /^\d+( \d+)?$/);
+    assert.ok(Number(limited.weight) > Number(free.weight), `${limited.weight} is no more than ${free.weight}`);
+  });
+
+  it("cores are a vCPU each, and pin the VM", async () => {
+    const { cpus, vcpus } = await cpuOf("cores = 1", "");
+    assert.match(cpus, /^\d+$/);
+    assert.equal(vcpus, "1");
+  });
+});
+
 async function memoryOf(groups: readonly string[]): Promise<{ current: number; oomKills: number }> {
   for (const group of groups) {
     const read = (file: string): Promise<string> => readFile(join(group, file), "utf8").catch(() => "");

@@ -37,6 +37,8 @@ before(async () => {
   await allocation.waitForLog(/^ready$/m, { timeoutMs: 60_000 });
 });
 
+const mebibyte = 1024 * 1024;
+
 interface Usage {
   readonly CpuStats: { readonly Percent: number; readonly UserMode: number; readonly SystemMode: number };
   readonly MemoryStats: Readonly<Record<"RSS" | "Cache" | "MaxUsage" | "Usage" | "Swap" | "KernelUsage", number>>;
@@ -63,18 +65,19 @@ describe("nomad alloc status -stats", { skip: skipVms }, () => {
       readonly Tasks: Record<string, { readonly ResourceUsage: Usage; readonly Pids: Record<string, Usage> | null }>;
     }
     const task = await waitFor({
-      what: "a sample with CPU time",
+      what: "a sample of after the task's writing, with CPU time",
       timeoutMs: 30_000,
       attempt: async () => {
         const stats = (await fixture.agent.get(`/v1/client/allocation/${allocation.id}/stats`)) as Stats;
         const found = stats.Tasks["main"];
-        return found !== undefined && found.ResourceUsage.CpuStats.UserMode > 0 ? found : undefined;
+        if (found === undefined || found.ResourceUsage.CpuStats.UserMode <= 0) return undefined;
+        // Nomad answers with the last sample that it took, which on a fast machine is one of the middle of the task's beginning.
+        return found.ResourceUsage.MemoryStats.Cache > 5 * mebibyte ? found : undefined;
       },
     });
     const { CpuStats: cpu, MemoryStats: memory } = task.ResourceUsage;
-    const mebibyte = 1024 * 1024;
     assert.ok(memory.RSS > 14 * mebibyte && memory.RSS < 192 * mebibyte, `RSS ${memory.RSS}`);
-    assert.ok(memory.Cache > 5 * mebibyte, `cache ${memory.Cache}`);
+    assert.ok(memory.Cache < 100 * mebibyte, `cache ${memory.Cache}`);
     assert.ok(memory.MaxUsage >= memory.Usage && memory.Usage > memory.RSS, JSON.stringify(memory));
     assert.ok(memory.KernelUsage > 0);
     assert.equal(memory.Swap, 0);
