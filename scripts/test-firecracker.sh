@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # The Firecracker half of the end-to-end tests: jailed VMs of the real Firecracker. Arguments are test files.
 # FIRECRACKER and JAILER, or PATH, say where the two programs are; without a Firecracker nothing is tested and that is said.
-# Where KVM runs no guests each file runs in a fresh machine of test/rig: an emulated CPU's virtualisation does not live for long
-# (the machine's kernel dies of a stack guard page after 5 to 8 minutes of guests).
+# Where KVM runs no guests each file runs in a fresh machine of test/rig, which does not live for long (its head says why).
 . "$(dirname "$0")/lib/all.sh"
 
 find_firecracker

@@ -68,6 +68,13 @@ async function vmmPid(machine: Machine): Promise<number> {
   return pid;
 }
 
+/** Of each thread, by /proc: 2 is a filter in force. */
+async function seccompModes(pid: number): Promise<Set<string | undefined>> {
+  const threads = await readdir(`/proc/${pid}/task`);
+  const statuses = await Promise.all(threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/status`, "utf8")));
+  return new Set(statuses.map((status) => /^Seccomp:\s*(\d)$/m.exec(status)?.[1]));
+}
+
 /** No process, mount, socket, file or cgroup; every user is free again. */
 async function assertNothingLeft(): Promise<void> {
   assert.deepEqual(await leftovers(host.machinesDirectory), []);
@@ -118,7 +125,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
 
   after(() => rm(base, { recursive: true, force: true }));
 
-  it("a jailed VM: its user, namespaces, limits and cgroup; killed on request", async () => {
+  it("a jailed VM: its user, namespaces, limits, filters and cgroup; killed on request", async (test) => {
     const machine = await launch();
     const pid = await vmmPid(machine);
     const status = await readFile(`/proc/${pid}/status`, "utf8");
@@ -128,6 +135,12 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     assert.match(status, new RegExp(`^Gid:\\s+${uid}\\s+${uid}\\s+${uid}\\s+${uid}$`, "m"));
     assert.match(status, /^CapEff:\s+0+$/m);
     assert.match(status, /^NSpid:\s+\d+\s+1$/m);
+    const modes = await seccompModes(pid);
+    assert.ok(
+      modes.size === 1,
+      `seccomp modes ${[...modes].join()}: of the VMM's threads some are filtered, others are not`,
+    );
+    if (!modes.has("2")) test.diagnostic("this build of Firecracker has no seccomp filters: they are not tested");
     const limits = await readFile(`/proc/${pid}/limits`, "utf8");
     assert.match(limits, /^Max open files\s+2048\s+2048 /m);
     assert.match(limits, new RegExp(`^Max file size\\s+${64 << 20}\\s+${64 << 20} `, "m"));

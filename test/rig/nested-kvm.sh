@@ -6,7 +6,8 @@
 # An emulated QEMU machine with AMD's virtualisation boots Debian's generic kernel. Its root is this machine's own root (9p,
 # read-only) below a throw-away overlay, so that every file and program is there under its path; what COMMAND writes is lost.
 # COMMAND runs as root in this working directory, with loopback as the only network; its output comes out here, its exit
-# status is this script's. It is slow (each instruction is emulated): it shows that a thing works, not how fast.
+# status is this script's. LITEGIX_RIG_QEMU names another QEMU than the one on PATH: 7.2's virtualisation kills or hangs the machine
+# after minutes of guests, 10.0's does not. It is slow (each instruction is emulated): it shows that a thing works, not how fast.
 . "$(dirname "$0")/../../scripts/lib/all.sh"
 
 memory=6144 cpus=2 limit=1500 cgroup=2
@@ -22,7 +23,8 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || fail "no command given: nested-kvm.sh -- COMMAND"
 
-need qemu-system-x86 qemu-system-x86_64
+qemu=${LITEGIX_RIG_QEMU:-qemu-system-x86_64}
+[ -n "${LITEGIX_RIG_QEMU:-}" ] || need qemu-system-x86 qemu-system-x86_64
 need busybox-static /bin/busybox
 need kmod modprobe
 need cpio cpio
@@ -60,7 +62,7 @@ cp "$project/test/rig/start.sh" "$work/result/start.sh"
 
 share() { printf 'local,path=%s,mount_tag=%s,security_model=none,multidevs=remap' "$1" "$2"; }
 status=0
-timeout "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
+timeout "$limit" "$qemu" -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
   -nodefaults -no-user-config -no-reboot -display none -kernel "$rig_kernel"/boot/vmlinuz-* -initrd "$work/initrd" \
   -append "console=ttyS0 quiet panic=-1 mitigations=off" -serial "file:$work/console" \
   -device virtio-serial-pci -chardev stdio,id=out,signal=on -device virtconsole,chardev=out \
