@@ -18,7 +18,7 @@ export interface LaunchOptions extends Omit<StartMachineOptions, "vsock" | "driv
 /** Fails with MachineStartError, ScratchDiskError or as startMachine does. */
 export async function launchMachine(options: LaunchOptions): Promise<{ machine: Machine; guest: GuestFacts }> {
   const { imagePath, scratchSizeMib: sizeMib, spareDisksDirectory, bootTimeoutMs, signal } = options;
-  const machine = await startMachine({
+  const { machine, networkOpen } = await startMachine({
     ...options,
     vsock: true,
     drives: (files) => [
@@ -32,12 +32,11 @@ export async function launchMachine(options: LaunchOptions): Promise<{ machine: 
     const ready = AbortSignal.any([signal, machine.ended]);
     const vmmPid = (await readShimState(machine.files.shimState))?.vmm_pid ?? 0;
     using deadline = new OwnTimeDeadline({ pid: vmmPid, timeoutMs: bootTimeoutMs });
-    const guest = await machine.guest.waitUntilReady({
-      timeoutMs: bootTimeoutMs,
-      deadline: deadline.signal,
-      signal: ready,
-    });
-    options.timeline.done("agent answered");
+    const [guest] = await Promise.all([
+      machine.guest.waitUntilReady({ timeoutMs: bootTimeoutMs, deadline: deadline.signal, signal: ready }),
+      networkOpen,
+    ]);
+    options.timeline.done("agent answered, network open");
     return { machine, guest };
   } catch (error) {
     const failure = await explainFailure({ error, machine, files: machine.files, signal });

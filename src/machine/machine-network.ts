@@ -1,7 +1,7 @@
 // A VM's network, between its start and src/network.
 import { TapTakenError } from "../network/errors.ts";
 import type { NetworkPlan } from "../network/network-plan.ts";
-import { attachNetwork } from "../network/vm-network.ts";
+import { makeInterface, openNetwork } from "../network/vm-network.ts";
 import type { VmConfig, VmUser } from "../vmm/vmm.ts";
 import type { MachineRecord } from "./machine-record.ts";
 import { listNetworkPlans } from "./network-plans.ts";
@@ -20,17 +20,26 @@ export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networ
   };
 }
 
-/** Once the record holds the plan. */
-export async function makeNetwork(options: {
+/** Once the record holds the plan; the VMM opens what this makes. */
+export async function makeVmInterface(options: {
   network: MachineNetwork | undefined;
   /** Whom the VMM runs as; undefined: root. */
   user: VmUser | undefined;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { network, user, signal } = options;
+  if (network !== undefined) await makeInterface({ plan: network.plan, owner: user, signal });
+}
+
+/** Behind it the guest has its network; before, it can boot. */
+export async function openVmNetwork(options: {
+  network: MachineNetwork | undefined;
   machinesDirectory: string;
   signal: AbortSignal;
 }): Promise<void> {
-  const { network, user, machinesDirectory, signal } = options;
+  const { network, machinesDirectory, signal } = options;
   if (network === undefined) return;
-  await attachNetwork({ ...network, owner: user, readPlans: () => listNetworkPlans(machinesDirectory), signal });
+  await openNetwork({ ...network, readPlans: () => listNetworkPlans(machinesDirectory), signal });
 }
 
 /** What belongs to another driver's VM must not be taken away with this one's traces. */

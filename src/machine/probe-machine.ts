@@ -23,7 +23,7 @@ export async function runProbeMachine(options: {
   timeoutMs: number;
   signal: AbortSignal;
 }): Promise<ProbeOutcome> {
-  const machine = await startMachine({
+  const { machine } = await startMachine({
     host: options.host,
     labels: { purpose: "probe" },
     vcpuCount: 1,

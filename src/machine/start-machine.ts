@@ -13,7 +13,13 @@ import { lastOutput } from "./log-tail.ts";
 import { Machine } from "./machine.ts";
 import { type CgroupSettings, type CpuLimits, MachineCgroup } from "./machine-cgroup.ts";
 import { type MachineFiles, machineFiles } from "./machine-files.ts";
-import { type MachineNetwork, makeNetwork, vmNetwork, withoutForeignTap } from "./machine-network.ts";
+import {
+  type MachineNetwork,
+  makeVmInterface,
+  openVmNetwork,
+  vmNetwork,
+  withoutForeignTap,
+} from "./machine-network.ts";
 import { type MachineRecord, writeRecord } from "./machine-record.ts";
 import { spawnShim } from "./spawn-shim.ts";
 import { freeUser, type UserRange } from "./user-pool.ts";
@@ -56,24 +62,25 @@ export interface StartMachineOptions {
   readonly signal: AbortSignal;
 }
 
+export interface StartedMachine {
+  readonly machine: Machine;
+  /** That its network is there, too; what fails in it is no unhandled rejection. */
+  readonly networkOpen: Promise<void>;
+}
+
 /** Resolves when the guest was started. Fails with MachineStartError, NoFreeUserError, DriveInUseError, CgroupError or the VMM's error. */
-export async function startMachine(options: StartMachineOptions): Promise<Machine> {
-  const { host } = options;
+export async function startMachine(options: StartMachineOptions): Promise<StartedMachine> {
+  const { host, network, signal } = options;
   const created = await inTurn(() => registerMachine(options));
   const { files, config, plan, record, cgroup } = created;
   let machine: Machine | undefined;
   try {
     await cgroup?.create();
-    await Promise.all([
-      options.makeFiles?.(files),
-      makeNetwork({
-        network: options.network,
-        user: config.user,
-        machinesDirectory: host.machinesDirectory,
-        signal: options.signal,
-      }),
-    ]);
-    options.timeline.done("record, scratch disk, network");
+    await Promise.all([options.makeFiles?.(files), makeVmInterface({ network, user: config.user, signal })]);
+    options.timeline.done("record, scratch disk, interface");
+    // The rules take longer than the interface, and the guest needs no network to boot.
+    const networkOpen = openVmNetwork({ network, machinesDirectory: host.machinesDirectory, signal });
+    networkOpen.catch(() => undefined);
     await host.vmm.prepare(config);
     const { shim, vmmPid } = await spawnShim({
       shimPath: host.shimPath,
@@ -83,18 +90,18 @@ export async function startMachine(options: StartMachineOptions): Promise<Machin
       stdoutPath: options.stdoutPath,
       stderrPath: options.stderrPath,
       cgroups: record.cgroups,
-      signal: options.signal,
+      signal,
     });
     options.timeline.done("supervisor, VMM spawned");
     const started = { ...record, shim };
     await writeRecord(files.record, started);
     machine = new Machine({ directory: files.directory, record: started });
-    await host.vmm.boot({ config, vmmPid, signal: AbortSignal.any([options.signal, machine.ended]) });
+    await host.vmm.boot({ config, vmmPid, signal: AbortSignal.any([signal, machine.ended]) });
     options.timeline.done("VMM configured, guest started");
-    return machine;
+    return { machine, networkOpen };
   } catch (error) {
     const failed = machine ?? new Machine({ directory: files.directory, record: withoutForeignTap(record, error) });
-    const failure = await explainFailure({ error, machine, files, signal: options.signal });
+    const failure = await explainFailure({ error, machine, files, signal });
     await failed.destroy();
     throw failure;
   }

@@ -5,7 +5,7 @@ import { NamespaceError } from "./errors.ts";
 import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "./namespace-rules.ts";
 import type { NamespacePlan } from "./network-plan.ts";
 import { guardRemoval, guardRules } from "./rules.ts";
-import { inTurn, makeTap, runIp, runNft, setSwitches, type TapOwner } from "./run-steps.ts";
+import { inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
 
 /** The VMs that are in the same namespace, as their records tell. */
 export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
@@ -14,25 +14,24 @@ export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
 const localRulePriority = 32;
 const markRulePriority = 10;
 
-/** Fails with NamespaceError or NetworkSetupError; the caller then detaches. */
-export async function attachNamespace(options: {
+/** Rules first: the TAP that carries nothing until then. Fails with NetworkSetupError; the caller then detaches. */
+export async function openNamespace(options: {
   plan: NamespacePlan;
-  owner: TapOwner | undefined;
   /** Without `plan` itself. */
   readNeighbours: ReadNeighbours;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, owner, signal } = options;
+  const { plan, signal } = options;
   const place = { namespacePath: plan.path, signal };
   await inTurn(plan.path, async () => {
     const neighbours = await options.readNeighbours();
-    // Not only for the first VM: two that start together each see the other's record.
-    await runIp({ ...place, lines: localRuleLines(plan), force: true });
-    await makeTap({ ...place, tap: plan.tap, owner, lines: links(plan) });
     await Promise.all([
+      // Not only for the first VM: two that start together each see the other's record.
+      runIp({ ...place, lines: localRuleLines(plan), force: true }),
       setSwitches({ ...place, values: switches(plan) }),
       runNft({ ...place, lines: [...guardRules(plan), ...namespaceRules([...neighbours, plan], plan.table)] }),
     ]);
+    await runIp({ ...place, lines: links(plan) });
   });
 }
 
@@ -77,11 +76,10 @@ function localRuleLines(plan: NamespacePlan): string[] {
 }
 
 function links(plan: NamespacePlan): string[] {
-  const { tap, tapMac, guestMac, gateway, address, mtu } = plan;
+  const { tap, guestMac, gateway, address } = plan;
   const table = routingTableOf(plan);
   const shared = [plan.ipv4, plan.ipv6].filter((item) => item !== undefined);
   return [
-    `link set dev ${tap} address ${tapMac} mtu ${mtu}`,
     ...(plan.ipv6 === undefined ? [] : [`link set dev ${tap} addrgenmode none`]),
     `address add ${gateway}/30 dev ${tap}`,
     `link set dev ${tap} up`,

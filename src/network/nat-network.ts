@@ -5,31 +5,27 @@ import { writeFile } from "node:fs/promises";
 import { egressMatch, metadataNetworks } from "./egress-policy.ts";
 import type { NatPlan } from "./network-plan.ts";
 import { egressJump, egressRemoval, egressRules, guardRemoval, guardRules } from "./rules.ts";
-import { inTurn, makeTap, runIp, runNft, type TapOwner } from "./run-steps.ts";
+import { inTurn, runIp, runNft } from "./run-steps.ts";
 
 export interface NatHost {
   /** Cloud metadata services may be reached. */
   readonly allowMetadata: boolean;
 }
 
-/** Fails with NetworkSetupError; the caller then detaches. */
-export async function attachNat(options: {
+/** Rules first: the TAP that carries nothing until then. Fails with NetworkSetupError; the caller then detaches. */
+export async function openNat(options: {
   plan: NatPlan;
-  owner: TapOwner | undefined;
   host: NatHost;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, owner, signal } = options;
+  const { plan, signal } = options;
+  const place = { namespacePath: undefined, signal };
   await inTurn(undefined, async () => {
-    await makeTap({ namespacePath: undefined, signal, tap: plan.tap, owner, lines: natLinks(plan) });
     await Promise.all([
       setNatSwitches(plan),
-      runNft({
-        namespacePath: undefined,
-        signal,
-        lines: [...sharedRules(plan.table), ...natRules(plan, options.host)],
-      }),
+      runNft({ ...place, lines: [...sharedRules(plan.table), ...natRules(plan, options.host)] }),
     ]);
+    await runIp({ ...place, lines: natLinks(plan) });
   });
 }
 
@@ -51,9 +47,8 @@ export async function detachNat(options: {
 }
 
 function natLinks(plan: NatPlan): string[] {
-  const { tap, tapMac, guestMac, gateway, address, mtu } = plan;
+  const { tap, guestMac, gateway, address } = plan;
   return [
-    `link set dev ${tap} address ${tapMac} mtu ${mtu}`,
     `address add ${gateway}/30 dev ${tap}`,
     `link set dev ${tap} up`,
     // The host never asks who has the guest's address, so nobody can answer wrongly.

@@ -42,14 +42,15 @@ export async function runIp(options: Place & { lines: readonly string[]; force?:
   }
 }
 
-/** The first thing that attaching does. Fails with TapTakenError or NetworkSetupError. */
+/** It is down: no frame passes in either direction. Fails with TapTakenError or NetworkSetupError. */
 export async function makeTap(
-  options: Place & { tap: string; owner: TapOwner | undefined; lines: readonly string[] },
+  options: Place & { tap: string; tapMac: string; mtu: number; owner: TapOwner | undefined },
 ): Promise<void> {
-  const { tap, owner, lines } = options;
+  const { tap, tapMac, mtu, owner } = options;
   const user = owner === undefined ? "" : ` user ${owner.uid} group ${owner.gid}`;
+  const lines = [`tuntap add dev ${tap} mode tap vnet_hdr${user}`, `link set dev ${tap} address ${tapMac} mtu ${mtu}`];
   try {
-    await runIp({ ...options, lines: [`tuntap add dev ${tap} mode tap vnet_hdr${user}`, ...lines] });
+    await runIp({ ...options, lines });
   } catch (error) {
     // ioctl's EBUSY, of line 1.
     if (/TUNSETIFF.*busy/i.test((error as Error).message)) throw new TapTakenError(tap, { cause: error });

@@ -1,32 +1,40 @@
 // The network of one VM, from plan to removal, whichever kind it is.
 
 import * as v from "valibot";
-import { attachNamespace, detachNamespace } from "./namespace-network.ts";
-import { attachNat, detachNat } from "./nat-network.ts";
+import { detachNamespace, openNamespace } from "./namespace-network.ts";
+import { detachNat, openNat } from "./nat-network.ts";
 import type { NamespacePlan, NetworkPlan } from "./network-plan.ts";
 import { guardCounter, refusedCounter } from "./rules.ts";
-import { ask, type TapOwner } from "./run-steps.ts";
+import { ask, makeTap, type TapOwner } from "./run-steps.ts";
 
 /** Plans of all VMs of this driver, as their records tell. */
 export type ReadPlans = () => Promise<readonly NetworkPlan[]>;
 
-export interface AttachOptions {
-  readonly plan: NetworkPlan;
+/**
+ * What the VMM needs to start: the VM's interface, through which nothing passes before `openNetwork` is done. Fails with
+ * TapTakenError or NetworkSetupError.
+ */
+export async function makeInterface(options: {
+  plan: NetworkPlan;
   /** Who opens the TAP; undefined: root. */
-  readonly owner: TapOwner | undefined;
-  readonly allowMetadata: boolean;
-  readonly readPlans: ReadPlans;
-  readonly signal?: AbortSignal | undefined;
+  owner: TapOwner | undefined;
+  signal?: AbortSignal | undefined;
+}): Promise<void> {
+  const { plan, ...others } = options;
+  const { tap, tapMac, mtu } = plan;
+  await makeTap({ ...others, namespacePath: plan.mode === "namespace" ? plan.path : undefined, tap, tapMac, mtu });
 }
 
-/** Fails with NetworkSetupError or NamespaceError, and then leaves nothing behind. */
-export async function attachNetwork(options: AttachOptions): Promise<void> {
-  const { plan, owner, readPlans, signal } = options;
-  if (plan.mode === "nat") {
-    await attachNat({ plan, owner, host: { allowMetadata: options.allowMetadata }, signal });
-  } else {
-    await attachNamespace({ plan, owner, readNeighbours: () => neighboursOf(plan, readPlans), signal });
-  }
+/** Puts the rules in place, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
+export async function openNetwork(options: {
+  plan: NetworkPlan;
+  allowMetadata: boolean;
+  readPlans: ReadPlans;
+  signal?: AbortSignal | undefined;
+}): Promise<void> {
+  const { plan, allowMetadata, readPlans, signal } = options;
+  if (plan.mode === "nat") await openNat({ plan, host: { allowMetadata }, signal });
+  else await openNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans), signal });
 }
 
 /** Idempotent. Fails with NetworkSetupError. */
