@@ -1,5 +1,5 @@
 // What else of the host the scheduler and the operator may want to know.
-import { readFile } from "node:fs/promises";
+import { readFile, statfs } from "node:fs/promises";
 import { exists } from "../system/exists.ts";
 
 export interface HostFacts {
@@ -8,11 +8,24 @@ export interface HostFacts {
   /** Of 2 MiB, free ones. */
   readonly freeHugePages: number;
   readonly tun: boolean;
+  /** `rootfs_base_path` lies on a tmpfs or ramfs. */
+  readonly basePathInMemory: boolean;
 }
 
-export async function inspectFacts(cgroupVersion: 1 | 2 | undefined): Promise<HostFacts> {
+/** statfs(2): TMPFS_MAGIC and RAMFS_MAGIC. */
+const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
+
+export async function inspectFacts(options: {
+  cgroupVersion: 1 | 2 | undefined;
+  basePath: string;
+}): Promise<HostFacts> {
   const free = await readFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "utf8").catch(() => "0");
-  return { cgroupVersion, freeHugePages: Number(free.trim()), tun: await exists("/dev/net/tun") };
+  return {
+    cgroupVersion: options.cgroupVersion,
+    freeHugePages: Number(free.trim()),
+    tun: await exists("/dev/net/tun"),
+    basePathInMemory: memoryFileSystems.includes((await statfs(options.basePath)).type),
+  };
 }
 
 export function factWarnings(facts: HostFacts): string[] {
@@ -21,5 +34,11 @@ export function factWarnings(facts: HostFacts): string[] {
     warnings.push("no cgroups are mounted: nothing bounds what memory and CPU a VM takes of the host");
   }
   if (!facts.tun) warnings.push("there is no /dev/net/tun (modprobe tun): VMs can't have a network");
+  if (facts.basePathInMemory) {
+    warnings.push(
+      "rootfs_base_path lies in memory (tmpfs): what a task writes to its disk counts as its VM's memory, " +
+        "and a VM that writes much is killed for it; choose a path on a disk",
+    );
+  }
   return warnings;
 }

@@ -104,7 +104,7 @@ export async function inspectHost(options: {
       cacheDirectory: directories.boot,
       signal,
     });
-    const facts = await inspectFacts(hierarchies?.version);
+    const facts = await inspectFacts({ cgroupVersion: hierarchies?.version, basePath: settings.basePath });
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
     const warnings = [...selected.warnings, ...factWarnings(facts)];

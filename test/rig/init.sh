@@ -15,11 +15,11 @@ $busybox mkdir -p /upper/u /upper/w
 $busybox mount -t overlay -o lowerdir=/host,upperdir=/upper/u,workdir=/upper/w overlay /new
 for directory in proc sys dev run tmp; do $busybox mkdir -p /new/$directory; done
 for directory in proc sys dev; do $busybox mount --move /$directory /new/$directory; done
-for directory in run tmp dev/shm; do
+for directory in run dev/shm; do
   $busybox mkdir -p /new/$directory
-  # Nomad counts free space for each allocation, used or not.
-  $busybox mount -t tmpfs -o size=32g tmpfs /new/$directory
+  $busybox mount -t tmpfs tmpfs /new/$directory
 done
+$busybox mount -t ext4 /new/dev/vda /new/tmp || exec $busybox poweroff -f
 $busybox chmod 1777 /new/tmp
 $busybox mkdir -p /new/dev/pts
 $busybox mount -t devpts -o mode=620,ptmxmode=666 devpts /new/dev/pts

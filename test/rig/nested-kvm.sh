@@ -10,7 +10,7 @@
 # after minutes of guests, 10.0's does not. It is slow (each instruction is emulated): it shows that a thing works, not how fast.
 . "$(dirname "$0")/../../scripts/lib/all.sh"
 
-memory=6144 cpus=2 limit=1500 cgroup=2
+memory=6144 cpus=1 limit=1500 cgroup=2
 while [ $# -gt 0 ]; do
   case $1 in
     --mem) memory=$2; shift 2 ;;
@@ -28,6 +28,7 @@ qemu=${LITEGIX_RIG_QEMU:-qemu-system-x86_64}
 need busybox-static /bin/busybox
 need kmod modprobe
 need cpio cpio
+need e2fsprogs mkfs.ext4
 install_missing
 ensure_rig_kernel
 
@@ -37,7 +38,7 @@ mkdir -p "$work/root/bin" "$work/root/modules" "$work/result"
 
 # What the root needs before this machine's own modules are in reach, in the order of their dependencies.
 version=$(ls "$rig_kernel/lib/modules")
-for module in virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd; do
+for module in virtio_pci virtio_console 9pnet_virtio 9p overlay virtio_blk crc32c_generic ext4 kvm-amd; do
   modprobe -d "$rig_kernel" -S "$version" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
 done | awk '!seen[$0]++' | while read -r file; do
   cp "$file" "$work/root/modules/"
@@ -60,12 +61,17 @@ cp "$project/test/rig/start.sh" "$work/result/start.sh"
 } >"$work/result/command.sh"
 (cd "$work/root" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 
+# For /tmp. Not in the machine's memory: the kernel would count as a VM's what the VM writes to its disk there.
+truncate -s 32G "$work/disk"
+mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$work/disk"
+
 share() { printf 'local,path=%s,mount_tag=%s,security_model=none,multidevs=remap' "$1" "$2"; }
 status=0
 timeout "$limit" "$qemu" -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
   -nodefaults -no-user-config -no-reboot -display none -kernel "$rig_kernel"/boot/vmlinuz-* -initrd "$work/initrd" \
   -append "console=ttyS0 quiet panic=-1 mitigations=off" -serial "file:$work/console" \
   -device virtio-serial-pci -chardev stdio,id=out,signal=on -device virtconsole,chardev=out \
+  -drive "file=$work/disk,format=raw,if=none,id=tmp,cache=unsafe" -device virtio-blk-pci,drive=tmp \
   -virtfs "$(share / host),readonly=on" -virtfs "$(share "$work/result" result)" </dev/null 2>"$work/qemu.log" || status=$?
 
 if [ -f "$work/result/status" ]; then exit "$(cat "$work/result/status")"; fi

@@ -123,7 +123,7 @@ export class Agent implements AsyncDisposable {
     this.#process = child;
     await waitFor({
       what: "the agent and its driver's fingerprint",
-      timeoutMs: 120_000,
+      timeoutMs: 300_000,
       attempt: async () => {
         if (child.exitCode !== null) throw new Error(`the agent ended: ${(await this.log()).slice(-2000)}`);
         return (await this.driverInfo().catch(() => undefined)) === undefined ? undefined : true;
