@@ -15,6 +15,8 @@ export const guestPort = 10;
 const ownGenerations: Generations = { lowest: 1, highest: 1 };
 const maxMessageBytes = 1 << 20;
 const callTimeoutMs = 5_000;
+/** Mounts and the task's first program, in a guest that may have little of a busy host's CPU; the guest has a deadline of its own. */
+const startTimeoutMs = 90_000;
 const dialTimeoutMs = 2_000;
 /**
  * The first connection of all is made while the guest boots: Firecracker keeps it, and completes it the moment somebody
@@ -171,14 +173,16 @@ export class GuestClient implements Disposable {
 
   async configure(options: { setup: GuestSetup; signal?: AbortSignal }): Promise<void> {
     const request = configureRequest(options.setup);
-    await this.#call(options.signal, (call) => this.#client.configure(request, { ...call, timeoutMs: 30_000 }));
+    await this.#call(options.signal, (call) => this.#client.configure(request, { ...call, timeoutMs: startTimeoutMs }));
   }
 
   /** Gives when the guest reached each step of its boot. */
   async start(
     options: { signal?: AbortSignal } = {},
   ): Promise<{ bootSteps: readonly { name: string; uptimeMs: number }[] }> {
-    const answer = await this.#call(options.signal, (call) => this.#client.start({}, { ...call, timeoutMs: 30_000 }));
+    const answer = await this.#call(options.signal, (call) =>
+      this.#client.start({}, { ...call, timeoutMs: startTimeoutMs }),
+    );
     return { bootSteps: answer.bootSteps.map(({ name, uptimeNs }) => ({ name, uptimeMs: Number(uptimeNs) / 1e6 })) };
   }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-/// From the second stage's start to execve.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// From the second stage's start to execve; generous, since a host with many VMs gives each little CPU.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// More than a failure's text with the longest program name.
 const LONGEST_REPORT: usize = 64 << 10;
 
