@@ -6,7 +6,7 @@ use crate::cgroup::TaskGroup;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
-use crate::spawn::{self, Started};
+use crate::spawn::{Spawner, Started};
 use crate::{clock, configure, log, thrash, world};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, ResourceLimit, State, Sysctl};
 use std::io;
@@ -23,6 +23,7 @@ pub struct Logs {
 
 pub struct Agent {
     pub reaper: Arc<Reaper>,
+    pub spawner: Arc<Spawner>,
     pub logs: Arc<Logs>,
     life: Mutex<Life>,
     /// Held while configuring or starting, so that two such calls never run at once.
@@ -55,6 +56,7 @@ pub enum LifeError {
 impl Agent {
     pub fn new(reaper: Arc<Reaper>) -> Self {
         Self {
+            spawner: Arc::new(Spawner::new(Arc::clone(&reaper))),
             reaper,
             logs: Arc::default(),
             life: Mutex::default(),
@@ -166,7 +168,9 @@ impl Agent {
         } = main_streams::open(Path::new(configure::ROOT), plan.terminal, self.open_stdin())
             .map_err(broken)?;
         let started_at_unix_ns = clock::now_unix_ns();
-        let Started { pid, end } = spawn::start(&self.reaper, &plan, streams)
+        let Started { pid, end } = self
+            .spawner
+            .start(&plan, streams)
             .await
             .map_err(LifeError::Start)?;
         self.life().main = Some(Main { pid, running: true });

@@ -2,7 +2,7 @@
 
 use crate::plan::{Failure, Plan};
 use crate::reaper::{End, Reaper};
-use crate::spawn::{self, Streams};
+use crate::spawn::{Spawner, Streams};
 use crate::stream::{Input, Output};
 use crate::sys::{files, tty};
 use crate::tree::Tree;
@@ -14,7 +14,6 @@ use litegix_protocol::guest::{
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -79,7 +78,7 @@ pub struct Session {
 impl Session {
     /// Starts the program; `main` is the task's first process.
     pub async fn start(
-        reaper: &Reaper,
+        spawner: &Spawner,
         plan: &Plan,
         main: i32,
         start: &ExecStart,
@@ -93,11 +92,11 @@ impl Session {
             resize(&terminal.master, start.size);
             let slave = terminal.slave;
             let streams = Streams {
-                stdin: Stdio::from(slave.try_clone().map_err(broken)?),
+                stdin: slave.try_clone().map_err(broken)?,
                 stdout: slave.try_clone().map_err(broken)?,
                 stderr: slave,
             };
-            let started = spawn::start(reaper, plan, streams).await?;
+            let started = spawner.start(plan, streams).await?;
             let master = Arc::new(terminal.master);
             let copy = master.try_clone().map_err(broken)?;
             Ok(Self {
@@ -117,11 +116,11 @@ impl Session {
             let (from_stdout, stdout) = files::large_pipe().map_err(broken)?;
             let (from_stderr, stderr) = files::pipe().map_err(broken)?;
             let streams = Streams {
-                stdin: Stdio::from(stdin),
+                stdin,
                 stdout,
                 stderr,
             };
-            let started = spawn::start(reaper, plan, streams).await?;
+            let started = spawner.start(plan, streams).await?;
             Ok(Self {
                 pid: started.pid,
                 end: started.end,

@@ -1,5 +1,6 @@
 //! PID 1 of the microVM. Prepares the machine, serves `guest.proto` on AF_VSOCK, and never ends: its end is the kernel's
-//! panic. The same program run as `stage2` is what brings a program of the task to execve.
+//! panic. The same program run as `zygote` forks the processes
+//! of the task's programs.
 //!
 //! There is no Rust `main`: the standard library's start-up wants open standard streams or a /dev/null, and a kernel
 //! without a console gives init neither.
@@ -48,6 +49,7 @@ mod thrash;
 mod tree;
 mod users;
 mod world;
+mod zygote;
 
 use agent::Agent;
 use litegix_protocol::guest::guest_server::GuestServer;
@@ -76,15 +78,10 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 #[cfg(not(test))]
 #[unsafe(no_mangle)]
 pub extern "C" fn main() -> i32 {
-    let arguments: Vec<String> = std::env::args_os()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    if let [_, command, plan, report] = arguments.as_slice()
-        && command == "stage2"
-    {
-        return stage2::run(plan, report);
-    }
     if std::process::id() != 1 {
+        if std::env::args_os().nth(1).is_some_and(|it| it == "zygote") {
+            return zygote::run();
+        }
         eprintln!(
             "litegix-init {} runs only as process 1 of a microVM",
             env!("CARGO_PKG_VERSION")
@@ -132,6 +129,12 @@ async fn serve() -> io::Result<()> {
     let mut ended_children = signal(SignalKind::child())?;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let agent = Arc::new(Agent::new(Arc::clone(&reaper)));
+    let spawner = Arc::clone(&agent.spawner);
+    tokio::spawn(async move {
+        // In init's control group, which is there by then.
+        early::finished().await;
+        log::warn_on_error("starting the zygote", spawner.prepare().await);
+    });
     tokio::spawn(async move {
         while ended_children.recv().await.is_some() {
             reaper.collect();

@@ -6,7 +6,6 @@ use crate::sys::{files, tty};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
@@ -28,9 +27,9 @@ pub fn open(root: &Path, terminal: bool, open_stdin: bool) -> io::Result<MainStr
     let (from_stderr, stderr) = files::large_pipe()?;
     let (stdin, hold) = if open_stdin {
         let (stdin, to_stdin) = files::large_pipe()?;
-        (Stdio::from(stdin), Some(to_stdin))
+        (stdin, Some(to_stdin))
     } else {
-        (Stdio::null(), None)
+        (files::null_input()?, None)
     };
     Ok(MainStreams {
         streams: Streams {
@@ -56,7 +55,7 @@ fn terminal_streams(root: &Path) -> io::Result<MainStreams> {
     let slave = terminal.slave;
     Ok(MainStreams {
         streams: Streams {
-            stdin: Stdio::from(slave.try_clone()?),
+            stdin: slave.try_clone()?,
             stdout: slave.try_clone()?,
             stderr: slave.try_clone()?,
         },

@@ -1,4 +1,4 @@
-//! What init tells its second stage (a fresh, single-threaded copy of itself), and what that answers.
+//! What init tells its second stage (see `stage2`), and what that answers.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ pub struct Limit {
 /// One line of JSON each. The end without `Failed` means that the program runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// The second stage, as seen by init.
+    Stage(i32),
     /// The program's process, as seen by init.
     Process(i32),
     Failed(Failure),

@@ -82,9 +82,10 @@ impl Service {
         plan.argv.clone_from(&start.argv);
         plan.terminal = start.terminal;
         let reaper = Arc::clone(&self.agent.reaper);
+        let spawner = Arc::clone(&self.agent.spawner);
         // In a task of its own: a call cancelled while the program starts still has to end the program.
         let starting = tokio::spawn(async move {
-            let session = Session::start(&reaper, &plan, main, &start)
+            let session = Session::start(&spawner, &plan, main, &start)
                 .await
                 .map_err(status_of)?;
             Ok::<_, Status>(session.run(reaper, requests, permit))

@@ -1,4 +1,4 @@
-//! The second stage: a fresh, single-threaded process that enters or makes the task's namespaces, forks the program's
+//! The second stage: a copy of the zygote, single-threaded, that enters or makes the task's namespaces, forks the program's
 //! process as a child of init, and brings it to execve. Everything here happens in the order that docker's runtime keeps.
 
 use crate::plan::{Failure, FailureKind, Plan, Report, reason};
@@ -11,27 +11,19 @@ use std::os::fd::AsFd;
 
 const JOINING: &str = "entering the control group";
 
-/// Reads the plan from one inherited descriptor and reports on another. Does not return in the program's process.
-pub fn run(plan: &str, report: &str) -> i32 {
-    let adopt = |number: &str| {
-        let fd = files::adopt(number.parse().unwrap_or(-1))?;
-        files::set_inheritable(&fd, false)?;
-        io::Result::Ok(File::from(fd))
-    };
-    let (Ok(mut plan), Ok(mut report)) = (adopt(plan), adopt(report)) else {
-        return 2;
-    };
-    let outcome = read_plan(&mut plan).and_then(|plan| fork(&plan, &mut report));
+/// Does what the plan says, and reports. Does not return in the program's process.
+pub fn run(mut plan: File, report: &mut File) -> i32 {
+    let outcome = read_plan(&mut plan).and_then(|plan| fork(&plan, report));
     match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            tell(&mut report, &Report::Failed(failure));
+            tell(report, &Report::Failed(failure));
             1
         }
     }
 }
 
-fn tell(report: &mut File, message: &Report) {
+pub fn tell(report: &mut File, message: &Report) {
     if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');
         // If init does not listen any more, nobody wants to know.

@@ -140,13 +140,6 @@ pub fn memory_file(name: &str) -> io::Result<File> {
     }
 }
 
-/// Says whether the descriptor survives execve.
-pub fn set_inheritable(fd: impl AsFd, inheritable: bool) -> io::Result<()> {
-    let flags = if inheritable { 0 } else { libc::FD_CLOEXEC };
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
-}
-
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: no memory is involved.
@@ -220,16 +213,16 @@ pub fn bytes_waiting(fd: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Takes over a descriptor by its number, as told by the program that started this one.
-pub fn adopt(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 3 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: F_GETFD only asks whether the descriptor is open; a new process has no other owner for it.
-    unsafe {
-        check(libc::fcntl(fd, libc::F_GETFD))?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+/// Makes the descriptor standard input (0), output (1) or error (2), which pass to programs.
+pub fn become_standard_stream(fd: OwnedFd, number: usize) -> io::Result<()> {
+    let number = libc::c_int::try_from(number).map_err(io::Error::other)?;
+    // SAFETY: no memory is involved; a new process has no other owner for its standard streams.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// The null device, to read from.
+pub fn null_input() -> io::Result<OwnedFd> {
+    File::open("/dev/null").map(Into::into)
 }
 
 /// Makes 0, 1 and 2 refer to /dev/null. A kernel without a console starts init with none of them open.

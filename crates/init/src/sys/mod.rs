@@ -9,6 +9,7 @@ pub mod files;
 
 pub mod machine;
 pub mod netlink;
+pub mod passing;
 pub mod process;
 pub mod rights;
 pub mod tty;
