@@ -21,6 +21,7 @@ mod configure;
 mod devices;
 mod early;
 mod exec;
+mod frames;
 mod generation;
 mod limits;
 mod log;

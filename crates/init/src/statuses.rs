@@ -26,3 +26,8 @@ pub fn status_of_life(error: LifeError) -> Status {
         LifeError::Start(failure) => status_of(failure),
     }
 }
+
+/// What was sent is none of the contract's messages.
+pub fn no_message(error: prost::DecodeError) -> Status {
+    Status::invalid_argument(error.to_string())
+}

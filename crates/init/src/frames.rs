@@ -1,0 +1,264 @@
+//! The frames of a bulk stream (guest.proto, FrameKind) on their way to and from the socket.
+
+use crate::exec::Requests;
+use crate::statuses::no_message;
+use crate::sys::files;
+use bytes::Bytes;
+use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_OPENING, LARGEST_PAYLOAD};
+use litegix_protocol::guest::exec_request::Request as Message;
+use litegix_protocol::guest::{ExecStdinEnd, FrameKind, StdinTaken, TerminalSize};
+use prost::Message as _;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
+/// Between two looks at a connection that can't be read because the program does not take its input.
+const HANG_UP_CHECK: Duration = Duration::from_millis(500);
+
+pub struct Socket {
+    fd: AsyncFd<File>,
+    /// Whoever holds it writes a whole frame.
+    turn: Mutex<()>,
+}
+
+impl Socket {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: files::watch(fd)?,
+            turn: Mutex::default(),
+        })
+    }
+
+    /// Reads to the connection's end, and throws away what comes.
+    pub async fn drain(&self) {
+        let mut rest = Vec::with_capacity(4096);
+        while matches!(receive(&self.fd, &mut rest).await, Ok(length) if length > 0) {
+            rest.clear();
+        }
+    }
+}
+
+/// The payload is at most `LARGEST_PAYLOAD`. Must not be dropped before its end, but with the connection.
+pub async fn send(socket: &Socket, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
+    let _turn = socket.turn.lock().await;
+    let head = frame::header(kind, payload.len());
+    let mut sent = 0;
+    while sent < HEADER_BYTES + payload.len() {
+        let slices = [
+            IoSlice::new(&head[sent.min(HEADER_BYTES)..]),
+            IoSlice::new(&payload[sent.saturating_sub(HEADER_BYTES)..]),
+        ];
+        let mut ready = socket.fd.writable().await?;
+        match ready.try_io(|socket| socket.get_ref().write_vectored(&slices)) {
+            Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Ok(count)) => sent += count,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
+async fn receive(socket: &AsyncFd<File>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        let mut ready = socket.readable().await?;
+        match ready.try_io(|socket| files::read_more(socket.get_ref(), buffer)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(result) => return result,
+            Err(_) => {}
+        }
+    }
+}
+
+/// The host's frames.
+pub struct Frames {
+    socket: Arc<Socket>,
+    buffer: Buffer,
+}
+
+impl Frames {
+    pub fn new(socket: Arc<Socket>) -> Self {
+        Self {
+            socket,
+            buffer: Buffer::default(),
+        }
+    }
+
+    /// None at the connection's end. Can be dropped at any await without losing a byte.
+    pub async fn next(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
+        loop {
+            if let Some(frame) = self.buffer.take()? {
+                return Ok(Some(frame));
+            }
+            if receive(&self.socket.fd, &mut self.buffer.bytes).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Requests for Frames {
+    async fn message(&mut self) -> Result<Option<Message>, Status> {
+        let gone = || Status::cancelled("the host has gone");
+        let frame = self.next().await.map_err(|_| gone())?.ok_or_else(gone)?;
+        match frame {
+            (FrameKind::Stdin, bytes) => Ok(Some(Message::Stdin(bytes))),
+            (FrameKind::StdinEnd, _) => Ok(Some(Message::StdinEnd(ExecStdinEnd {}))),
+            (FrameKind::Resize, payload) => TerminalSize::decode(payload)
+                .map(|size| Some(Message::Resize(size)))
+                .map_err(no_message),
+            _ => Err(Status::new(Code::InvalidArgument, "no frame of a session")),
+        }
+    }
+
+    async fn taken(&self, bytes: u64) {
+        // A connection that has ended shows when it is read.
+        let _ = send(
+            &self.socket,
+            FrameKind::Taken,
+            &StdinTaken { bytes }.encode_to_vec(),
+        )
+        .await;
+    }
+
+    async fn gone(&self) {
+        while !files::hung_up(self.socket.fd.get_ref()) {
+            sleep(HANG_UP_CHECK).await;
+        }
+    }
+}
+
+/// Bytes on their way from the socket to frames.
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Where the next frame begins.
+    start: usize,
+    largest: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::with_capacity(HEADER_BYTES + 4096),
+            start: 0,
+            largest: LARGEST_OPENING,
+        }
+    }
+}
+
+impl Buffer {
+    /// The next frame, if it is here whole; otherwise there is room to read the rest of it into.
+    fn take(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
+        let here = &self.bytes[self.start..];
+        let Some(head) = here.first_chunk() else {
+            self.make_room(HEADER_BYTES);
+            return Ok(None);
+        };
+        let (kind, length) = frame::parse(*head);
+        if length > self.largest {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let whole = HEADER_BYTES + length;
+        if here.len() < whole {
+            self.make_room(whole);
+            return Ok(None);
+        }
+        self.largest = LARGEST_PAYLOAD;
+        let payload = if self.start == 0 && here.len() == whole && whole > LARGEST_FRAME / 2 {
+            // Bulk data: the buffer itself goes on.
+            let bytes = std::mem::take(&mut self.bytes);
+            return Ok(Some((kind, Bytes::from(bytes).slice(HEADER_BYTES..))));
+        } else {
+            Bytes::copy_from_slice(&here[HEADER_BYTES..whole])
+        };
+        self.start += whole;
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+        Ok(Some((kind, payload)))
+    }
+
+    /// For a frame of that size, at the buffer's beginning. Bulk data comes frame after frame of the largest size: with room
+    /// for exactly one each read ends where the frame does.
+    fn make_room(&mut self, whole: usize) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        let wanted = whole.max(LARGEST_FRAME);
+        self.bytes
+            .reserve_exact(wanted.saturating_sub(self.bytes.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_frame_that_claims_too_much_is_refused_before_there_is_room_for_it() {
+        let mut buffer = Buffer::default();
+        buffer.bytes.extend(frame::header(FrameKind::Exec, 1));
+        buffer.bytes.push(b'x');
+        assert!(buffer.take().expect("first").is_some());
+        buffer.bytes.extend([FrameKind::Stdin as u8, 1, 0, 0]);
+        assert!(buffer.take().is_err());
+        assert!(buffer.bytes.capacity() <= 2 * LARGEST_FRAME);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Whatever the cuts: the same frames in the same order.
+        #[test]
+        fn frames_are_found_again(
+            sizes in prop::collection::vec(prop_oneof![0..40_usize, 30_000..LARGEST_PAYLOAD + 1], 1..8),
+            cuts in prop::collection::vec(1..100_000_usize, 1..8),
+        ) {
+            let payload = |index: usize, size: usize| vec![index as u8; size];
+            let mut wire = Vec::new();
+            for (index, size) in sizes.iter().enumerate() {
+                wire.extend(frame::header(FrameKind::Stdin, *size));
+                wire.extend(payload(index, *size));
+            }
+            let mut buffer = Buffer::default();
+            let mut got = Vec::new();
+            let mut cuts = cuts.into_iter().cycle();
+            let mut rest = wire.as_slice();
+            loop {
+                if let Some((kind, bytes)) = buffer.take().expect("frame") {
+                    prop_assert_eq!(kind, FrameKind::Stdin);
+                    got.push(bytes.to_vec());
+                    continue;
+                }
+                let room = buffer.bytes.capacity() - buffer.bytes.len();
+                prop_assert!(room > 0);
+                if rest.is_empty() {
+                    break;
+                }
+                let cut = cuts.next().unwrap_or(1).min(room).min(rest.len());
+                buffer.bytes.extend_from_slice(&rest[..cut]);
+                rest = &rest[cut..];
+            }
+            let all: Vec<_> = sizes.iter().enumerate().map(|(index, size)| payload(index, *size)).collect();
+            prop_assert_eq!(got, all);
+        }
+
+        #[test]
+        fn any_bytes_are_frames_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let mut buffer = Buffer::default();
+            buffer.bytes.extend(bytes);
+            while let Ok(Some(_)) = buffer.take() {}
+            prop_assert!(buffer.bytes.capacity() <= LARGEST_OPENING + 2 * LARGEST_FRAME);
+        }
+    }
+}
