@@ -180,6 +180,20 @@ impl LogBuffer {
         self.announce();
     }
 
+    /// Waits until so much follows on the offset, or nothing more will for this session.
+    pub async fn gathered(&self, session: u64, offset: u64, count: usize) {
+        let mut changes = self.changed.subscribe();
+        let enough = |ring: &Ring| {
+            ring.ended || ring.session != session || ring.end() >= offset + count as u64
+        };
+        loop {
+            changes.borrow_and_update();
+            if enough(&self.ring()) || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The next piece from the offset on, once there is one.
     pub async fn next(&self, session: u64, offset: u64) -> Piece {
         let mut changes = self.changed.subscribe();
@@ -227,9 +241,16 @@ impl Ring {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     fn now(buffer: &LogBuffer, session: u64, offset: u64) -> Option<Piece> {
         buffer.ring().piece(session, offset)
+    }
+
+    fn waits(future: impl Future) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        pin!(future).poll(&mut context).is_pending()
     }
 
     #[test]
@@ -261,6 +282,21 @@ mod tests {
             end: true,
         };
         assert_eq!(now(&buffer, session, 5), Some(nothing));
+    }
+
+    #[test]
+    fn what_is_gathered_is_enough_or_all_that_will_come() {
+        let buffer = LogBuffer::default();
+        let session = buffer.open(0).expect("open");
+        buffer.push(&mut b"hello!".to_vec());
+        assert!(waits(buffer.gathered(session, 3, 4)));
+        buffer.push(&mut b"!".to_vec());
+        assert!(!waits(buffer.gathered(session, 3, 4)));
+        let other = LogBuffer::default();
+        let session = other.open(0).expect("open");
+        assert!(waits(other.gathered(session, 0, 4)));
+        other.finish();
+        assert!(!waits(other.gathered(session, 0, 4)));
     }
 
     #[test]

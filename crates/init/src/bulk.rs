@@ -15,11 +15,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tonic::Status;
 
-/// After a piece of less than this, more is gathered for so long: a task that writes line by line would cost a frame each.
+/// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
+/// each.
 const SMALL_PIECE: usize = 16 << 10;
 const LOG_LINGER: Duration = Duration::from_millis(5);
 /// Before listening again when that failed.
@@ -153,7 +154,7 @@ async fn send_log(
             return std::future::pending().await;
         }
         if bytes.len() < SMALL_PIECE {
-            sleep(LOG_LINGER).await;
+            let _ = timeout(LOG_LINGER, buffer.gathered(session, next, SMALL_PIECE)).await;
         }
     }
 }
