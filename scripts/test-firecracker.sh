@@ -15,7 +15,7 @@ export LITEGIX_E2E_VMM=firecracker
 
 if [ $# -eq 0 ]; then set -- test/end-to-end/firecracker*.test.ts; fi
 export FIRECRACKER=$firecracker JAILER=$jailer
-tests=(node --test --test-concurrency=1 --test-timeout=600000)
+tests=(node --test --test-concurrency=1 --test-timeout=1200000)
 needs_rig || exec "${tests[@]}" "$@"
 
 failed=()
