@@ -1,5 +1,6 @@
 // The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
 import { BootTimeline } from "../machine/boot-timeline.ts";
+import { keepNetworks } from "../machine/keep-networks.ts";
 import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/machine-store.ts";
 import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/scratch-disk.ts";
 import type { Logger } from "../system/logger.ts";
@@ -45,6 +46,7 @@ export class LitegixDriver implements NomadDriver {
   readonly #closing = new AbortController();
   #settings: PluginSettings | undefined;
   #misconfigured: ConfigError | undefined;
+  #keeping = new AbortController();
   #coreMhz = 0;
   #host: Promise<ReadyHost | UnreadyHost> | undefined;
 
@@ -83,6 +85,7 @@ export class LitegixDriver implements NomadDriver {
       return;
     }
     await this.#sweep(this.#settings);
+    this.#keepNetworks(this.#settings);
   }
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
@@ -219,6 +222,18 @@ export class LitegixDriver implements NomadDriver {
   #keepSpareDisk(): void {
     const { spareDisks } = hostDirectories(this.#requireSettings().basePath);
     void keepSpareScratchDisk({ spareDirectory: spareDisks, sizeMib: scratchSizeMib });
+  }
+
+  /** As long as the plugin lives, by its latest settings. */
+  #keepNetworks(settings: PluginSettings): void {
+    this.#keeping.abort();
+    this.#keeping = new AbortController();
+    void keepNetworks({
+      machinesDirectory: this.#machinesDirectory(),
+      allowMetadata: settings.network.allowMetadata,
+      logger: this.#logger,
+      signal: AbortSignal.any([this.#closing.signal, this.#keeping.signal]),
+    });
   }
 
   async #sweep(settings: PluginSettings): Promise<void> {

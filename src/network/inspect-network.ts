@@ -2,7 +2,6 @@
 import { access } from "node:fs/promises";
 import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../system/ip-address.ts";
 import { isTapName } from "./address-pool.ts";
-import { allowForwarding } from "./foreign-firewalls.ts";
 import { readLinks, readRoutes } from "./read-namespace.ts";
 import { ask } from "./run-steps.ts";
 
@@ -86,7 +85,6 @@ async function inspectNat(options: {
     if (conflict !== undefined)
       return { usable: false, reason: `${conflict}; set another subnet in the plugin's network block` };
     await ask({ ...place, argv: ["nft", "list", "tables"] });
-    await allowForwarding({ signal: options.signal });
     const wayOut = routes.find(({ dst }) => dst === "default")?.dev;
     const mtu = links.find(({ ifname }) => ifname === wayOut)?.mtu ?? usualMtu;
     return { usable: true, subnet, mtu: Math.min(Math.max(mtu, smallestMtu), usualMtu) };

@@ -55,6 +55,12 @@ export async function detachNamespace(options: {
   });
 }
 
+/** All rules of a namespace's VMs, whatever of them is there. Their interfaces must be. */
+export function namespaceLines(plans: readonly NamespacePlan[]): string[] {
+  const [first] = plans;
+  return first === undefined ? [] : [...plans.flatMap(guardRules), ...namespaceRules(plans, first.table)];
+}
+
 /** A file that is left where a namespace was mounted is an ordinary one. */
 export async function isNamespace(path: string): Promise<boolean> {
   const [there, own] = await Promise.all([stat(path).catch(() => undefined), stat("/proc/self/ns/net")]);

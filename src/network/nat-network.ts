@@ -3,6 +3,7 @@
 // and maps and a chain of its own; a packet costs the same however many VMs there are.
 import { writeFile } from "node:fs/promises";
 import { egressMatch, metadataNetworks } from "./egress-policy.ts";
+import { allowForwarding, closeForwarding } from "./foreign-firewalls.ts";
 import type { NatPlan } from "./network-plan.ts";
 import { egressJump, egressRemoval, egressRules, guardRemoval, guardRules } from "./rules.ts";
 import { inTurn, runIp, runNft } from "./run-steps.ts";
@@ -22,8 +23,9 @@ export async function openNat(options: {
   const place = { namespacePath: undefined, signal };
   await inTurn(undefined, async () => {
     await Promise.all([
+      allowForwarding({ signal }),
       setNatSwitches(plan),
-      runNft({ ...place, lines: [...sharedRules(plan.table), ...natRules(plan, options.host)] }),
+      runNft({ ...place, lines: natLines([plan], options.host) }),
     ]);
     await runIp({ ...place, lines: natLinks(plan) });
   });
@@ -39,10 +41,12 @@ export async function detachNat(options: {
   const { table } = plan;
   await inTurn(undefined, async () => {
     await runIp({ namespacePath: undefined, signal, lines: [`link delete ${plan.tap}`], force: true });
-    const lines = (await options.others())
+    const others = await options.others();
+    const lines = others
       ? [...sharedSets(table), ...natRemoval(plan)]
       : ["inet", "netdev"].flatMap((family) => [`add table ${family} ${table}`, `delete table ${family} ${table}`]);
     await runNft({ namespacePath: undefined, signal, lines });
+    if (!others) await closeForwarding({ signal });
   });
 }
 
@@ -128,6 +132,12 @@ function elements(plan: NatPlan): { map: string; element: string }[] {
     { map: "egress", element: `"${plan.tap}" : ${egressJump(plan)}` },
     ...portElements(plan),
   ];
+}
+
+/** All that VMs need, whatever of it is there. Their interfaces must be. */
+export function natLines(plans: readonly NatPlan[], host: NatHost): string[] {
+  const tables = new Set(plans.map(({ table }) => table));
+  return [...[...tables].flatMap(sharedRules), ...plans.flatMap((plan) => natRules(plan, host))];
 }
 
 function natRules(plan: NatPlan, host: NatHost): string[] {

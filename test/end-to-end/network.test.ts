@@ -10,6 +10,7 @@ import { Fixture } from "./support/fixture.ts";
 import { ImageBuilder } from "./support/image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
 import { agentAddress, agentInterface, inside, peerAddress, runInside } from "./support/namespaces.ts";
+import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import type { Registry } from "./support/registry.ts";
 import { askServer, serveAsPeer, serveInNamespace } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
@@ -241,6 +242,15 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
+    it("rules that something on the host removes come back", async () => {
+      await removeTablesUntilTheyAreBack({ tap: (await tapOf(allocation)).tap });
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+      assert.match(await inVm(allocation, peer(forbidden)), /status 1[\s\S]*refused/);
+    });
+
     it("an open connection outlives the plugin and the agent", async () => {
       const count = "i=0; while [ $i -lt 600 ]; do i=$((i+1)); echo $i; sleep 0.2; done";
       await inVm(allocation, `(${count}) | nc ${peerAddress} ${big} > /tmp/echoed 2> /dev/null & echo began`);
@@ -409,6 +419,14 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
     });
 
+    it("rules that something in the namespace removes come back", async () => {
+      await removeTablesUntilTheyAreBack({ namespace, tap: "lga9fee602" });
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+    });
+
     it("the TAP is in the namespace, not in the host's", async () => {
       const inNamespace = await runSuccessfully({ file: "nsenter", args: [`--net=${namespace}`, "ip", "-br", "link"] });
       assert.match(inNamespace, /^lga9fee602\s/m);
@@ -416,12 +434,16 @@ if (!outside) {
   });
 
   describe("afterwards", () => {
-    it("no interface and no table is left", async () => {
+    it("no interface, no table and no rule is left", async () => {
       const jobs = (await fixture.agent.get("/v1/jobs")) as { ID: string }[];
       await Promise.all(jobs.map(({ ID }) => fixture.agent.nomad(["job", "stop", "-purge", ID])));
       await waitUntilNoMachineIsLeft(fixture.agent);
       assert.doesNotMatch(await readFile("/proc/self/net/dev", "utf8"), /^\s*lg[0-9a-f]{8}:/m);
       assert.doesNotMatch((await run({ file: "nft", args: ["list", "tables"] })).stdout, /litegix/);
+      // Nomad's own rules in that chain made ours needed.
+      const forward = await runSuccessfully({ file: "iptables", args: ["-S", "FORWARD"] });
+      assert.match(forward, /^-A FORWARD /m);
+      assert.doesNotMatch(forward, /litegix/);
     });
   });
 }

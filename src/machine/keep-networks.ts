@@ -1,0 +1,43 @@
+// Keeps the rules of VMs' networks in force while the VMs run, whoever flushes them.
+import { setTimeout as delay } from "node:timers/promises";
+import { keepForwarding } from "../network/foreign-firewalls.ts";
+import { restoreRules } from "../network/restore-rules.ts";
+import { TableWatch } from "../network/table-watch.ts";
+import type { Logger } from "../system/logger.ts";
+import { listNetworkPlans } from "./network-plans.ts";
+
+/** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
+const intervalMs = 15_000;
+
+/** Until `signal` aborts. What fails is logged and tried again. */
+export async function keepNetworks(options: {
+  machinesDirectory: string;
+  /** Cloud metadata services may be reached. */
+  allowMetadata: boolean;
+  logger: Logger;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { machinesDirectory, allowMetadata, logger, signal } = options;
+  const readPlans = async () => await listNetworkPlans(machinesDirectory);
+  using watch = new TableWatch();
+  while (!signal.aborted) {
+    watch.ensure();
+    const { next } = watch;
+    try {
+      for (const { taskName, allocId, tap } of await restoreRules({ readPlans, allowMetadata, signal })) {
+        logger.warn("put a VM's packet rules back, which something on the host had removed", {
+          task: taskName,
+          alloc_id: allocId,
+          tap,
+        });
+      }
+      await keepForwarding({ signal });
+    } catch (error) {
+      if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
+    }
+    const pause = new AbortController();
+    const until = AbortSignal.any([signal, pause.signal]);
+    await Promise.race([next, delay(intervalMs, undefined, { signal: until, ref: false }).catch(() => undefined)]);
+    pause.abort();
+  }
+}
