@@ -3,6 +3,7 @@ exec </dev/null >/dev/hvc0 2>&1
 stty -F /dev/hvc0 raw -echo 2>/dev/null || true
 # The kernel's own messages stay on the serial console.
 echo 1 >/proc/sys/kernel/printk
+(while echo alive >/dev/ttyS0; do sleep 5; done) &
 modprobe -a tun bridge veth loop squashfs nf_tables nft_chain_nat nft_masq 2>/dev/null || true
 bash /run/rig/command.sh
 echo $? >/run/rig/status
