@@ -1,7 +1,8 @@
 // The `network` block of the plugin's config: where VMs' addresses come from, and what no job may reach.
 import type { EgressRule } from "../network/egress-policy.ts";
+import type { FloodLimits } from "../network/network-plan.ts";
 import { type IpNetwork, parseNetwork } from "../system/ip-address.ts";
-import { asConfigMap, type ConfigMap, optionalBoolean, optionalString } from "./config-values.ts";
+import { asConfigMap, type ConfigMap, optionalBoolean, optionalInteger, optionalString } from "./config-values.ts";
 import { ConfigError } from "./errors.ts";
 import { attr, block, type NamedSpec, object } from "./hcl-spec.ts";
 import { egressRules } from "./task-config/network.ts";
@@ -12,11 +13,23 @@ export interface PluginNetworkSettings {
   readonly allowMetadata: boolean;
   /** Refused before a job's own rules are looked at. */
   readonly egressDeny: readonly EgressRule[];
+  /** Of each VM. */
+  readonly limits: FloodLimits;
 }
+
+/** Far beyond what a workload sends that is no flood: packets are as large as the guest's kernel makes them, up to 64 KiB. */
+const usualRates = { packet_rate: 200_000, connection_rate: 1_000 } as const;
+const largestRate = 10_000_000;
 
 export const pluginNetworkSchema: NamedSpec = block(
   "network",
-  object(attr("subnet", "string"), attr("allow_metadata", "bool"), attr("egress_deny", "list(string)")),
+  object(
+    attr("subnet", "string"),
+    attr("allow_metadata", "bool"),
+    attr("egress_deny", "list(string)"),
+    attr("packet_rate", "any"),
+    attr("connection_rate", "any"),
+  ),
 );
 
 const longestPrefix = 28;
@@ -29,7 +42,16 @@ export function parsePluginNetwork(config: ConfigMap): PluginNetworkSettings {
     subnet: subnet(map),
     allowMetadata: optionalBoolean(map, "allow_metadata") ?? false,
     egressDeny: egressRules(map, "network", "egress_deny"),
+    limits: { packets: rate(map, "packet_rate"), connections: rate(map, "connection_rate") },
   };
+}
+
+/** Undefined for 0: no limit. */
+function rate(map: ConfigMap, key: keyof typeof usualRates): number | undefined {
+  const value =
+    optionalInteger(map, key, { minimum: 0, maximum: largestRate, unit: "a second, 0 for no limit," }) ??
+    usualRates[key];
+  return value === 0 ? undefined : value;
 }
 
 function subnet(map: ConfigMap): IpNetwork | undefined {

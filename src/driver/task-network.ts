@@ -39,6 +39,7 @@ export async function reserveTaskNetwork(
         allow: [...settings.egress.allow],
         floor: [...plugin.network.egressDeny],
       },
+      limits: plugin.network.limits,
     },
     host: options.host,
     basePath: plugin.basePath,
@@ -105,6 +106,10 @@ export async function networkAttributes(plan: NetworkPlan | undefined): Promise<
     tap: plan.tap,
     ...(counts === undefined
       ? {}
-      : { egress_refused_packets: `${counts.refused}`, spoofed_packets: `${counts.spoofed}` }),
+      : {
+          egress_refused_packets: `${counts.refused}`,
+          spoofed_packets: `${counts.spoofed}`,
+          flooded_packets: `${counts.flooded}`,
+        }),
   };
 }

@@ -8,6 +8,13 @@ const mac = v.pipe(v.string(), v.regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/));
 /** Goes into rules and command lines as it is. */
 const name = v.pipe(v.string(), v.regex(/^[a-zA-Z][a-zA-Z0-9_]{0,30}$/));
 
+const rate = v.pipe(v.number(), v.integer(), v.minValue(1));
+
+/** What a VM may send a second; absent: as much as it can. */
+const floodLimitsSchema = v.object({ packets: v.optional(rate), connections: v.optional(rate) });
+
+export type FloodLimits = v.InferOutput<typeof floodLimitsSchema>;
+
 const common = {
   taskName: v.string(),
   allocId: v.string(),
@@ -21,6 +28,8 @@ const common = {
   address,
   mtu: v.number(),
   egress: egressPolicySchema,
+  /** Absent in records of a driver that knew none. */
+  limits: v.optional(floodLimitsSchema),
 };
 
 const sharedAddress = v.object({ address, prefixLength: v.number() });

@@ -11,6 +11,7 @@ import { isNamespace } from "./namespace-network.ts";
 import { namespaceRules } from "./namespace-rules.ts";
 import { type NamespacePlan, networkPlanSchema } from "./network-plan.ts";
 import { planNamespace } from "./plan-namespace.ts";
+import { egressRules, guardRules } from "./rules.ts";
 
 const subnet = parseNetwork("10.207.0.0/28");
 assert.ok(subnet);
@@ -111,6 +112,7 @@ const plan = (taskName: string, named: string[], neighbours: NamespacePlan[] = [
     taskName,
     allocId: "a",
     egress: { default: "allow", floor: [], deny: [], allow: [] },
+    limits: { packets: 200_000, connections: 1_000 },
     ports,
     named,
     upstreamPorts: [9191],
@@ -141,6 +143,20 @@ describe("VMs in a group", () => {
     assert.equal(guest.addresses[0]?.onLink, false);
     assert.equal(guest.routes.length, 4);
     assert.equal(guest.mtu, 1450);
+  });
+
+  it("a flood is dropped before anything else is looked at; a record without limits has none", () => {
+    const limited = plan("one", []);
+    const packets = guardRules(limited).filter((rule) => rule.startsWith("add rule"));
+    assert.match(
+      packets[0] ?? "",
+      / limit rate over 200000\/second burst 200000 packets counter name flooded_\S+ drop$/,
+    );
+    const connections = egressRules(limited, ["ip daddr 169.254.169.254"]).filter((rule) => / egress_\S+ /.test(rule));
+    assert.match(connections.find((rule) => rule.startsWith("add rule")) ?? "", / limit rate over 1000\/second /);
+    const { limits: _, ...old } = limited;
+    assert.ok(v.is(networkPlanSchema, old));
+    assert.ok(![...guardRules(old), ...egressRules(old, [])].some((rule) => rule.includes("limit rate")));
   });
 
   it("the rules of a namespace without VMs take the tables away", () => {

@@ -3,7 +3,7 @@ import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../system/ip-addre
 import { leaseOf } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
 import { AddressesExhaustedError, PortClaimedError } from "./errors.ts";
-import type { NamespacePlan } from "./network-plan.ts";
+import type { FloodLimits, NamespacePlan } from "./network-plan.ts";
 import type { NamespaceFacts } from "./read-namespace.ts";
 
 /** Link-local, so that it is nobody else's; seen in the allocation's namespace only. */
@@ -31,6 +31,7 @@ export function planNamespace(options: {
   taskName: string;
   allocId: string;
   egress: EgressPolicy;
+  limits: FloodLimits;
   ports: readonly GroupPort[];
   /** Checked: each is a label of `ports`. */
   named: readonly string[];
@@ -67,6 +68,7 @@ export function planNamespace(options: {
     ...lease,
     mtu: facts.mtu,
     egress: options.egress,
+    limits: options.limits,
     path: options.path,
     index,
     device: facts.device,

@@ -6,7 +6,7 @@ import type { EgressPolicy } from "./egress-policy.ts";
 import { NetworkUnavailableError, PortClaimedError } from "./errors.ts";
 import type { NetworkHost } from "./inspect-network.ts";
 import { requireNamespace } from "./namespace-network.ts";
-import type { NatPlan, NetworkPlan } from "./network-plan.ts";
+import type { FloodLimits, NatPlan, NetworkPlan } from "./network-plan.ts";
 import { type GroupPort, guestPortOf, planNamespace } from "./plan-namespace.ts";
 import { readNamespace } from "./read-namespace.ts";
 import { neighboursOf, type ReadPlans } from "./vm-network.ts";
@@ -21,6 +21,7 @@ export interface NetworkRequest {
   readonly named: readonly string[];
   readonly upstreamPorts: readonly number[];
   readonly egress: EgressPolicy;
+  readonly limits: FloodLimits;
 }
 
 export interface PlanOptions {
@@ -101,6 +102,6 @@ function planNat(
   }
   const taken = new Set([...taps, ...others.map(({ tap }) => tap)]);
   const lease = chooseLease({ subnet, isTaken: ({ tap }) => taken.has(tap) });
-  const { taskName, allocId, egress } = request;
-  return { mode: "nat", taskName, allocId, table, ...lease, mtu, egress, ports };
+  const { taskName, allocId, egress, limits } = request;
+  return { mode: "nat", taskName, allocId, table, ...lease, mtu, egress, limits, ports };
 }

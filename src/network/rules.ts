@@ -4,8 +4,16 @@ import type { NetworkPlan } from "./network-plan.ts";
 
 export const guardCounter = (plan: NetworkPlan): string => `spoofed_${plan.tap}`;
 export const refusedCounter = (plan: NetworkPlan): string => `refused_${plan.tap}`;
+/** Of two tables: packets at the TAP, and connections' first packets. */
+export const floodedCounter = (plan: NetworkPlan): string => `flooded_${plan.tap}`;
 const egressChain = (plan: NetworkPlan): string => `egress_${plan.tap}`;
 const refuseChain = (plan: NetworkPlan): string => `refuse_${plan.tap}`;
+
+/** Drops what comes faster, a second's worth at once aside. An answer would cost the host as much again. */
+function atMost(plan: NetworkPlan, perSecond: number | undefined): string[] {
+  if (perSecond === undefined) return [];
+  return [`limit rate over ${perSecond}/second burst ${perSecond} packets counter name ${floodedCounter(plan)} drop`];
+}
 
 /**
  * At the TAP's ingress, before anything else sees a frame: only the VM's own MAC with its own addresses passes. The
@@ -34,8 +42,10 @@ export function guardRules(plan: NetworkPlan): string[] {
   return [
     `add table netdev ${plan.table}`,
     `add counter netdev ${plan.table} ${guardCounter(plan)}`,
+    `add counter netdev ${plan.table} ${floodedCounter(plan)}`,
     `add chain ${chain} { type filter hook ingress device "${plan.tap}" priority -300; policy drop; }`,
     `flush chain ${chain}`,
+    ...atMost(plan, plan.limits?.packets).map((rule) => `add rule ${chain} ${rule}`),
     ...accepted.map((rule) => `add rule ${chain} ether saddr ${plan.guestMac} ${rule}`),
     `add rule ${chain} counter name ${guardCounter(plan)}`,
   ];
@@ -51,6 +61,8 @@ export function guardRemoval(plan: NetworkPlan): string[] {
     `delete chain netdev ${table} ${tap}`,
     `add counter netdev ${table} ${guardCounter(plan)}`,
     `delete counter netdev ${table} ${guardCounter(plan)}`,
+    `add counter netdev ${table} ${floodedCounter(plan)}`,
+    `delete counter netdev ${table} ${floodedCounter(plan)}`,
   ];
 }
 
@@ -66,6 +78,7 @@ export function egressRules(plan: NetworkPlan, first: readonly string[]): string
   const refused = `goto ${refuseChain(plan)}`;
   return [
     `add counter inet ${table} ${refusedCounter(plan)}`,
+    `add counter inet ${table} ${floodedCounter(plan)}`,
     `add chain ${refuse}`,
     `add chain ${chain}`,
     `flush chain ${refuse}`,
@@ -73,6 +86,7 @@ export function egressRules(plan: NetworkPlan, first: readonly string[]): string
     `add rule ${refuse} counter name ${refusedCounter(plan)}`,
     `add rule ${refuse} meta l4proto tcp reject with tcp reset`,
     `add rule ${refuse} reject with icmpx type admin-prohibited`,
+    ...atMost(plan, plan.limits?.connections).map((rule) => `add rule ${chain} ${rule}`),
     ...first.map((match) => `add rule ${chain} ${match} ${refused}`),
     ...lines(egress.floor, refused),
     ...lines(egress.deny, refused),
@@ -89,6 +103,8 @@ export function egressRemoval(plan: NetworkPlan): string[] {
     ...chains.map((chain) => `delete chain inet ${table} ${chain}`),
     `add counter inet ${table} ${refusedCounter(plan)}`,
     `delete counter inet ${table} ${refusedCounter(plan)}`,
+    `add counter inet ${table} ${floodedCounter(plan)}`,
+    `delete counter inet ${table} ${floodedCounter(plan)}`,
   ];
 }
 

@@ -4,7 +4,7 @@ import * as v from "valibot";
 import { detachNamespace, openNamespace } from "./namespace-network.ts";
 import { detachNat, openNat } from "./nat-network.ts";
 import type { NamespacePlan, NetworkPlan } from "./network-plan.ts";
-import { guardCounter, refusedCounter } from "./rules.ts";
+import { floodedCounter, guardCounter, refusedCounter } from "./rules.ts";
 import { ask, makeTap, type TapOwner } from "./run-steps.ts";
 
 /** Plans of all VMs of this driver, as their records tell. */
@@ -70,6 +70,8 @@ export interface NetworkCounts {
   readonly refused: number;
   /** Frames with somebody else's address. */
   readonly spoofed: number;
+  /** Packets and connections beyond the limits. */
+  readonly flooded: number;
 }
 
 export async function readCounts(options: { plan: NetworkPlan; signal?: AbortSignal }): Promise<NetworkCounts> {
@@ -81,6 +83,10 @@ export async function readCounts(options: { plan: NetworkPlan; signal?: AbortSig
   });
   const { nftables } = v.parse(countersSchema, JSON.parse(text));
   const packets = (name: string): number =>
-    nftables.find(({ counter }) => counter?.name === name)?.counter?.packets ?? 0;
-  return { refused: packets(refusedCounter(plan)), spoofed: packets(guardCounter(plan)) };
+    nftables.reduce((sum, { counter }) => (counter?.name === name ? sum + counter.packets : sum), 0);
+  return {
+    refused: packets(refusedCounter(plan)),
+    spoofed: packets(guardCounter(plan)),
+    flooded: packets(floodedCounter(plan)),
+  };
 }

@@ -77,7 +77,9 @@ async function checksOf(allocation: Allocation): Promise<string[]> {
 async function counterOf(prefix: string, tap: string): Promise<number> {
   const text = await runSuccessfully({ file: "nft", args: ["-j", "list", "counters"] });
   const { nftables } = JSON.parse(text) as { nftables: { counter?: { name: string; packets: number } }[] };
-  return nftables.find(({ counter }) => counter?.name === `${prefix}_${tap}`)?.counter?.packets ?? -1;
+  const counters = nftables.flatMap(({ counter }) => (counter?.name === `${prefix}_${tap}` ? [counter.packets] : []));
+  assert.notEqual(counters.length, 0, `no counter ${prefix}_${tap}`);
+  return counters.reduce((sum, packets) => sum + packets, 0);
 }
 
 async function tapOf(allocation: Allocation): Promise<{ tap: string; address: string }> {
@@ -114,7 +116,10 @@ if (!outside) {
   const fixture = Fixture.use(
     (address) => `
       registry "docker.io" { mirrors = ["http://${address}"] }
-      network { egress_deny = ["10.99.0.1/32:${forbidden}/tcp"] }
+      network {
+        egress_deny     = ["10.99.0.1/32:${forbidden}/tcp"]
+        connection_rate = 20
+      }
     `,
     { networkInterface: agentInterface },
   );
@@ -240,6 +245,16 @@ if (!outside) {
       const { tap } = await tapOf(other);
       assert.ok((await counterOf("refused", tap)) >= 4);
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("connections that come too fast are dropped and counted; then the VM goes on", async () => {
+      const { tap } = await tapOf(allocation);
+      await inVm(
+        allocation,
+        `for i in $(seq 200); do nc -w 1 ${peerAddress} ${who} < /dev/null > /dev/null & done; wait`,
+      );
+      assert.ok((await counterOf("flooded", tap)) > 0);
+      await waitForAnswer("the peer", /status 0/, () => inVm(allocation, peer(who)));
     });
 
     it("rules that something on the host removes come back", async () => {
