@@ -74,8 +74,11 @@ async function checksOf(allocation: Allocation): Promise<string[]> {
   return Object.values(checks).map(({ Status }) => Status);
 }
 
-async function counterOf(prefix: string, tap: string): Promise<number> {
-  const text = await runSuccessfully({ file: "nft", args: ["-j", "list", "counters"] });
+async function counterOf(prefix: string, tap: string, namespace = "/proc/self/ns/net"): Promise<number> {
+  const text = await runSuccessfully({
+    file: "nsenter",
+    args: [`--net=${namespace}`, "nft", "-j", "list", "counters"],
+  });
   const { nftables } = JSON.parse(text) as { nftables: { counter?: { name: string; packets: number } }[] };
   const counters = nftables.flatMap(({ counter }) => (counter?.name === `${prefix}_${tap}` ? [counter.packets] : []));
   assert.notEqual(counters.length, 0, `no counter ${prefix}_${tap}`);
@@ -90,6 +93,26 @@ async function tapOf(allocation: Allocation): Promise<{ tap: string; address: st
     .join("");
   return { tap: `lg${hex}`, address };
 }
+
+/** A root that may change its interface: nothing leaves with addresses that are not the VM's. */
+async function assertSpoofsAreStopped(allocation: Allocation, tap: string, namespace?: string): Promise<void> {
+  const spoofs = [
+    `ip addr add 10.66.66.66/32 dev eth0 && ping -c 1 -W 1 -I 10.66.66.66 ${peerAddress}`,
+    "arping -c 1 -w 2 -U -I eth0 -s 10.66.66.66 10.66.66.66",
+    `ip link set eth0 address 02:66:66:66:66:66 && ping -c 1 -W 1 ${peerAddress}`,
+  ];
+  for (const spoof of spoofs) {
+    const before = await counterOf("spoofed", tap, namespace);
+    const output = await inVm(allocation, spoof);
+    assert.ok((await counterOf("spoofed", tap, namespace)) > before, `${spoof}: ${output}`);
+    assert.doesNotMatch(output, / 0% packet loss/, spoof);
+  }
+}
+
+const spoofer = `${image}
+  command = "sleep"
+  args    = ["3600"]
+  cap_add = ["NET_ADMIN", "NET_RAW"]`;
 
 /** busybox with socat: its nc knows no UDP. */
 async function pushSocatImage(registry: Registry): Promise<void> {
@@ -244,6 +267,12 @@ if (!outside) {
       assert.match(await inVm(other, get(peerAddress, 4999)), /status 1[\s\S]*refused/);
       const { tap } = await tapOf(other);
       assert.ok((await counterOf("refused", tap)) >= 4);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("another's IP, ARP and MAC don't pass", async () => {
+      const other = await runService({ agent: fixture.agent, config: spoofer });
+      await assertSpoofsAreStopped(other, (await tapOf(other)).tap);
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
@@ -432,6 +461,12 @@ if (!outside) {
       ]);
       assert.match(fromSecond.stdout, /page of main/);
       await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
+    });
+
+    it("another's IP, ARP and MAC don't pass", async () => {
+      const other = await runService({ agent: fixture.agent, config: spoofer, group: groupNetwork('mode = "bridge"') });
+      await assertSpoofsAreStopped(other, "lga9fee602", `/run/netns/${other.id}`);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
     it("rules that something in the namespace removes come back", async () => {
