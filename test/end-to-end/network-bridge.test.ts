@@ -1,0 +1,175 @@
+// VMs in Nomad's bridge, in namespaces that the test makes: the file runs itself again in the agent's, with peers in another.
+import assert from "node:assert/strict";
+import { before, describe, it } from "node:test";
+import { type Allocation, runService } from "./support/allocation.ts";
+import { runSuccessfully } from "./support/command.ts";
+import { skipVms } from "./support/environment.ts";
+import { agentAddress, inside, runInside } from "./support/namespaces.ts";
+import {
+  assertNoNetworkIsLeft,
+  assertSpoofsAreStopped,
+  checksOf,
+  groupNetwork,
+  hostPort,
+  image,
+  inVm,
+  page,
+  peer,
+  serving,
+  spoofer,
+  useNetworkFixture,
+  waitForAnswer,
+  who,
+} from "./support/network.ts";
+import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { askServer, serveInNamespace } from "./support/sockets.ts";
+
+const outside = inside === undefined;
+
+describe("VMs in Nomad's bridge", { skip: skipVms || !outside }, () => {
+  it("in namespaces of its own", async () => {
+    assert.equal(await runInside(import.meta.filename), 0);
+  });
+});
+
+if (!outside) {
+  const fixture = useNetworkFixture();
+
+  describe("Nomad's bridge", () => {
+    let allocation: Allocation;
+    let namespace: string;
+    let address: string;
+    before(async () => {
+      await fixture.ready();
+      allocation = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: `${groupNetwork('mode = "bridge"')}
+          service {
+            name     = "bridged"
+            provider = "nomad"
+            port     = "web"
+            check {
+              type     = "http"
+              path     = "/"
+              interval = "1s"
+              timeout  = "1s"
+            }
+          }`,
+      });
+      namespace = `/run/netns/${allocation.id}`;
+      address = /inet (172\.26\.\d+\.\d+)\/20/.exec(await inVm(allocation, "ip addr show eth0"))?.[1] ?? "";
+    });
+
+    it("the VM has the allocation's address", async () => {
+      const own = await runSuccessfully({
+        file: "nsenter",
+        args: [`--net=${namespace}`, "ip", "-4", "addr", "show", "eth0"],
+      });
+      assert.ok(address !== "" && own.includes(`${address}/`), own);
+      assert.match(await inVm(allocation, "echo $NOMAD_ALLOC_ADDR_web"), new RegExp(`${address}:8080`));
+    });
+
+    it("out and in", async () => {
+      assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
+      const web = await hostPort(allocation, "web");
+      const echo = await hostPort(allocation, "echo");
+      for (const from of ["peer", "host"] as const) {
+        await waitForAnswer(`the page from the ${from}`, /200 OK/, () =>
+          askServer({ host: agentAddress, port: web, text: page, from }),
+        );
+      }
+      await waitForAnswer("the echo", /^hello$/, () =>
+        askServer({ host: agentAddress, port: echo, text: "hello", kind: "udp", from: "peer" }),
+      );
+      await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+    });
+
+    it("the namespace's own programs reach it at its address and on loopback", async () => {
+      for (const host of [address, "127.0.0.1"]) {
+        assert.match(await askServer({ host, port: 8080, text: page, namespace }), /200 OK/);
+      }
+    });
+
+    it("a sidecar's own port stays its own, from outside too, and the VM reaches it", async () => {
+      using _sidecar = await serveInNamespace(namespace, 6060);
+      assert.match(await askServer({ host: address, port: 6060, from: "host" }), /^from 172\.26\./);
+      assert.match(await inVm(allocation, "nc -w 5 169.254.230.1 6060 < /dev/null"), /from 169\.254\.230\.2/);
+    });
+
+    it("two VMs of a group: each its port, and each reaches the other", async () => {
+      const second = (name: string, port: number, label: string): string => `
+        ${image}
+        ports   = ["${label}"]
+        command = "/bin/sh"
+        args    = ["-c", "mkdir -p /www; echo page of ${name} > /www/index.html; exec httpd -f -p ${port} -h /www"]
+      `;
+      const both = await runService({
+        agent: fixture.agent,
+        config: second("main", 8080, "web"),
+        group: `
+          network {
+            mode = "bridge"
+            port "web" { to = 8080 }
+            port "admin" { to = 7070 }
+          }
+          task "second" {
+            driver = "litegix-fc-driver"
+            config { ${second("second", 7070, "admin")} }
+            resources {
+              cpu    = 50
+              memory = 192
+            }
+          }
+        `,
+      });
+      for (const [label, name] of [
+        ["web", "main"],
+        ["admin", "second"],
+      ] as const) {
+        const port = await hostPort(both, label);
+        await waitForAnswer(`the page of ${name}`, new RegExp(`page of ${name}`), () =>
+          askServer({ host: agentAddress, port, text: page, from: "peer" }),
+        );
+      }
+      const get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 127.0.0.1";
+      assert.match(await inVm(both, `${get} 7070`), /page of second/);
+      assert.match(await inVm(both, `${get} 8080`), /page of main/);
+      const fromSecond = await both.agent.nomad([
+        "alloc",
+        "exec",
+        "-task",
+        "second",
+        both.id,
+        "/bin/sh",
+        "-c",
+        `${get} 8080`,
+      ]);
+      assert.match(fromSecond.stdout, /page of main/);
+      await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
+    });
+
+    it("another's IP, ARP and MAC don't pass", async () => {
+      const other = await runService({ agent: fixture.agent, config: spoofer, group: groupNetwork('mode = "bridge"') });
+      await assertSpoofsAreStopped(other, "lga9fee602", `/run/netns/${other.id}`);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("rules that something in the namespace removes come back", async () => {
+      await removeTablesUntilTheyAreBack({ namespace, tap: "lga9fee602" });
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+    });
+
+    it("the TAP is in the namespace, not in the host's", async () => {
+      const inNamespace = await runSuccessfully({ file: "nsenter", args: [`--net=${namespace}`, "ip", "-br", "link"] });
+      assert.match(inNamespace, /^lga9fee602\s/m);
+    });
+  });
+
+  describe("afterwards", () => {
+    it("no interface, no table and no rule is left", () => assertNoNetworkIsLeft(fixture.agent));
+  });
+}

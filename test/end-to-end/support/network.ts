@@ -1,0 +1,166 @@
+// What the tests of VMs' networks share: jobs that serve, ports, rules' counters, and guests that spoof.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before } from "node:test";
+import type { Agent } from "./agent.ts";
+import type { Allocation } from "./allocation.ts";
+import { runSuccessfully } from "./command.ts";
+import { Fixture } from "./fixture.ts";
+import { ImageBuilder } from "./image-builder.ts";
+import { waitUntilNoMachineIsLeft } from "./machines.ts";
+import { agentInterface, peerAddress } from "./namespaces.ts";
+import type { Registry } from "./registry.ts";
+import { serveAsPeer } from "./sockets.ts";
+import { waitFor } from "./wait.ts";
+
+export const image = 'image = "socat:latest"';
+export const who = 5000;
+export const big = 5001;
+export const forbidden = 5002;
+
+/** A page at 8080 and an echo for datagrams at 9090. */
+export const serving = `
+  command = "/bin/sh"
+  args = ["-c", "mkdir -p /www; hostname > /www/index.html; httpd -p 8080 -h /www; exec socat UDP4-LISTEN:9090,fork PIPE"]
+`;
+export const page = "GET / HTTP/1.0\r\n\r\n";
+
+export function groupNetwork(mode = ""): string {
+  return `
+    network {
+      ${mode}
+      port "web" { to = 8080 }
+      port "echo" { to = 9090 }
+    }
+  `;
+}
+
+interface PortsDocument {
+  readonly AllocatedResources: { readonly Shared: { readonly Ports: { Label: string; Value: number }[] } };
+}
+
+export async function hostPort(allocation: Allocation, label: string): Promise<number> {
+  const document = (await allocation.agent.get(`/v1/allocation/${allocation.id}`)) as unknown as PortsDocument;
+  const port = document.AllocatedResources.Shared.Ports.find(({ Label }) => Label === label);
+  assert.ok(port, `port ${label}`);
+  return port.Value;
+}
+
+export async function inVm(allocation: Allocation, script: string): Promise<string> {
+  const result = await allocation.exec(["/bin/sh", "-c", script]);
+  return `${result.stdout}${result.stderr}`.trim();
+}
+
+export async function waitForAnswer(what: string, wanted: RegExp, ask: () => Promise<string>): Promise<void> {
+  let last = "";
+  await waitFor({
+    what,
+    timeoutMs: 30_000,
+    attempt: async () => {
+      last = await ask();
+      return wanted.test(last) || undefined;
+    },
+    seen: () => last,
+  });
+}
+
+export async function checksOf(allocation: Allocation): Promise<string[]> {
+  const checks = (await allocation.agent.get(`/v1/client/allocation/${allocation.id}/checks`)) as Record<
+    string,
+    { Status: string }
+  >;
+  return Object.values(checks).map(({ Status }) => Status);
+}
+
+export async function counterOf(prefix: string, tap: string, namespace = "/proc/self/ns/net"): Promise<number> {
+  const text = await runSuccessfully({
+    file: "nsenter",
+    args: [`--net=${namespace}`, "nft", "-j", "list", "counters"],
+  });
+  const { nftables } = JSON.parse(text) as { nftables: { counter?: { name: string; packets: number } }[] };
+  const counters = nftables.flatMap(({ counter }) => (counter?.name === `${prefix}_${tap}` ? [counter.packets] : []));
+  assert.notEqual(counters.length, 0, `no counter ${prefix}_${tap}`);
+  return counters.reduce((sum, packets) => sum + packets, 0);
+}
+
+export async function tapOf(allocation: Allocation): Promise<{ tap: string; address: string }> {
+  const address = /inet (\d+\.\d+\.\d+\.\d+)/.exec(await inVm(allocation, "ip -4 addr show eth0"))?.[1] ?? "";
+  const hex = address
+    .split(".")
+    .map((part) => Number(part).toString(16).padStart(2, "0"))
+    .join("");
+  return { tap: `lg${hex}`, address };
+}
+
+/** A root that may change its interface: nothing leaves with addresses that are not the VM's. */
+export async function assertSpoofsAreStopped(allocation: Allocation, tap: string, namespace?: string): Promise<void> {
+  const spoofs = [
+    `ip addr add 10.66.66.66/32 dev eth0 && ping -c 1 -W 1 -I 10.66.66.66 ${peerAddress}`,
+    "arping -c 1 -w 2 -U -I eth0 -s 10.66.66.66 10.66.66.66",
+    `ip link set eth0 address 02:66:66:66:66:66 && ping -c 1 -W 1 ${peerAddress}`,
+  ];
+  for (const spoof of spoofs) {
+    const before = await counterOf("spoofed", tap, namespace);
+    const output = await inVm(allocation, spoof);
+    assert.ok((await counterOf("spoofed", tap, namespace)) > before, `${spoof}: ${output}`);
+    assert.doesNotMatch(output, / 0% packet loss/, spoof);
+  }
+}
+
+export const spoofer = `${image}
+  command = "sleep"
+  args    = ["3600"]
+  cap_add = ["NET_ADMIN", "NET_RAW"]`;
+
+/** busybox with socat: its nc knows no UDP. */
+export async function pushSocatImage(registry: Registry): Promise<void> {
+  await using images = await ImageBuilder.create();
+  const source = await images.create("socat");
+  const fill = `
+    for file in $(command -v socat) $(ldd "$(command -v socat)" | grep -o '/[^ ]*'); do
+      install -D "$(readlink -f "$file")" ".$file"
+    done
+  `;
+  await images.addLayer("socat", { fill, at: "/" });
+  await registry.push({ source, name: "library/socat:latest" });
+}
+
+export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < /dev/null; echo status $?`;
+
+/** In the agent's namespace: an agent with the image that serves, and peers that listen. */
+export function useNetworkFixture(): Fixture {
+  const fixture = Fixture.use(
+    (address) => `
+      registry "docker.io" { mirrors = ["http://${address}"] }
+      network {
+        egress_deny     = ["10.99.0.1/32:${forbidden}/tcp"]
+        connection_rate = 20
+      }
+    `,
+    { networkInterface: agentInterface },
+  );
+  const servers: Disposable[] = [];
+  before(async () => {
+    await fixture.ready();
+    await pushSocatImage(fixture.registry);
+    servers.push(await serveAsPeer(who), await serveAsPeer(big, "big"), await serveAsPeer(forbidden));
+  });
+  after(() => {
+    for (const server of servers) server[Symbol.dispose]();
+  });
+  return fixture;
+}
+
+export async function forwardChain(): Promise<string> {
+  return await runSuccessfully({ file: "iptables", args: ["-S", "FORWARD"] });
+}
+
+/** Ends every job first. */
+export async function assertNoNetworkIsLeft(agent: Agent): Promise<void> {
+  const jobs = (await agent.get("/v1/jobs")) as { ID: string }[];
+  await Promise.all(jobs.map(({ ID }) => agent.nomad(["job", "stop", "-purge", ID])));
+  await waitUntilNoMachineIsLeft(agent);
+  assert.doesNotMatch(await readFile("/proc/self/net/dev", "utf8"), /^\s*lg[0-9a-f]{8}:/m);
+  assert.doesNotMatch(await runSuccessfully({ file: "nft", args: ["list", "tables"] }), /litegix/);
+  assert.doesNotMatch(await forwardChain(), /litegix/);
+}
