@@ -91,6 +91,6 @@ wait "$machine" || status=$?
 
 if [ -f "$work/result/status" ]; then exit "$(cat "$work/result/status")"; fi
 [ "$status" != 124 ] || fail "the command did not end within $limit s"
-grep -v -e '^alive$' "$work/console" | tail -n 20 >&2
+grep -v '^alive' "$work/console" | tail -n 20 >&2 || true
 printf 'rig     the machine died\n' >&2
 exit "$machine_died"
