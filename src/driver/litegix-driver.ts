@@ -85,10 +85,11 @@ export class LitegixDriver implements NomadDriver {
       return;
     }
     await this.#sweep(this.#settings);
-    this.#keepNetworks(this.#settings);
   }
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
+    // Asked of the plugin that runs tasks only, not of those that an agent starts to look at.
+    if (this.#settings !== undefined) this.#keepNetworks(this.#settings);
     for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
       const { health, description, attributes } = fingerprint;
       this.#logger.info("looked at the host", { health, description, ...attributes });
@@ -224,7 +225,7 @@ export class LitegixDriver implements NomadDriver {
     void keepSpareScratchDisk({ spareDirectory: spareDisks, sizeMib: scratchSizeMib });
   }
 
-  /** As long as the plugin lives, by its latest settings. */
+  /** As long as the plugin lives; a later call takes an earlier one's place. */
   #keepNetworks(settings: PluginSettings): void {
     this.#keeping.abort();
     this.#keeping = new AbortController();

@@ -3,7 +3,7 @@
 // that chain, and never touch another rule: two rules for all VMs, there as long as a VM is.
 import { readTaps } from "./address-pool.ts";
 import { NetworkSetupError } from "./errors.ts";
-import { ask } from "./run-steps.ts";
+import { ask, inTurn } from "./run-steps.ts";
 
 const comment = ["-m", "comment", "--comment", "litegix-fc-driver"];
 /** `+` stands for the rest of a TAP's name. */
@@ -45,7 +45,10 @@ export async function allowForwarding(options: Options): Promise<void> {
 
 /** Puts the rules back where VMs are and something took them. Fails with NetworkSetupError. */
 export async function keepForwarding(options: Options): Promise<void> {
-  if ((await readTaps()).size > 0) await putRules(options);
+  // In turn with the last VM's end, which takes them away.
+  await inTurn(undefined, async () => {
+    if ((await readTaps()).size > 0) await putRules(options);
+  });
 }
 
 /** Does nothing where packets pass anyway. */

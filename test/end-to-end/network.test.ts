@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
+import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { skipVms } from "./support/environment.ts";
@@ -171,6 +172,26 @@ if (!outside) {
       );
       assert.ok((await counterOf("flooded", tap)) > 0);
       await waitForAnswer("the peer", /status 0/, () => inVm(allocation, peer(who)));
+    });
+
+    it("the kernel tells of a table that is removed", async () => {
+      using watch = new TableWatch();
+      watch.ensure();
+      let told = false;
+      void watch.next.then(() => {
+        told = true;
+      });
+      const table = ["table", "inet", "litegix_probe"];
+      await waitFor({
+        what: "the notice",
+        timeoutMs: 10_000,
+        // Until the watching program listens.
+        attempt: async () => {
+          await runSuccessfully({ file: "nft", args: ["add", ...table] });
+          await runSuccessfully({ file: "nft", args: ["delete", ...table] });
+          return told || undefined;
+        },
+      });
     });
 
     it("rules that something on the host removes come back", async () => {

@@ -68,7 +68,7 @@ mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$work/disk"
 
 share() { printf 'local,path=%s,mount_tag=%s,security_model=none,multidevs=remap' "$1" "$2"; }
 machine_died=125
-# The machine says something on its serial console every few seconds. In the machine's time: an overloaded host is slow in it, too.
+# The machine says something on its serial console every five seconds of its own; an overloaded host makes that longer.
 longest_silence=180
 status=0
 timeout "$limit" "$qemu" -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \

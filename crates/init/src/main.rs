@@ -1,6 +1,5 @@
 //! PID 1 of the microVM. Prepares the machine, serves `guest.proto` on AF_VSOCK, and never ends: its end is the kernel's
-//! panic. The same program run as `zygote` forks the processes
-//! of the task's programs.
+//! panic. The same program run as `zygote` forks the processes of the task's programs.
 //!
 //! There is no Rust `main`: the standard library's start-up wants open standard streams or a /dev/null, and a kernel
 //! without a console gives init neither.
