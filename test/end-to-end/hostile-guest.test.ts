@@ -9,7 +9,8 @@ import { GuestRefusedError, GuestUnreachableError } from "../../src/guest/errors
 import { execInGuest } from "../../src/guest/exec-session.ts";
 import { GuestClient } from "../../src/guest/guest-client.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
-import { type Behaviour, behaviours, bulk, HostileGuest } from "../fakes/hostile-guest.ts";
+import { behaviours, bulk } from "../fakes/hostile-guest.ts";
+import { HostileGuests } from "../fakes/hostile-guests.ts";
 import { endShim, startShim } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
@@ -22,6 +23,9 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), "lghost-"));
 });
 after(() => rm(directory, { recursive: true, force: true }));
+
+const hostiles = new HostileGuests();
+after(() => hostiles[Symbol.asyncDispose]());
 
 let names = 0;
 const newPath = (): string => join(directory, `${++names}`);
@@ -57,9 +61,9 @@ describe("a guest that has been taken over", () => {
     const memoryBefore = process.memoryUsage.rss();
     // All at once: one must not hold up another, and the deadlines pass together.
     await Promise.all(
-      [...behaviours].map(async ([name, behaviour]) => {
+      [...behaviours.keys()].map(async (name) => {
         const socketPath = newPath();
-        await using _hostile = await HostileGuest.start({ socketPath, behaviour });
+        await using _hostile = await hostiles.play({ socketPath, behaviour: name });
         using guest = new GuestClient({ vsockPath: socketPath });
         const { signal } = new AbortController();
         const exec = { guest, argv: ["x"], terminal: false, input: manyInputs(), signal };
@@ -81,9 +85,9 @@ describe("a guest that has been taken over", () => {
     it(`costs an exec session by ${way} no more where the greeting was in order`, async () => {
       const memoryBefore = process.memoryUsage.rss();
       await Promise.all(
-        [...behaviours].map(async ([name, behaviour]) => {
+        [...behaviours.keys()].map(async (name) => {
           const socketPath = newPath();
-          await using _hostile = await HostileGuest.start({ socketPath, behaviour });
+          await using _hostile = await hostiles.play({ socketPath, behaviour: name });
           using guest = new GuestClient({ vsockPath: socketPath, bulkPort });
           const { signal } = new AbortController();
           const exec = { guest, argv: ["x"], terminal: false, input: manyInputs(), signal };
@@ -119,9 +123,9 @@ describe("a guest that has been taken over", () => {
         attempt: async () => (await lines()) > 0 || undefined,
       });
       const before = await lines();
-      const meet = async ([name, behaviour]: [string, Behaviour]): Promise<void> => {
+      const meet = async (name: string): Promise<void> => {
         const socketPath = newPath();
-        await using hostile = await HostileGuest.start({ socketPath, behaviour });
+        await using hostile = await hostiles.play({ socketPath, behaviour: name });
         const shim = await startShim({ path: newPath(), vsockSocket: socketPath });
         try {
           await waitFor({
@@ -139,13 +143,12 @@ describe("a guest that has been taken over", () => {
           await endShim(shim);
         }
       };
-      // A few at a time: they flood this test's own thread too, which has the supervisors' answers to read.
-      const all = [...behaviours];
+      // A few at a time: each has a supervisor, and the honest one must get its turn.
+      const all = [...behaviours.keys()];
       while (all.length > 0) {
         const results = await Promise.allSettled(all.splice(0, 4).map(meet));
         for (const result of results) if (result.status === "rejected") throw result.reason;
       }
-      // The floods and the honest guest share this test's one thread, so its lines may come late.
       await waitFor({
         what: "the other VM's log to go on",
         timeoutMs: 20_000,

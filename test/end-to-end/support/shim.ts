@@ -37,7 +37,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
   const client = new ShimClient({ controlSocket });
   await waitFor({
     what: "the supervisor to answer",
-    timeoutMs: 10_000,
+    timeoutMs: 60_000,
     intervalMs: 20,
     attempt: () => client.status().catch(() => undefined),
   });

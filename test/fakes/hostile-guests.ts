@@ -1,0 +1,54 @@
+// Guests that have been taken over, played by a thread of their own: those that flood would keep the test's thread, which has the
+// driver's or a supervisor's answers to read, from its work. That is no part of what a guest can do to a host.
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import type { Order, Report } from "./hostile-guests-thread.ts";
+
+interface PlayedGuest extends AsyncDisposable {
+  /** How often it has been connected to. */
+  readonly connections: number;
+}
+
+export class HostileGuests implements AsyncDisposable {
+  readonly #worker = new Worker(new URL("hostile-guests-thread.ts", import.meta.url));
+  readonly #connections = new Map<string, number>();
+  readonly #done = new Map<string, () => void>();
+
+  constructor() {
+    this.#worker.on("message", ({ socketPath, connections }: Report) => {
+      if (connections === undefined) this.#done.get(socketPath)?.();
+      else this.#connections.set(socketPath, connections);
+    });
+  }
+
+  /** Rejects where the thread has died. */
+  async #order(order: Order): Promise<void> {
+    const died = new AbortController();
+    const done = new Promise<void>((resolve) => this.#done.set(order.socketPath, resolve));
+    this.#worker.postMessage(order);
+    try {
+      // An "error" rejects the wait for any event.
+      await Promise.race([done, once(this.#worker, "exit", { signal: died.signal })]);
+    } finally {
+      this.#done.delete(order.socketPath);
+      died.abort();
+    }
+  }
+
+  /** Resolves once the guest's socket listens. */
+  async play(options: Required<Order>): Promise<PlayedGuest> {
+    await this.#order(options);
+    const { socketPath } = options;
+    const connections = this.#connections;
+    return {
+      get connections() {
+        return connections.get(socketPath) ?? 0;
+      },
+      [Symbol.asyncDispose]: () => this.#order({ socketPath }),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
