@@ -10,6 +10,7 @@ import { AsyncQueue } from "./async-queue.ts";
 import { type ConfigError, NotReadyError, TaskRunningError } from "./errors.ts";
 import { execTask, execTaskStreaming } from "./exec-task.ts";
 import { fingerprints } from "./fingerprint.ts";
+import { GroupPeers, namespaceOf } from "./group-peers.ts";
 import type { HclSpec } from "./hcl-spec.ts";
 import { hostDirectories, inspectHost, type ReadyHost, type UnreadyHost } from "./host.ts";
 import type {
@@ -30,6 +31,7 @@ import { encodeDriverState, recoverTask } from "./recover-task.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
 import { signalNumber } from "./signals.ts";
 import { scratchSizeMib, startTask } from "./start-task.ts";
+import type { Task } from "./task.ts";
 import { networkAttributes, networkOverride } from "./task-network.ts";
 import { taskStats } from "./task-stats.ts";
 import { TaskTable } from "./task-table.ts";
@@ -48,6 +50,7 @@ export class LitegixDriver implements NomadDriver {
   #misconfigured: ConfigError | undefined;
   #keeping = new AbortController();
   #coreMhz = 0;
+  #peers: GroupPeers | undefined;
   #host: Promise<ReadyHost | UnreadyHost> | undefined;
 
   constructor(options: { logger: Logger }) {
@@ -120,6 +123,7 @@ export class LitegixDriver implements NomadDriver {
     this.#logger.info("started task", { task_id: config.id, vm: task.machine.record.id });
     this.#logger.debug("start timeline in ms", { task_id: config.id, steps: timeline.steps });
     this.#keepSpareDisk();
+    this.#peersChanged(task);
     const { id, network } = task.machine.record;
     return { driverState: encodeDriverState(id), networkOverride: networkOverride(network) };
   }
@@ -132,6 +136,7 @@ export class LitegixDriver implements NomadDriver {
       recoverTask({ taskId: config.id, taskName: config.name, driverState, machinesDirectory }),
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
+    this.#peersChanged(task);
   }
 
   async waitTask(options: Parameter<"waitTask">): Promise<ExitResult> {
@@ -150,6 +155,7 @@ export class LitegixDriver implements NomadDriver {
       if (task.result === undefined && !force) throw new TaskRunningError(taskId);
       await task.destroy();
       this.#tasks.remove(taskId);
+      this.#peersChanged(task);
       return;
     }
     // After a recovery that failed only the disk knows the VM.
@@ -235,6 +241,15 @@ export class LitegixDriver implements NomadDriver {
       logger: this.#logger,
       signal: AbortSignal.any([this.#closing.signal, this.#keeping.signal]),
     });
+  }
+
+  #peersChanged(task: Task): void {
+    this.#peers ??= new GroupPeers({
+      machinesDirectory: this.#machinesDirectory(),
+      logger: this.#logger,
+      signal: this.#closing.signal,
+    });
+    this.#peers.changed(namespaceOf(task), this.#tasks.all());
   }
 
   async #sweep(settings: PluginSettings): Promise<void> {

@@ -8,6 +8,7 @@ import type { Machine } from "../machine/machine.ts";
 import { listNetworkPlans } from "../machine/network-plans.ts";
 import { guestInterface } from "../network/guest-interface.ts";
 import { selfCommand } from "../system/assets.ts";
+import { peersOf } from "./group-peers.ts";
 import { etcHosts, etcResolvConf } from "./guest-files.ts";
 import { hostDirectories, type ReadyHost } from "./host.ts";
 import { RecoverableError, type TaskConfig } from "./nomad-driver.ts";
@@ -94,6 +95,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   });
   return await startInGuest({
     machine,
+    machinesDirectory,
     config,
     container: taskSettings.container,
     process,
@@ -105,6 +107,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
 
 async function startInGuest(options: {
   machine: Machine;
+  machinesDirectory: string;
   config: TaskConfig;
   container: ContainerSettings;
   process: ReturnType<typeof processSpec>;
@@ -144,6 +147,11 @@ async function startInGuest(options: {
     });
     // Meanwhile, so that the task starts with the right time. A supervisor that can't set it now goes on trying.
     await Promise.all([configured, machine.syncClock(signal).catch(() => undefined)]);
+    if (plan?.mode === "namespace") {
+      const place = { namespacePath: plan.path, taskName: config.name, machinesDirectory: options.machinesDirectory };
+      const peers = await peersOf(place);
+      if (peers.length > 0) await machine.guest.setPeers({ peers, signal });
+    }
     options.timeline.done("guest configured");
     const { bootSteps } = await machine.guest.start({ signal: options.signal });
     options.timeline.done("task started");

@@ -7,6 +7,10 @@ export class TaskTable {
   readonly #tasks = new Map<string, Task>();
   readonly #starting = new Set<string>();
 
+  all(): Iterable<Task> {
+    return this.#tasks.values();
+  }
+
   find(taskId: string): Task | undefined {
     return this.#tasks.get(taskId);
   }

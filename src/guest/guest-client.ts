@@ -186,6 +186,15 @@ export class GuestClient implements Disposable {
     return { bootSteps: answer.bootSteps.map(({ name, uptimeNs }) => ({ name, uptimeMs: Number(uptimeNs) / 1e6 })) };
   }
 
+  /** Names the group's other tasks in the guest's /etc/hosts, in place of those named before. Addresses as 4 or 16 bytes. */
+  async setPeers(options: {
+    peers: readonly { readonly name: string; readonly address: Uint8Array }[];
+    signal?: AbortSignal;
+  }): Promise<void> {
+    const request = { peers: options.peers.map((peer) => ({ ...peer })) };
+    await this.#call(options.signal, (call) => this.#client.setPeers(request, call));
+  }
+
   /** `signal` is Linux' number. */
   async sendSignal(options: { signalNumber: number; all?: boolean; signal?: AbortSignal }): Promise<void> {
     const request = { signal: options.signalNumber, all: options.all ?? false };

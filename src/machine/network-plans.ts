@@ -1,8 +1,13 @@
 // Which networks the VMs of this host have, as their records tell.
 import type { NetworkPlan } from "../network/network-plan.ts";
 import { listRecords } from "./list-records.ts";
+import type { MachineRecord } from "./machine-record.ts";
 
-/** Of all VMs that have a network, in whatever phase. */
-export async function listNetworkPlans(machinesDirectory: string): Promise<NetworkPlan[]> {
-  return (await listRecords(machinesDirectory)).flatMap((record) => record.network ?? []);
+/** Of all VMs that have a network, by default in whatever phase. */
+export async function listNetworkPlans(
+  machinesDirectory: string,
+  phases: readonly MachineRecord["phase"][] = ["starting", "running"],
+): Promise<NetworkPlan[]> {
+  const records = await listRecords(machinesDirectory);
+  return records.filter(({ phase }) => phases.includes(phase)).flatMap(({ network }) => network ?? []);
 }

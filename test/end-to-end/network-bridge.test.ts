@@ -97,12 +97,12 @@ if (!outside) {
       assert.match(await inVm(allocation, "nc -w 5 169.254.230.1 6060 < /dev/null"), /from 169\.254\.230\.2/);
     });
 
-    it("two VMs of a group: each its port, and each reaches the other", async () => {
+    it("two VMs of a group: each its port, and each reaches the other, by its name too while it runs", async () => {
       const second = (name: string, port: number, label: string): string => `
         ${image}
         ports   = ["${label}"]
         command = "/bin/sh"
-        args    = ["-c", "mkdir -p /www; echo page of ${name} > /www/index.html; exec httpd -f -p ${port} -h /www"]
+        args    = ["-c", "mkdir -p /www; echo page of ${name} > /www/index.html; httpd -p ${port} -h /www; until [ -f /tmp/end ]; do sleep 0.2; done"]
       `;
       const both = await runService({
         agent: fixture.agent,
@@ -115,6 +115,7 @@ if (!outside) {
           }
           task "second" {
             driver = "litegix-fc-driver"
+            lifecycle { hook = "poststart" }
             config { ${second("second", 7070, "admin")} }
             resources {
               cpu    = 50
@@ -135,17 +136,15 @@ if (!outside) {
       const get = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 127.0.0.1";
       assert.match(await inVm(both, `${get} 7070`), /page of second/);
       assert.match(await inVm(both, `${get} 8080`), /page of main/);
-      const fromSecond = await both.agent.nomad([
-        "alloc",
-        "exec",
-        "-task",
-        "second",
-        both.id,
-        "/bin/sh",
-        "-c",
-        `${get} 8080`,
-      ]);
-      assert.match(fromSecond.stdout, /page of main/);
+      const inSecond = async (script: string): Promise<string> =>
+        (await both.agent.nomad(["alloc", "exec", "-task", "second", both.id, "/bin/sh", "-c", script])).stdout;
+      assert.match(await inSecond(`${get} 8080`), /page of main/);
+      // The one that was there first is told of the other afterwards.
+      await waitForAnswer("the name of second", /^169\.254\.230\.6\s+second\b/m, () => inVm(both, "cat /etc/hosts"));
+      assert.match(await inVm(both, "wget -q -O - http://second:7070/"), /page of second/);
+      assert.match(await inSecond("wget -q -O - http://main:8080/"), /page of main/);
+      await inSecond("touch /tmp/end");
+      await waitForAnswer("a file of hosts without second", /^(?!.*\bsecond\b)/s, () => inVm(both, "cat /etc/hosts"));
       await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
     });
 

@@ -7,8 +7,8 @@ use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Started};
-use crate::{clock, configure, log, thrash, world};
-use litegix_protocol::guest::{ConfigureRequest, ExitStatus, ResourceLimit, State, Sysctl};
+use crate::{clock, configure, log, peers, thrash, world};
+use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +51,7 @@ pub enum LifeError {
     State(&'static str),
     Configure(configure::ConfigureError),
     Start(Failure),
+    Peers(io::Error),
 }
 
 impl Agent {
@@ -108,6 +109,15 @@ impl Agent {
             .map_err(LifeError::Configure)?;
         self.life().configured = Some((request, group));
         Ok(())
+    }
+
+    /// Names the group's other tasks in the task's /etc/hosts.
+    pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), LifeError> {
+        let _changing = self.changing.lock().await;
+        if self.life().configured.is_none() {
+            return Err(LifeError::State("not configured"));
+        }
+        peers::set(&configure::etc_hosts(), peers).map_err(LifeError::Peers)
     }
 
     /// The plan for a program in the task's world.

@@ -21,6 +21,11 @@ const SCRATCH_DEVICE: &str = "/dev/vdb";
 /// Contents written by the host, below init's own tmpfs.
 const WRITTEN: &str = "/run/litegix/etc";
 
+/// What the task sees as its /etc/hosts.
+pub fn etc_hosts() -> PathBuf {
+    Path::new(WRITTEN).join("hosts")
+}
+
 const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
 const DEVICE_PAUSE: Duration = Duration::from_millis(5);
 

@@ -30,6 +30,7 @@ mod modules;
 mod mounts;
 mod network;
 mod own_figures;
+mod peers;
 mod plan;
 mod probe;
 mod reaper;

@@ -12,8 +12,9 @@ use litegix_protocol::guest::guest_server::Guest;
 use litegix_protocol::guest::{
     ClockRequest, ClockResponse, ConfigureRequest, ConfigureResponse, ExecRequest, ExecResponse,
     ExecStart, HelloRequest, HelloResponse, LogStream, LogsOpen, LogsRequest, LogsResponse,
-    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse,
-    StatsRequest, StatsResponse, WaitRequest, WaitResponse,
+    SetPeersRequest, SetPeersResponse, ShutdownRequest, ShutdownResponse, SignalRequest,
+    SignalResponse, StartRequest, StartResponse, StatsRequest, StatsResponse, WaitRequest,
+    WaitResponse,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,6 +156,17 @@ impl Guest for Service {
             pid: pid.unsigned_abs(),
             boot_steps: boot_steps::all(),
         }))
+    }
+
+    async fn set_peers(
+        &self,
+        request: Request<SetPeersRequest>,
+    ) -> Result<Response<SetPeersResponse>, Status> {
+        self.agent
+            .set_peers(&request.into_inner().peers)
+            .await
+            .map_err(status_of_life)?;
+        Ok(Response::new(SetPeersResponse {}))
     }
 
     type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;

@@ -3,7 +3,7 @@
 
 use crate::agent::LifeError;
 use crate::configure::ConfigureError;
-use crate::plan::{Failure, FailureKind};
+use crate::plan::{Failure, FailureKind, reason};
 use tonic::Status;
 
 pub fn status_of(failure: Failure) -> Status {
@@ -24,6 +24,7 @@ pub fn status_of_life(error: LifeError) -> Status {
         }
         LifeError::Configure(error) => Status::internal(error.to_string()),
         LifeError::Start(failure) => status_of(failure),
+        LifeError::Peers(error) => Status::internal(format!("/etc/hosts: {}", reason(&error))),
     }
 }
 

@@ -620,6 +620,59 @@ export declare type BootStep = Message<"litegix.guest.v1.BootStep"> & {
 export declare const BootStepSchema: GenMessage<BootStep>;
 
 /**
+ * @generated from message litegix.guest.v1.SetPeersRequest
+ */
+export declare type SetPeersRequest = Message<"litegix.guest.v1.SetPeersRequest"> & {
+  /**
+   * @generated from field: repeated litegix.guest.v1.Peer peers = 1;
+   */
+  peers: Peer[];
+};
+
+/**
+ * Describes the message litegix.guest.v1.SetPeersRequest.
+ * Use `create(SetPeersRequestSchema)` to create a new message.
+ */
+export declare const SetPeersRequestSchema: GenMessage<SetPeersRequest>;
+
+/**
+ * @generated from message litegix.guest.v1.Peer
+ */
+export declare type Peer = Message<"litegix.guest.v1.Peer"> & {
+  /**
+   * Letters, digits, ".", "_" and "-".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * 4 or 16 bytes in network order.
+   *
+   * @generated from field: bytes address = 2;
+   */
+  address: Uint8Array;
+};
+
+/**
+ * Describes the message litegix.guest.v1.Peer.
+ * Use `create(PeerSchema)` to create a new message.
+ */
+export declare const PeerSchema: GenMessage<Peer>;
+
+/**
+ * @generated from message litegix.guest.v1.SetPeersResponse
+ */
+export declare type SetPeersResponse = Message<"litegix.guest.v1.SetPeersResponse"> & {
+};
+
+/**
+ * Describes the message litegix.guest.v1.SetPeersResponse.
+ * Use `create(SetPeersResponseSchema)` to create a new message.
+ */
+export declare const SetPeersResponseSchema: GenMessage<SetPeersResponse>;
+
+/**
  * @generated from message litegix.guest.v1.LogsRequest
  */
 export declare type LogsRequest = Message<"litegix.guest.v1.LogsRequest"> & {
@@ -1456,6 +1509,16 @@ export declare const Guest: GenService<{
     methodKind: "unary";
     input: typeof StartRequestSchema;
     output: typeof StartResponseSchema;
+  },
+  /**
+   * Names of the group's other tasks in /etc/hosts, in place of those told before; the file's other lines stay as they are.
+   *
+   * @generated from rpc litegix.guest.v1.Guest.SetPeers
+   */
+  setPeers: {
+    methodKind: "unary";
+    input: typeof SetPeersRequestSchema;
+    output: typeof SetPeersResponseSchema;
   },
   /**
    * One log stream from a byte offset. The guest frees only what was acknowledged.
