@@ -62,8 +62,29 @@ function merged(taskDns: DnsSettings, host: string): DnsSettings {
   };
 }
 
-async function hostResolvConf(): Promise<string> {
-  const host = await readFile("/etc/resolv.conf", "utf8").catch(() => "");
-  if (!/^nameserver\s+127\.0\.0\.53\s*$/m.test(host)) return host;
-  return await readFile("/run/systemd/resolve/resolv.conf", "utf8").catch(() => host);
+/** Where resolvers that listen on loopback keep the list of those behind them: systemd-resolved, NetworkManager, resolvconf's dnsmasq. */
+const behindStubs = [
+  "/run/systemd/resolve/resolv.conf",
+  "/run/NetworkManager/no-stub-resolv.conf",
+  "/run/dnsmasq/resolv.conf",
+  "/run/resolvconf/resolv.conf",
+];
+
+/**
+ * The host's file for a VM, in which loopback is the VM's own: servers there make way for those behind them. Where nothing
+ * tells of those the VM gets no server, and nobody's are made up for it.
+ */
+export async function hostResolvConf(paths: readonly string[] = ["/etc/resolv.conf", ...behindStubs]): Promise<string> {
+  const [host = "", ...behind] = await Promise.all(paths.map((path) => readFile(path, "utf8").catch(() => "")));
+  if (!serversOf(host).some(isLoopback)) return host;
+  return behind.find((text) => serversOf(text).some((server) => !isLoopback(server))) ?? withoutLoopback(host);
+}
+
+const serversOf = (text: string): string[] =>
+  [...text.matchAll(/^nameserver[ \t]+(\S+)/gm)].map(([, server = ""]) => server);
+const isLoopback = (server: string): boolean => server.startsWith("127.") || server === "::1";
+
+function withoutLoopback(text: string): string {
+  const kept = text.split("\n").filter((line) => !serversOf(line).some(isLoopback));
+  return kept.join("\n");
 }
