@@ -1,6 +1,7 @@
 //! A task that has filled its memory with data leaves the kernel only the pages of running programs to reclaim. Those are
 //! read back from the image at once, reclaimed again, and so on: the kernel sees progress and kills nobody, for minutes,
-//! while nothing in the task moves. Here this is noticed, and the kernel made to choose its victim.
+//! while nothing in the task moves. Here this is noticed, and the process ended that the kernel would end. The kernel can't be
+//! left to it: with its limit lowered below what can't be reclaimed it does not stop at one victim where that one is slow to go.
 
 use crate::cgroup::{Memory, TaskGroup};
 use crate::log;
@@ -8,6 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+/// For the process that was killed to be gone, on a host with little time for its guest.
+const VICTIM_DEADLINE: Duration = Duration::from_secs(30);
+const VICTIM_PAUSE: Duration = Duration::from_millis(50);
 /// So many intervals in a row.
 const STRIKES: u32 = 3;
 /// How often a second all file pages have to come back.
@@ -32,12 +36,16 @@ pub async fn watch(group: TaskGroup) {
         strikes = if thrashes { strikes + 1 } else { 0 };
         if strikes == STRIKES {
             strikes = 0;
-            let group = group.clone();
-            // The kernel does its work within the write.
-            let relief = tokio::task::spawn_blocking(move || group.provoke_oom_kill(&now));
-            match relief.await {
-                Ok(result) => log::warn_on_error("ending the thrashing", result),
-                Err(_) => return,
+            let Some(victim) = group.kill_for_memory() else {
+                continue;
+            };
+            log::info(&format!(
+                "out of memory: killed process {victim} of the task"
+            ));
+            // What it held is its own until then, and nobody else's guilt.
+            let gone = Instant::now() + VICTIM_DEADLINE;
+            while group.processes().contains(&victim) && Instant::now() < gone {
+                sleep(VICTIM_PAUSE).await;
             }
         }
     }
