@@ -1,5 +1,5 @@
 # The doors to the project. Every target installs what it needs (Debian packages as root); make and bash are enough to begin.
-.PHONY: build lint test-unit test-e2e test-firecracker test bench bench-boot bench-exec fuzz demo generate clean
+.PHONY: build lint test-unit test-e2e test-firecracker test bench bench-boot bench-exec bench-network fuzz demo generate clean
 
 build:
 	@scripts/build.sh
@@ -32,6 +32,9 @@ bench-boot:
 
 bench-exec:
 	@scripts/bench-exec.sh
+
+bench-network:
+	@scripts/bench-network.sh
 
 demo:
 	@example/test.sh

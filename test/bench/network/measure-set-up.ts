@@ -1,0 +1,51 @@
+// How long a VM's default network takes to be made and to be removed, beside other VMs.
+import { inspectNetwork } from "../../../src/network/inspect-network.ts";
+import type { NetworkPlan } from "../../../src/network/network-plan.ts";
+import { reserveNetwork } from "../../../src/network/plan-network.ts";
+import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/vm-network.ts";
+import { median } from "../median.ts";
+
+const vms = 20;
+
+async function timed(times: number[], step: () => Promise<void>): Promise<void> {
+  const started = performance.now();
+  await step();
+  times.push(performance.now() - started);
+}
+
+/** In a namespace of the run's own. */
+export async function measureSetUp(): Promise<void> {
+  const host = await inspectNetwork({ subnet: undefined });
+  const plans: NetworkPlan[] = [];
+  const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+  const [interfaces, rules, removals]: [number[], number[], number[]] = [[], [], []];
+  for (let vm = 0; vm < vms; vm++) {
+    const request = {
+      taskName: "bench",
+      allocId: `${vm}`,
+      namespacePath: undefined,
+      ports: [{ label: "web", hostIp: "", hostPort: 20_000 + vm, to: 8080 }],
+      named: ["web"],
+      upstreamPorts: [],
+      egress: { default: "allow" as const, deny: [], allow: [], floor: [] },
+      limits: {},
+    };
+    using reserved = await reserveNetwork({
+      request,
+      host,
+      basePath: "/bench",
+      readPlans,
+    });
+    const { plan } = reserved;
+    if (plan === undefined) throw new Error("no network");
+    plans.push(plan);
+    await timed(interfaces, () => makeInterface({ plan, owner: undefined }));
+    await timed(rules, () => openNetwork({ plan, allowMetadata: false, readPlans }));
+  }
+  for (const plan of plans.splice(0)) await timed(removals, () => detachNetwork({ plan, readPlans }));
+  const ms = (times: number[]): string => `${median(times).toFixed(1)} ms`;
+  console.log(
+    `set-up          interface ${ms(interfaces)}, then beside the boot rules and addresses ${ms(rules)}; ` +
+      `removal ${ms(removals)} (medians of ${vms} VMs)`,
+  );
+}
