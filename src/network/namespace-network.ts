@@ -5,7 +5,7 @@ import { NamespaceError } from "./errors.ts";
 import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "./namespace-rules.ts";
 import type { NamespacePlan } from "./network-plan.ts";
 import { guardRemoval, guardRules } from "./rules.ts";
-import { inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
+import { type Family, inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
 
 /** The VMs that are in the same namespace, as their records tell. */
 export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
@@ -27,11 +27,12 @@ export async function openNamespace(options: {
     const neighbours = await options.readNeighbours();
     await Promise.all([
       // Not only for the first VM: two that start together each see the other's record.
-      runIp({ ...place, lines: localRuleLines(plan), force: true }),
+      ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
       setSwitches({ ...place, values: switches(plan) }),
       runNft({ ...place, lines: [...guardRules(plan), ...namespaceRules([...neighbours, plan], plan.table)] }),
     ]);
-    await runIp({ ...place, lines: links(plan) });
+    const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
+    await Promise.all([runIp({ ...place, lines: links(plan) }), ...steer]);
   });
 }
 
@@ -47,7 +48,11 @@ export async function detachNamespace(options: {
     if (!(await isNamespace(plan.path))) return;
     const neighbours = await options.readNeighbours();
     try {
-      await runIp({ ...place, lines: removalLines(plan), force: true });
+      await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
+      const steer = familiesOf(plan).map((family) =>
+        runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
+      );
+      await Promise.all(steer);
       await runNft({ ...place, lines: [...guardRemoval(plan), ...namespaceRules(neighbours, plan.table)] });
     } catch (error) {
       if (await isNamespace(plan.path)) throw error;
@@ -74,12 +79,7 @@ export async function requireNamespace(path: string): Promise<void> {
 }
 
 /** Errors mean that the lines have been there before. */
-function localRuleLines(plan: NamespacePlan): string[] {
-  return familiesOf(plan).flatMap((from) => [
-    `rule add ${from} pref ${localRulePriority} lookup local`,
-    `rule delete ${from} pref 0 lookup local`,
-  ]);
-}
+const localRuleLines = [`rule add pref ${localRulePriority} lookup local`, "rule delete pref 0 lookup local"];
 
 function links(plan: NamespacePlan): string[] {
   const { tap, guestMac, gateway, address } = plan;
@@ -95,23 +95,13 @@ function links(plan: NamespacePlan): string[] {
       `neighbour replace ${item.address} lladdr ${guestMac} dev ${tap} nud permanent`,
       `route replace ${item.address} dev ${tap} table ${table}`,
     ]),
-    ...markRules(plan).map((rule) => `rule add ${rule}`),
   ];
 }
 
-/** The address tells `ip` the family. */
-function familiesOf(plan: NamespacePlan): string[] {
-  return ["from 0.0.0.0/0", ...(plan.ipv6 === undefined ? [] : ["from ::/0"])];
-}
+const familiesOf = (plan: NamespacePlan): Family[] => (plan.ipv6 === undefined ? ["-4"] : ["-4", "-6"]);
 
-function markRules(plan: NamespacePlan): string[] {
-  const rule = `pref ${markRulePriority} fwmark ${markOf(plan)} lookup ${routingTableOf(plan)}`;
-  return familiesOf(plan).map((from) => `${from} ${rule}`);
-}
-
-function removalLines(plan: NamespacePlan): string[] {
-  return [`link delete ${plan.tap}`, ...markRules(plan).map((rule) => `rule delete ${rule}`)];
-}
+const markRule = (plan: NamespacePlan): string =>
+  `pref ${markRulePriority} fwmark ${markOf(plan)} lookup ${routingTableOf(plan)}`;
 
 function switches(plan: NamespacePlan): Record<string, string> {
   const four = "net/ipv4";

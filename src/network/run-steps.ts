@@ -31,11 +31,19 @@ async function runIn(place: Place, argv: readonly [string, ...string[]], input?:
   return stdout;
 }
 
-/** `force` goes on after a line that fails, and calls that no failure. Fails with NetworkSetupError. */
-export async function runIp(options: Place & { lines: readonly string[]; force?: boolean }): Promise<void> {
-  const { lines, force = false } = options;
+export type Family = "-4" | "-6";
+
+/**
+ * `force` goes on after a line that fails, and calls that no failure. `family` is that of rules: no word of a line tells it,
+ * not even `from ::/0`. Fails with NetworkSetupError.
+ */
+export async function runIp(
+  options: Place & { lines: readonly string[]; force?: boolean; family?: Family },
+): Promise<void> {
+  const { family, force = false } = options;
+  const flags = [...(family === undefined ? [] : [family]), ...(force ? ["-force"] : [])];
   try {
-    await runIn(options, ["ip", ...(force ? ["-force"] : []), "-batch", "-"], `${lines.join("\n")}\n`);
+    await runIn(options, ["ip", ...flags, "-batch", "-"], `${options.lines.join("\n")}\n`);
   } catch (error) {
     options.signal?.throwIfAborted();
     if (!force) throw new NetworkSetupError("setting up the VM's interface", { cause: error });

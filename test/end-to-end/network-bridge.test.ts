@@ -1,7 +1,9 @@
 // VMs in Nomad's bridge, in namespaces that the test makes: the file runs itself again in the agent's, with peers in another.
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
 import { before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
+import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { skipVms } from "./support/environment.ts";
 import { agentAddress, inside, runInside } from "./support/namespaces.ts";
@@ -165,6 +167,17 @@ if (!outside) {
     it("the TAP is in the namespace, not in the host's", async () => {
       const inNamespace = await runSuccessfully({ file: "nsenter", args: [`--net=${namespace}`, "ip", "-br", "link"] });
       assert.match(inNamespace, /^lga9fee602\s/m);
+    });
+
+    it("CNI's check passes; the service goes with the job and the namespace with it", async () => {
+      assert.deepEqual(await cniCheck(allocation), []);
+      const services = async (): Promise<string> => JSON.stringify(await fixture.agent.get("/v1/services"));
+      assert.match(await services(), /"bridged"/);
+      await allocation.stop();
+      await waitForAnswer("no service", /^(?!.*"bridged")/, services);
+      await waitForAnswer("no namespace", /^$/, async () =>
+        (await readdir("/run/netns")).filter((name) => name === allocation.id).join(),
+      );
     });
   });
 

@@ -22,6 +22,8 @@ export interface AgentOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Whose address the client's ports have. Default: lo. */
   readonly networkInterface?: string;
+  /** CNI configuration lists by their names: `mode = "cni/NAME"`. */
+  readonly cniNetworks?: Readonly<Record<string, object>>;
   /** HCL lines of the agent's own. */
   readonly agentConfig?: string;
   /** Whether Nomad's raw_exec runs too, for comparisons. */
@@ -60,6 +62,10 @@ export class Agent implements AsyncDisposable {
     if (options.kernel ?? true) {
       await symlink(kernelDirectory, join(agent.basePath, "kernels", basename(kernelDirectory)));
     }
+    await mkdir(join(directory, "cni"));
+    for (const [name, list] of Object.entries(options.cniNetworks ?? {})) {
+      await writeFile(join(directory, "cni", `${name}.conflist`), JSON.stringify(list));
+    }
     await writeFile(join(directory, "agent.hcl"), agent.#configuration({ http, rpc, serf }));
     await agent.launch();
     return agent;
@@ -92,6 +98,7 @@ export class Agent implements AsyncDisposable {
         enabled           = true
         network_interface = "${this.#options.networkInterface ?? "lo"}"
         cni_path          = "/usr/lib/cni"
+        cni_config_dir    = "${this.directory}/cni"
         options           = { "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }
       }
       telemetry {

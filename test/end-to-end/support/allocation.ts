@@ -172,7 +172,7 @@ export class Allocation {
     let last = "";
     return await waitFor({
       what: `${pattern} in the log`,
-      timeoutMs: options.timeoutMs ?? 30_000,
+      timeoutMs: options.timeoutMs ?? bootTimeoutMs,
       attempt: async () => {
         last = await this.log(options.stream).catch(() => "");
         return pattern.exec(last) ?? undefined;

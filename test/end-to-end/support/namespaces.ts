@@ -4,6 +4,8 @@ import { run, runSuccessfully } from "./command.ts";
 
 export const agentAddress = "10.99.0.2";
 export const peerAddress = "10.99.0.1";
+export const agentAddressV6 = "fd99::2";
+export const peerAddressV6 = "fd99::1";
 export const agentInterface = "up0";
 const tag = process.pid.toString(36);
 
@@ -26,9 +28,12 @@ export async function runInside(file: string): Promise<number | null> {
     await ip(["-n", agent, "link", "add", agentInterface, "type", "veth", "peer", "name", "down0", "netns", peer]);
     await ip(["-n", agent, "address", "add", `${agentAddress}/24`, "dev", agentInterface]);
     await ip(["-n", peer, "address", "add", `${peerAddress}/24`, "dev", "down0"]);
+    await ip(["-n", agent, "address", "add", `${agentAddressV6}/64`, "dev", agentInterface, "nodad"]);
+    await ip(["-n", peer, "address", "add", `${peerAddressV6}/64`, "dev", "down0", "nodad"]);
     await ip(["-n", agent, "link", "set", agentInterface, "up"]);
     await ip(["-n", peer, "link", "set", "down0", "up"]);
     await ip(["-n", agent, "route", "add", "default", "via", peerAddress]);
+    await ip(["-n", agent, "route", "add", "default", "via", peerAddressV6]);
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
     const child = spawn(
       "nsenter",

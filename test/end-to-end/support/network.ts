@@ -5,7 +5,7 @@ import { after, before } from "node:test";
 import type { Agent } from "./agent.ts";
 import type { Allocation } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
-import { Fixture } from "./fixture.ts";
+import { Fixture, type FixtureOptions } from "./fixture.ts";
 import { ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
 import { agentInterface, peerAddress } from "./namespaces.ts";
@@ -128,7 +128,7 @@ export async function pushSocatImage(registry: Registry): Promise<void> {
 export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < /dev/null; echo status $?`;
 
 /** In the agent's namespace: an agent with the image that serves, and peers that listen. */
-export function useNetworkFixture(): Fixture {
+export function useNetworkFixture(options: Pick<FixtureOptions, "cniNetworks"> = {}): Fixture {
   const fixture = Fixture.use(
     (address) => `
       registry "docker.io" { mirrors = ["http://${address}"] }
@@ -137,7 +137,7 @@ export function useNetworkFixture(): Fixture {
         connection_rate = 20
       }
     `,
-    { networkInterface: agentInterface },
+    { ...options, networkInterface: agentInterface },
   );
   const servers: Disposable[] = [];
   before(async () => {

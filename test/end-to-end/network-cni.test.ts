@@ -1,0 +1,144 @@
+// VMs in a CNI network of the operator's own, with IPv4 and IPv6, in namespaces that the test makes (as network.test.ts).
+import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { type Allocation, runService } from "./support/allocation.ts";
+import { cniCheck } from "./support/cni-check.ts";
+import { skipVms } from "./support/environment.ts";
+import { machineOf } from "./support/machines.ts";
+import { agentAddress, agentAddressV6, inside, peerAddressV6, runInside } from "./support/namespaces.ts";
+import {
+  assertNoNetworkIsLeft,
+  checksOf,
+  groupNetwork,
+  hostPort,
+  image,
+  inVm,
+  page,
+  serving,
+  useNetworkFixture,
+  waitForAnswer,
+  who,
+} from "./support/network.ts";
+import { askServer } from "./support/sockets.ts";
+
+const outside = inside === undefined;
+
+describe("VMs in a CNI network", { skip: skipVms || !outside }, () => {
+  it("in namespaces of its own", async () => {
+    assert.equal(await runInside(import.meta.filename), 0);
+  });
+});
+
+if (!outside) {
+  const leases = join(tmpdir(), `litegix-cni-${process.pid}`);
+  const bridge = {
+    type: "bridge",
+    bridge: "dual0",
+    isGateway: true,
+    ipMasq: true,
+    mtu: 1400,
+    ipam: {
+      type: "host-local",
+      dataDir: leases,
+      ranges: [[{ subnet: "10.98.0.0/24" }], [{ subnet: "fd98::/64" }]],
+      routes: [{ dst: "0.0.0.0/0" }, { dst: "::/0" }],
+    },
+  };
+  const portmap = { type: "portmap", capabilities: { portMappings: true }, snat: true };
+  const dual = { cniVersion: "1.0.0", name: "dual", plugins: [{ type: "loopback" }, bridge, portmap] };
+  const fixture = useNetworkFixture({ cniNetworks: { dual } });
+  after(() => rm(leases, { recursive: true, force: true }));
+
+  describe("a CNI network with two families", () => {
+    let allocation: Allocation;
+    let addresses: { four: string; six: string };
+    before(async () => {
+      await fixture.ready();
+      allocation = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: `${groupNetwork('mode = "cni/dual"')}
+          service {
+            name     = "dual"
+            provider = "nomad"
+            port     = "web"
+            check {
+              type     = "tcp"
+              interval = "1s"
+              timeout  = "1s"
+            }
+          }`,
+      });
+      const shown = await inVm(allocation, "ip addr show eth0");
+      const [, four = ""] = /inet (10\.98\.0\.\d+)\/24/.exec(shown) ?? [];
+      const [, six = ""] = /inet6 (fd98::[0-9a-f:]+)\/64/.exec(shown) ?? [];
+      assert.ok(four !== "" && six !== "", shown);
+      addresses = { four, six };
+    });
+
+    it("the VM has both addresses, the MTU and the routes of the allocation, at once usable", async () => {
+      const shown = await inVm(allocation, "ip addr show eth0; ip route; ip -6 route");
+      assert.match(shown, /mtu 1400/);
+      assert.doesNotMatch(shown, /tentative/);
+      assert.match(shown, /^default via 169\.254\.230\.1 .*src 10\.98\./m);
+      assert.match(shown, /^default via fe80::1 .*src fd98:/m);
+    });
+
+    it("out over IPv6, to a peer that sees the host's address", async () => {
+      const answer = await inVm(allocation, `socat -T 5 - TCP6:[${peerAddressV6}]:${who} < /dev/null`);
+      assert.equal(answer, `from ${agentAddressV6}`);
+    });
+
+    it("in over IPv6 at the allocation's address, and over IPv4 by Nomad's port", async () => {
+      assert.match(await askServer({ host: addresses.six, port: 8080, text: page, from: "host" }), /200 OK/);
+      const namespace = `/run/netns/${allocation.id}`;
+      assert.match(await askServer({ host: addresses.six, port: 8080, text: page, namespace }), /200 OK/);
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+    });
+
+    it("two VMs talk at the addresses that they know themselves by", async () => {
+      const other = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: groupNetwork('mode = "cni/dual"'),
+      });
+      const own = await inVm(other, "ip -6 addr show eth0 | sed -n 's,.*inet6 \\(fd98[^/]*\\)/.*,\\1,p'");
+      const get = (address: string): string =>
+        `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | socat -T 5 - TCP6:[${address}]:8080`;
+      assert.match(await inVm(allocation, get(own)), /200 OK/);
+      assert.match(await inVm(other, get(addresses.six)), /200 OK/);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("CNI's check passes after a restart of the agent: the VM, its address and its service stay", async () => {
+      const before = await machineOf(allocation);
+      // Not killed: Nomad itself writes a network's state down once a minute and at its end.
+      await fixture.agent.interrupt();
+      await fixture.agent.launch();
+      await allocation.waitForStatus(["running"]);
+      await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+      assert.deepEqual(await cniCheck(allocation), []);
+      assert.deepEqual(await machineOf(allocation), before);
+      assert.match(await inVm(allocation, "ip addr show eth0"), new RegExp(`${addresses.four}/24`));
+      const web = await hostPort(allocation, "web");
+      assert.match(await askServer({ host: agentAddress, port: web, text: page, from: "peer" }), /200 OK/);
+    });
+
+    it("the service goes with the job", async () => {
+      const services = async (): Promise<string> => JSON.stringify(await fixture.agent.get("/v1/services"));
+      assert.match(await services(), /"dual"/);
+      await allocation.stop();
+      await waitForAnswer("no service", /^(?!.*"dual")/, services);
+    });
+  });
+
+  describe("afterwards", () => {
+    it("no interface, no table and no rule is left", () => assertNoNetworkIsLeft(fixture.agent));
+  });
+}
