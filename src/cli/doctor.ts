@@ -1,6 +1,7 @@
 // `doctor`: the fingerprint's checks, for a person. The keys of the options are those of the plugin's config in camel case.
 import { inspectHost, type ReadyHost } from "../driver/host.ts";
 import { parsePluginConfig } from "../driver/plugin-config.ts";
+import { networkText } from "../system/ip-address.ts";
 
 const configKeys = {
   rootfsBasePath: "rootfs_base_path",
@@ -31,7 +32,7 @@ export async function runDoctor(options: Readonly<Record<string, string>>): Prom
 }
 
 function report(host: ReadyHost): string {
-  const { boot, selected, facts, warnings } = host;
+  const { boot, selected, facts, network, warnings } = host;
   return [
     "ready",
     `  vmm           ${selected.vmm.kind} ${selected.vmm.version}`,
@@ -43,6 +44,8 @@ function report(host: ReadyHost): string {
     `  cgroups       ${facts.cgroupVersion === undefined ? "none" : `version ${facts.cgroupVersion}`}`,
     `  huge pages    ${facts.freeHugePages} free`,
     `  tun           ${facts.tun ? "yes" : "no"}`,
+    `  network       default: ${network.nat.usable ? networkText(network.nat.subnet) : network.nat.reason}`,
+    `                bridge, CNI: ${network.group.usable ? "yes" : network.group.reason}`,
     ...warnings.map((warning) => `warning: ${warning}`),
     "",
   ].join("\n");

@@ -2,6 +2,7 @@
 import { Command, Option } from "commander";
 import { driverName, version } from "../version.ts";
 import { runDoctor } from "./doctor.ts";
+import { type InspectOptions, runInspect } from "./inspect.ts";
 import { internalCommands } from "./internal.ts";
 import { runVersion } from "./version.ts";
 
@@ -36,6 +37,16 @@ export function createProgram(): Command {
     .option("--qemu-path <file>", "as in the plugin's config")
     .action(async (options: Record<string, string>) => {
       process.exitCode = await runDoctor(options);
+    });
+
+  program
+    .command("inspect")
+    .description("tell of this host's VMs: whose they are, their network and what it refused, where their files lie")
+    .argument("[id]", "the beginning of a VM's or an allocation's id (default: all VMs)")
+    .option("--rootfs-base-path <directory>", "as in the plugin's config")
+    .option("--json", "print JSON")
+    .action(async (id: string | undefined, options: InspectOptions) => {
+      process.exitCode = await runInspect(id, options);
     });
 
   program.addCommand(internalCommands(), { hidden: true });

@@ -32,9 +32,10 @@ import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
 import { signalNumber } from "./signals.ts";
 import { scratchSizeMib, startTask } from "./start-task.ts";
 import type { Task } from "./task.ts";
-import { networkAttributes, networkOverride } from "./task-network.ts";
+import { networkOverride } from "./task-network.ts";
 import { taskStats } from "./task-stats.ts";
 import { TaskTable } from "./task-table.ts";
+import { vmAttributes } from "./vm-attributes.ts";
 
 type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (options: infer Options) => unknown
   ? Options
@@ -178,14 +179,7 @@ export class LitegixDriver implements NomadDriver {
       completedAt: task.completedAt,
       result: task.result,
       networkOverride: networkOverride(record.network),
-      driverAttributes: {
-        vm: record.id,
-        vmm: `${record.vmm.kind} ${record.vmm.version}`,
-        acceleration: record.vmm.acceleration,
-        vcpu_count: `${record.vcpuCount}`,
-        mem_size: `${record.memSizeMib}`,
-        ...(await networkAttributes(record.network)),
-      },
+      driverAttributes: await vmAttributes(record),
     };
   }
 

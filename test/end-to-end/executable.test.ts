@@ -8,7 +8,7 @@ import { basename, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { openKernelImage } from "../../src/boot/kernel-image.ts";
 import { type CommandResult, run } from "./support/command.ts";
-import { driverPath, kernelDirectory } from "./support/environment.ts";
+import { driverPath, kernelDirectory, skipVms } from "./support/environment.ts";
 
 let directory: string;
 before(async () => {
@@ -21,7 +21,13 @@ async function driver(args: readonly string[]): Promise<CommandResult> {
 }
 
 describe("the command line", () => {
-  for (const args of [["--help"], ["version", "--help"], ["doctor", "--help"], ["help", "doctor"]]) {
+  for (const args of [
+    ["--help"],
+    ["version", "--help"],
+    ["doctor", "--help"],
+    ["inspect", "--help"],
+    ["help", "doctor"],
+  ]) {
     it(`${args.join(" ")} explains`, async () => {
       const { exitCode, stdout, stderr } = await driver(args);
       assert.equal(exitCode, 0, stderr);
@@ -48,6 +54,24 @@ describe("the command line", () => {
     ]);
     assert.equal(exitCode, 1);
     assert.match(stdout, /^not ready: .*\/etc\/hostname/);
+  });
+});
+
+describe("doctor on a host without /dev/net/tun", { skip: skipVms }, () => {
+  it("says that there are no networks, how to have them, and that VMs run", async () => {
+    const base = join(directory, "no-tun");
+    await mkdir(join(base, "kernels"), { recursive: true });
+    await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
+    // In a mount namespace of its own.
+    const hide = 'mount -t tmpfs none /dev/net && exec "$0" "$@"';
+    const { stdout, exitCode } = await run({
+      file: "unshare",
+      args: ["--mount", "/bin/sh", "-c", hide, driverPath, "doctor", "--rootfs-base-path", base],
+    });
+    assert.equal(exitCode, 0, stdout);
+    assert.match(stdout, /^ready$/m);
+    assert.match(stdout, /default: there is no \/dev\/net\/tun: load the kernel module tun \(modprobe tun\)/);
+    assert.match(stdout, /bridge, CNI: there is no \/dev\/net\/tun/);
   });
 });
 

@@ -18,6 +18,7 @@ import {
   groupNetwork,
   hostPort,
   image,
+  inspectedVm,
   inVm,
   page,
   peer,
@@ -155,6 +156,10 @@ if (!outside) {
       assert.match(await inVm(other, get(peerAddress, 4999)), /status 1[\s\S]*refused/);
       const { tap } = await tapOf(other);
       assert.ok((await counterOf("refused", tap)) >= 4);
+      const inspected = await inspectedVm(other);
+      assert.equal(inspected["network"], "default");
+      assert.equal(inspected["tap"], tap);
+      assert.ok(Number(inspected["egress_refused_packets"]) >= 4, JSON.stringify(inspected));
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 

@@ -6,7 +6,9 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Agent, driverName } from "./support/agent.ts";
-import { skipVms, vmm } from "./support/environment.ts";
+import { runJob, startJob } from "./support/allocation.ts";
+import { busyboxLayout, skipVms, vmm } from "./support/environment.ts";
+import { Registry } from "./support/registry.ts";
 import { waitFor } from "./support/wait.ts";
 
 describe("the plugin on a host that has everything", { skip: skipVms }, () => {
@@ -106,6 +108,28 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     });
     assert.match(description, /firecracker/i);
     assert.match(description, /install|firecracker_path|KVM/);
+  });
+
+  it("nft: it is healthy, says that there are no networks, and runs tasks without one", async () => {
+    await using registry = await Registry.start();
+    await registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
+    await using agent = await Agent.start({
+      env: { PATH: await pathLacking("nft") },
+      pluginConfig: `registry "docker.io" { mirrors = ["http://${registry.address}"] }`,
+    });
+    const { Attributes: attributes, Drivers: drivers } = await agent.node();
+    assert.equal(drivers[driverName]?.Healthy, true);
+    const reason = "nft can't be run: install Debian's nftables";
+    for (const mode of ["default", "group"]) {
+      assert.match(attributes[`driver.${driverName}.network.${mode}`] ?? "", /^(0|false)$/);
+      assert.equal(attributes[`driver.${driverName}.network.${mode}_reason`], reason);
+    }
+    const config = 'image = "busybox:latest"\ncommand = "/bin/true"';
+    const without = await runJob({ agent, config: `${config}\nnetwork_mode = "none"` });
+    assert.equal((await without.exit()).exitCode, 0);
+    const refused = await startJob({ agent, config });
+    assert.equal(await refused.waitForEnd(), "failed");
+    assert.match(await refused.eventText(), /nft can't be run: install Debian's nftables/);
   });
 
   it("a kernel", async () => {

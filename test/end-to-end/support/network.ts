@@ -5,6 +5,7 @@ import { after, before } from "node:test";
 import type { Agent } from "./agent.ts";
 import type { Allocation } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
+import { driverPath } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
 import { ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
@@ -49,6 +50,14 @@ export async function hostPort(allocation: Allocation, label: string): Promise<n
 export async function inVm(allocation: Allocation, script: string): Promise<string> {
   const result = await allocation.exec(["/bin/sh", "-c", script]);
   return `${result.stdout}${result.stderr}`.trim();
+}
+
+/** What `litegix-fc-driver inspect` prints of an allocation's only VM. */
+export async function inspectedVm(allocation: Allocation): Promise<Record<string, string>> {
+  const args = ["inspect", "--json", "--rootfs-base-path", allocation.agent.basePath, allocation.id];
+  const [vm, ...others] = JSON.parse(await runSuccessfully({ file: driverPath, args })) as Record<string, string>[];
+  assert.ok(vm !== undefined && others.length === 0, "one VM");
+  return vm;
 }
 
 export async function waitForAnswer(what: string, wanted: RegExp, ask: () => Promise<string>): Promise<void> {

@@ -1,0 +1,55 @@
+// `inspect`: the VMs of this host as their records tell, for an operator. Nomad's own commands don't show what a driver knows.
+
+import { join } from "node:path";
+import { hostDirectories } from "../driver/host.ts";
+import { parsePluginConfig } from "../driver/plugin-config.ts";
+import { vmAttributes } from "../driver/vm-attributes.ts";
+import { listRecords } from "../machine/list-records.ts";
+import { machineFiles } from "../machine/machine-files.ts";
+import type { MachineRecord } from "../machine/machine-record.ts";
+
+export interface InspectOptions {
+  readonly rootfsBasePath?: string;
+  readonly json?: boolean;
+}
+
+/** `wanted`: the beginning of a VM's, an allocation's or a task's id; undefined: all VMs. Gives the exit status. */
+export async function runInspect(wanted: string | undefined, options: InspectOptions): Promise<number> {
+  const { basePath } = parsePluginConfig({ rootfs_base_path: options.rootfsBasePath });
+  const { machines } = hostDirectories(basePath);
+  const all = await listRecords(machines);
+  const found = all.filter((record) => wanted === undefined || isMeant(record, wanted));
+  if (wanted !== undefined && found.length === 0) {
+    const there = all.length === 0 ? "there is none" : `there are ${all.map(({ id }) => id).join(", ")}`;
+    process.stderr.write(`no VM of "${wanted}" in ${machines}: ${there}\n`);
+    return 1;
+  }
+  const shown = await Promise.all(found.map((record) => describe(record, machines)));
+  process.stdout.write(options.json === true ? `${JSON.stringify(shown, undefined, 2)}\n` : shown.map(text).join("\n"));
+  return 0;
+}
+
+const isMeant = ({ id, labels }: MachineRecord, wanted: string): boolean =>
+  [id, labels["allocId"], labels["taskId"]].some((name) => name?.startsWith(wanted) ?? false);
+
+async function describe(record: MachineRecord, machinesDirectory: string): Promise<Record<string, string>> {
+  const { labels, cgroups, user } = record;
+  const directory = join(machinesDirectory, record.id);
+  return {
+    ...(await vmAttributes(record)),
+    allocation: labels["allocId"] ?? "",
+    task: labels["taskName"] ?? "",
+    phase: record.phase,
+    created_at: record.createdAt,
+    ...(user === undefined ? {} : { user: `${user.uid}:${user.gid}` }),
+    ...(cgroups.length === 0 ? {} : { cgroups: cgroups.join(" ") }),
+    directory,
+    console: machineFiles(directory).vmmLog,
+  };
+}
+
+function text(attributes: Record<string, string>): string {
+  const entries = Object.entries(attributes);
+  const width = Math.max(...entries.map(([name]) => name.length)) + 2;
+  return entries.map(([name, value]) => `${name.padEnd(width)}${value}\n`).join("");
+}
