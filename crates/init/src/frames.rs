@@ -13,27 +13,45 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
 const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
+/// A large frame comes in packets of 4 KiB, each of which would wake the reader. Less than what the transport lets the host
+/// send without a word from this side (64 KiB), or both would wait for each other.
+const MOST_AWAITED: usize = 32 << 10;
 /// Between two looks at a connection that can't be read because the program does not take its input.
 const HANG_UP_CHECK: Duration = Duration::from_millis(500);
 
 pub struct Socket {
+    /// Watched for reading only: vsock says that there is room for writing with every packet that comes.
     fd: AsyncFd<File>,
-    /// Whoever holds it writes a whole frame.
-    turn: Mutex<()>,
+    /// Whoever holds it writes a whole frame. Inside: the socket watched for room, from when there was none.
+    turn: Mutex<Option<AsyncFd<File>>>,
 }
 
 impl Socket {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            fd: files::watch(fd)?,
+            fd: files::watch_for(fd, Interest::READABLE)?,
             turn: Mutex::default(),
         })
+    }
+
+    async fn room(&self, watched: &mut Option<AsyncFd<File>>) -> io::Result<()> {
+        if watched.is_none() {
+            let copy = self.fd.get_ref().try_clone()?;
+            *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
+            return Ok(());
+        }
+        if let Some(watched) = watched {
+            let mut ready = watched.writable().await?;
+            ready.clear_ready();
+        }
+        Ok(())
     }
 
     /// Reads to the connection's end, and throws away what comes.
@@ -47,7 +65,7 @@ impl Socket {
 
 /// The payload is at most `LARGEST_PAYLOAD`. Must not be dropped before its end, but with the connection.
 pub async fn send(socket: &Socket, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
-    let _turn = socket.turn.lock().await;
+    let mut watched = socket.turn.lock().await;
     let head = frame::header(kind, payload.len());
     let mut sent = 0;
     while sent < HEADER_BYTES + payload.len() {
@@ -55,13 +73,14 @@ pub async fn send(socket: &Socket, kind: FrameKind, payload: &[u8]) -> io::Resul
             IoSlice::new(&head[sent.min(HEADER_BYTES)..]),
             IoSlice::new(&payload[sent.saturating_sub(HEADER_BYTES)..]),
         ];
-        let mut ready = socket.fd.writable().await?;
-        match ready.try_io(|socket| socket.get_ref().write_vectored(&slices)) {
-            Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(Ok(count)) => sent += count,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {}
+        match socket.fd.get_ref().write_vectored(&slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.room(&mut watched).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -83,6 +102,8 @@ async fn receive(socket: &AsyncFd<File>, buffer: &mut Vec<u8>) -> io::Result<usi
 pub struct Frames {
     socket: Arc<Socket>,
     buffer: Buffer,
+    /// How many bytes the socket wakes its reader at.
+    awaited: usize,
 }
 
 impl Frames {
@@ -90,6 +111,7 @@ impl Frames {
         Self {
             socket,
             buffer: Buffer::default(),
+            awaited: 1,
         }
     }
 
@@ -99,9 +121,20 @@ impl Frames {
             if let Some(frame) = self.buffer.take()? {
                 return Ok(Some(frame));
             }
+            self.await_bytes(self.buffer.missing().clamp(1, MOST_AWAITED));
             if receive(&self.socket.fd, &mut self.buffer.bytes).await? == 0 {
                 return Ok(None);
             }
+        }
+    }
+}
+
+impl Frames {
+    /// Less than before only after a read that gave something, so that another read follows before anybody sleeps: bytes that
+    /// are here already wake nobody.
+    fn await_bytes(&mut self, bytes: usize) {
+        if bytes != self.awaited && files::wake_at(self.socket.fd.get_ref(), bytes).is_ok() {
+            self.awaited = bytes;
         }
     }
 }
@@ -186,6 +219,15 @@ impl Buffer {
             self.start = 0;
         }
         Ok(Some((kind, payload)))
+    }
+
+    /// Of the frame that has begun; 0 where its length is not known.
+    fn missing(&self) -> usize {
+        let here = &self.bytes[self.start..];
+        here.first_chunk().map_or(0, |head| {
+            let (_, length) = frame::parse(*head);
+            (HEADER_BYTES + length).saturating_sub(here.len())
+        })
     }
 
     /// For a frame of that size, at the buffer's beginning. Bulk data comes frame after frame of the largest size: with room

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use libc::{
@@ -152,9 +153,14 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 
 /// The descriptor for use in the runtime, never blocking.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
+    watch_for(fd, Interest::READABLE | Interest::WRITABLE)
+}
+
+/// As `watch`; nobody is woken for anything else.
+pub fn watch_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<File>> {
     set_nonblocking(&fd)?;
     // SAFETY: a File keeps its one descriptor open until it is dropped, and nobody exchanges the File inside.
-    unsafe { AsyncFd::register(File::from(fd)) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(File::from(fd), interest) }.map_err(Into::into)
 }
 
 /// Gives the descriptor's file to a user; a group of `None` stays as it is.
@@ -203,6 +209,23 @@ pub fn hung_up(fd: impl AsFd) -> bool {
     // SAFETY: one structure, valid for the call, which does not wait.
     let count = unsafe { libc::poll(&raw mut asked, 1, 0) };
     count > 0
+}
+
+/// Lets whoever waits for the socket sleep until so many bytes can be read. Kernels before 6.1 wake at the first byte of
+/// vsock all the same.
+pub fn wake_at(fd: impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: the pointer is valid for the length.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    })
+    .map(drop)
 }
 
 /// Bytes that a read would give now.
