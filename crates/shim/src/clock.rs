@@ -21,6 +21,8 @@ const EARLY_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// Before the first look, should nobody ask for one.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// A guest that is long in answering has little of a processor, and more to do with it: one part of so many of the time.
+const MOST_SHARE: u32 = 20;
 /// No difference worth a closer look.
 const SMALL: Duration = Duration::from_millis(1);
 /// Round trips of one look: a few, unless one is so short that no better is asked for, and more where all are long.
@@ -60,22 +62,33 @@ async fn keep_connected(
 ) -> Result<std::convert::Infallible, Status> {
     let mut pause = EARLY_PAUSE;
     loop {
+        let began = Instant::now();
         let measured = look(client).await?;
+        let took = began.elapsed();
         if let Some(adjust_ns) = correction(measured) {
             client.clock(ClockRequest { adjust_ns }).await?;
         }
         shared.clock.send_replace(Some(measured));
-        pause = if measured.offset_ns.unsigned_abs() > SMALL.as_nanos() as u64 {
-            pause.min(SHORTEST_PAUSE)
-        } else {
-            (pause * 2).min(LONGEST_PAUSE)
-        };
+        pause = next_pause(pause, measured, took);
         tokio::select! {
             () = sleep(pause) => {}
             () = changed(watch) => pause = SHORTEST_PAUSE,
             () = shared.clock_wanted.notified() => {}
         }
     }
+}
+
+/// A difference that may be that of the measurement is none.
+fn next_pause(before: Duration, measured: Measured, took: Duration) -> Duration {
+    let small = SMALL
+        .as_nanos()
+        .max(measured.uncertainty_ns.unsigned_abs().into());
+    let wanted = if u128::from(measured.offset_ns.unsigned_abs()) > small {
+        before.min(SHORTEST_PAUSE)
+    } else {
+        before * 2
+    };
+    wanted.max(took * MOST_SHARE).min(LONGEST_PAUSE)
 }
 
 async fn changed(watch: Option<&sys::ClockWatch>) {
@@ -146,6 +159,34 @@ mod tests {
     fn a_difference_within_the_uncertainty_is_left_alone() {
         let sample = measured(1_000, 1_190, Duration::from_nanos(200));
         assert_eq!(correction(sample), None);
+    }
+
+    #[test]
+    fn a_slow_guest_is_left_alone_and_one_that_differs_looked_at_again() {
+        let seconds = Duration::from_secs;
+        let sample = |offset_ms: i64, uncertainty_ms: i64| Measured {
+            offset_ns: offset_ms * 1_000_000,
+            uncertainty_ns: uncertainty_ms * 1_000_000,
+        };
+        let quick = Duration::from_millis(2);
+        assert_eq!(next_pause(seconds(4), sample(0, 0), quick), seconds(8));
+        assert_eq!(next_pause(seconds(16), sample(0, 0), quick), seconds(16));
+        assert_eq!(next_pause(seconds(16), sample(5, 1), quick), SHORTEST_PAUSE);
+        assert_eq!(next_pause(EARLY_PAUSE, sample(5, 1), quick), EARLY_PAUSE);
+        // Within what 32 round trips of 20 ms can tell.
+        let slow = Duration::from_millis(640);
+        assert_eq!(
+            next_pause(EARLY_PAUSE, sample(9, 10), slow),
+            slow * MOST_SHARE
+        );
+        assert_eq!(
+            next_pause(EARLY_PAUSE, sample(90, 10), slow),
+            slow * MOST_SHARE
+        );
+        assert_eq!(
+            next_pause(EARLY_PAUSE, sample(0, 10), slow * 9),
+            LONGEST_PAUSE
+        );
     }
 
     proptest! {

@@ -22,6 +22,8 @@ export interface AgentOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Whose address the client's ports have. Default: lo. */
   readonly networkInterface?: string;
+  /** How often Nomad asks for the tasks' figures. Default: Nomad's own, every second. */
+  readonly statsInterval?: string;
   /** CNI configuration lists by their names: `mode = "cni/NAME"`. */
   readonly cniNetworks?: Readonly<Record<string, object>>;
   /** HCL lines of the agent's own. */
@@ -103,6 +105,7 @@ export class Agent implements AsyncDisposable {
       }
       telemetry {
         publish_allocation_metrics = true
+        collection_interval        = "${this.#options.statsInterval ?? "1s"}"
       }
       ${this.#options.agentConfig ?? ""}
       ${this.#options.rawExec === true ? 'plugin "raw_exec" {\n config {\n enabled = true\n }\n }' : ""}
