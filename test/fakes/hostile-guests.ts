@@ -13,8 +13,12 @@ export class HostileGuests implements AsyncDisposable {
   readonly #worker = new Worker(new URL("hostile-guests-thread.ts", import.meta.url));
   readonly #connections = new Map<string, number>();
   readonly #done = new Map<string, () => void>();
+  /** Rejects with the thread's error. */
+  readonly #ended = once(this.#worker, "exit");
 
   constructor() {
+    // Who waits for an order is told; nobody else needs to be.
+    this.#ended.catch(() => undefined);
     this.#worker.on("message", ({ socketPath, connections }: Report) => {
       if (connections === undefined) this.#done.get(socketPath)?.();
       else this.#connections.set(socketPath, connections);
@@ -23,16 +27,9 @@ export class HostileGuests implements AsyncDisposable {
 
   /** Rejects where the thread has died. */
   async #order(order: Order): Promise<void> {
-    const died = new AbortController();
     const done = new Promise<void>((resolve) => this.#done.set(order.socketPath, resolve));
     this.#worker.postMessage(order);
-    try {
-      // An "error" rejects the wait for any event.
-      await Promise.race([done, once(this.#worker, "exit", { signal: died.signal })]);
-    } finally {
-      this.#done.delete(order.socketPath);
-      died.abort();
-    }
+    await Promise.race([done, this.#ended]).finally(() => this.#done.delete(order.socketPath));
   }
 
   /** Resolves once the guest's socket listens. */
