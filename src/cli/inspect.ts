@@ -1,5 +1,6 @@
 // `inspect`: the VMs of this host as their records tell, for an operator. Nomad's own commands don't show what a driver knows.
 
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { hostDirectories } from "../driver/host.ts";
 import { parsePluginConfig } from "../driver/plugin-config.ts";
@@ -7,6 +8,7 @@ import { vmAttributes } from "../driver/vm-attributes.ts";
 import { listRecords } from "../machine/list-records.ts";
 import { machineFiles } from "../machine/machine-files.ts";
 import type { MachineRecord } from "../machine/machine-record.ts";
+import { exists } from "../system/exists.ts";
 
 export interface InspectOptions {
   readonly rootfsBasePath?: string;
@@ -15,8 +17,15 @@ export interface InspectOptions {
 
 /** `wanted`: the beginning of a VM's, an allocation's or a task's id; undefined: all VMs. Gives the exit status. */
 export async function runInspect(wanted: string | undefined, options: InspectOptions): Promise<number> {
-  const { basePath } = parsePluginConfig({ rootfs_base_path: options.rootfsBasePath });
-  const { machines } = hostDirectories(basePath);
+  let machines: string;
+  try {
+    machines = hostDirectories(parsePluginConfig({ rootfs_base_path: options.rootfsBasePath }).basePath).machines;
+    // Nobody but root may look into it, and a folder that can't be read is no empty one.
+    if (await exists(machines)) await readdir(machines);
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n`);
+    return 1;
+  }
   const all = await listRecords(machines);
   const found = all.filter((record) => wanted === undefined || isMeant(record, wanted));
   if (wanted !== undefined && found.length === 0) {

@@ -76,7 +76,11 @@ test("a task's peers are the others that run in its namespace and have a name fo
 });
 
 /** A guest whose answer to each SetPeers is the test's. */
-async function guestThat(context: TestContext, setPeers: (request: SetPeersRequest) => Promise<object>) {
+async function guestThat(
+  context: TestContext,
+  retryMs: number,
+  setPeers: (request: SetPeersRequest) => Promise<object>,
+) {
   const machinesDirectory = await machines(context);
   await record(machinesDirectory, { taskName: "web", index: 0 });
   const socketPath = join(machinesDirectory, "guest.sock");
@@ -90,7 +94,7 @@ async function guestThat(context: TestContext, setPeers: (request: SetPeersReque
   });
   const warnings: string[] = [];
   const logger = { trace() {}, debug() {}, info() {}, warn: (message: string) => warnings.push(message), error() {} };
-  const peers = new GroupPeers({ machinesDirectory, logger, signal: closing.signal });
+  const peers = new GroupPeers({ machinesDirectory, logger, retryMs, signal: closing.signal });
   const network = plan("web", 0, namespacePath);
   const ended = new AbortController();
   // Of a task, what is asked of it here.
@@ -108,7 +112,7 @@ test("a change while a guest is being told, and an answer that fails, are made u
   const asked = Promise.withResolvers<void>();
   const proceed = Promise.withResolvers<void>();
   const last = Promise.withResolvers<void>();
-  const { machinesDirectory, peers, task, warnings } = await guestThat(context, async (request) => {
+  const { machinesDirectory, peers, task, warnings } = await guestThat(context, 10, async (request) => {
     told.push(request.peers.map(({ name }) => name));
     if (told.length === 1) {
       asked.resolve();
@@ -129,18 +133,18 @@ test("a change while a guest is being told, and an answer that fails, are made u
   assert.deepEqual(warnings, []);
 });
 
-test("a guest of an older driver is asked once", async (context) => {
+test("a guest of an older driver is asked once", { timeout: 20_000 }, async (context) => {
   let asked = 0;
   const first = Promise.withResolvers<void>();
   const second = Promise.withResolvers<void>();
-  const { peers, task, warnings } = await guestThat(context, async () => {
+  const { peers, task, warnings } = await guestThat(context, 3_600_000, async () => {
     asked += 1;
     (asked === 1 ? first : second).resolve();
     throw new ConnectError("no such call", Code.Unimplemented);
   });
   peers.changed(namespacePath, [task]);
   await first.promise;
-  // Told anew only when something changes again.
+  // Told anew only when something changes again: another try of its own would come in an hour.
   while (asked < 2) {
     peers.changed(namespacePath, [task]);
     await new Promise((resolve) => setImmediate(resolve));

@@ -1,6 +1,7 @@
 // VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. What the records say is
 // brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
 import { GuestRefusedError } from "../guest/errors.ts";
+import type { MachineRecord } from "../machine/machine-record.ts";
 import { listNetworkPlans } from "../machine/network-plans.ts";
 import { addressBytes } from "../system/ip-address.ts";
 import type { Logger } from "../system/logger.ts";
@@ -12,7 +13,7 @@ export interface GroupPeer {
   readonly address: Uint8Array;
 }
 
-const retryMs = 1_000;
+const defaultRetryMs = 1_000;
 const giveUpMs = 600_000;
 /** What can stand in /etc/hosts; Nomad allows more in a task's name. */
 const hostName = /^[a-zA-Z0-9._-]{1,255}$/;
@@ -31,19 +32,28 @@ export async function peersOf(options: {
     .map(({ taskName, address }) => ({ name: taskName, address: addressBytes(address) }));
 }
 
+export interface GroupPeersOptions {
+  readonly machinesDirectory: string;
+  readonly logger: Logger;
+  /** Between two tries to tell a guest. */
+  readonly retryMs?: number;
+  readonly signal: AbortSignal;
+}
+
 export class GroupPeers {
-  readonly #options: { machinesDirectory: string; logger: Logger; signal: AbortSignal };
+  readonly #options: GroupPeersOptions;
   /** Of the tasks that are being told: whether something has changed since they were looked up. */
   readonly #telling = new Map<Task, { stale: boolean }>();
 
-  constructor(options: { machinesDirectory: string; logger: Logger; signal: AbortSignal }) {
+  constructor(options: GroupPeersOptions) {
     this.#options = options;
   }
 
   /** A task of the namespace has begun, was found again, or is gone. Nobody waits for what follows. */
   changed(namespacePath: string | undefined, tasks: Iterable<Task>): void {
     if (namespacePath === undefined) return;
-    for (const task of tasks) if (namespaceOf(task) === namespacePath) void this.#tell(task, namespacePath);
+    for (const task of tasks)
+      if (namespaceOf(task.machine.record) === namespacePath) void this.#tell(task, namespacePath);
   }
 
   async #tell(task: Task, namespacePath: string): Promise<void> {
@@ -75,7 +85,7 @@ export class GroupPeers {
             return undefined;
           }
         },
-        intervalMs: retryMs,
+        intervalMs: this.#options.retryMs ?? defaultRetryMs,
         timeoutMs: giveUpMs,
         onTimeout: () => last as Error,
         signal,
@@ -93,7 +103,6 @@ export class GroupPeers {
 }
 
 /** Undefined where the VM has no namespace to share. */
-export function namespaceOf(task: Task): string | undefined {
-  const { network } = task.machine.record;
+export function namespaceOf({ network }: MachineRecord): string | undefined {
   return network?.mode === "namespace" ? network.path : undefined;
 }

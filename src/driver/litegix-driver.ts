@@ -1,6 +1,7 @@
 // The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
 import { BootTimeline } from "../machine/boot-timeline.ts";
 import { keepNetworks } from "../machine/keep-networks.ts";
+import type { MachineRecord } from "../machine/machine-record.ts";
 import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/machine-store.ts";
 import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/scratch-disk.ts";
 import type { Logger } from "../system/logger.ts";
@@ -31,7 +32,6 @@ import { encodeDriverState, recoverTask } from "./recover-task.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
 import { signalNumber } from "./signals.ts";
 import { scratchSizeMib, startTask } from "./start-task.ts";
-import type { Task } from "./task.ts";
 import { networkOverride } from "./task-network.ts";
 import { taskStats } from "./task-stats.ts";
 import { TaskTable } from "./task-table.ts";
@@ -124,7 +124,7 @@ export class LitegixDriver implements NomadDriver {
     this.#logger.info("started task", { task_id: config.id, vm: task.machine.record.id });
     this.#logger.debug("start timeline in ms", { task_id: config.id, steps: timeline.steps });
     this.#keepSpareDisk();
-    this.#peersChanged(task);
+    this.#peersChanged(task.machine.record);
     const { id, network } = task.machine.record;
     return { driverState: encodeDriverState(id), networkOverride: networkOverride(network) };
   }
@@ -137,7 +137,7 @@ export class LitegixDriver implements NomadDriver {
       recoverTask({ taskId: config.id, taskName: config.name, driverState, machinesDirectory }),
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
-    this.#peersChanged(task);
+    this.#peersChanged(task.machine.record);
   }
 
   async waitTask(options: Parameter<"waitTask">): Promise<ExitResult> {
@@ -156,7 +156,7 @@ export class LitegixDriver implements NomadDriver {
       if (task.result === undefined && !force) throw new TaskRunningError(taskId);
       await task.destroy();
       this.#tasks.remove(taskId);
-      this.#peersChanged(task);
+      this.#peersChanged(task.machine.record);
       return;
     }
     // After a recovery that failed only the disk knows the VM.
@@ -165,7 +165,9 @@ export class LitegixDriver implements NomadDriver {
       label: "taskId",
       value: taskId,
     });
-    await machine?.destroy();
+    if (machine === undefined) return;
+    await machine.destroy();
+    this.#peersChanged(machine.record);
   }
 
   async inspectTask(options: Parameter<"inspectTask">): Promise<TaskStatus> {
@@ -237,13 +239,13 @@ export class LitegixDriver implements NomadDriver {
     });
   }
 
-  #peersChanged(task: Task): void {
+  #peersChanged(record: MachineRecord): void {
     this.#peers ??= new GroupPeers({
       machinesDirectory: this.#machinesDirectory(),
       logger: this.#logger,
       signal: this.#closing.signal,
     });
-    this.#peers.changed(namespaceOf(task), this.#tasks.all());
+    this.#peers.changed(namespaceOf(record), this.#tasks.all());
   }
 
   async #sweep(settings: PluginSettings): Promise<void> {

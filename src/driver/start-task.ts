@@ -150,7 +150,8 @@ async function startInGuest(options: {
     if (plan?.mode === "namespace") {
       const place = { namespacePath: plan.path, taskName: config.name, machinesDirectory: options.machinesDirectory };
       const peers = await peersOf(place);
-      if (peers.length > 0) await machine.guest.setPeers({ peers, signal });
+      // It is told again once it runs: a guest that is slow now does not fail to start for want of a name.
+      if (peers.length > 0) await machine.guest.setPeers({ peers, signal }).catch(() => undefined);
     }
     options.timeline.done("guest configured");
     const { bootSteps } = await machine.guest.start({ signal: options.signal });

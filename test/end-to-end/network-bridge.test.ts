@@ -5,8 +5,7 @@ import { before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { skipVms } from "./support/environment.ts";
-import { agentAddress, inside, runInside } from "./support/namespaces.ts";
+import { agentAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   assertSpoofsAreStopped,
@@ -15,8 +14,10 @@ import {
   hostPort,
   image,
   inVm,
+  outside,
   page,
   peer,
+  runInNamespaces,
   serving,
   spoofer,
   useNetworkFixture,
@@ -26,13 +27,7 @@ import {
 import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { askServer, serveInNamespace } from "./support/sockets.ts";
 
-const outside = inside === undefined;
-
-describe("VMs in Nomad's bridge", { skip: skipVms || !outside }, () => {
-  it("in namespaces of its own", async () => {
-    assert.equal(await runInside(import.meta.filename), 0);
-  });
-});
+runInNamespaces("VMs in Nomad's bridge", import.meta.filename);
 
 if (!outside) {
   const fixture = useNetworkFixture();

@@ -6,9 +6,8 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
-import { skipVms } from "./support/environment.ts";
 import { machineOf } from "./support/machines.ts";
-import { agentAddress, agentAddressV6, inside, peerAddressV6, runInside } from "./support/namespaces.ts";
+import { agentAddress, agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   checksOf,
@@ -16,7 +15,9 @@ import {
   hostPort,
   image,
   inVm,
+  outside,
   page,
+  runInNamespaces,
   serving,
   useNetworkFixture,
   waitForAnswer,
@@ -24,13 +25,7 @@ import {
 } from "./support/network.ts";
 import { askServer } from "./support/sockets.ts";
 
-const outside = inside === undefined;
-
-describe("VMs in a CNI network", { skip: skipVms || !outside }, () => {
-  it("in namespaces of its own", async () => {
-    assert.equal(await runInside(import.meta.filename), 0);
-  });
-});
+runInNamespaces("VMs in a CNI network", import.meta.filename);
 
 if (!outside) {
   const leases = join(tmpdir(), `litegix-cni-${process.pid}`);

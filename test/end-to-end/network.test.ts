@@ -5,8 +5,7 @@ import { before, describe, it } from "node:test";
 import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { skipVms } from "./support/environment.ts";
-import { agentAddress, inside, peerAddress, runInside } from "./support/namespaces.ts";
+import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   assertSpoofsAreStopped,
@@ -20,8 +19,10 @@ import {
   image,
   inspectedVm,
   inVm,
+  outside,
   page,
   peer,
+  runInNamespaces,
   serving,
   spoofer,
   tapOf,
@@ -33,13 +34,7 @@ import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { askServer } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
-const outside = inside === undefined;
-
-describe("the default network of VMs", { skip: skipVms || !outside }, () => {
-  it("in namespaces of its own", async () => {
-    assert.equal(await runInside(import.meta.filename), 0);
-  });
-});
+runInNamespaces("the default network of VMs", import.meta.filename);
 
 if (!outside) {
   const fixture = useNetworkFixture();

@@ -13,8 +13,10 @@ export class HostileGuests implements AsyncDisposable {
   readonly #worker = new Worker(new URL("hostile-guests-thread.ts", import.meta.url));
   readonly #connections = new Map<string, number>();
   readonly #done = new Map<string, () => void>();
-  /** Rejects with the thread's error. */
-  readonly #ended = once(this.#worker, "exit");
+  /** Rejects once the thread is over, with its error where it had one. */
+  readonly #ended = once(this.#worker, "exit").then(() => {
+    throw new Error("the hostile guests' thread has ended");
+  });
 
   constructor() {
     // Who waits for an order is told; nobody else needs to be.

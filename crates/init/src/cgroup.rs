@@ -1,10 +1,8 @@
 //! Control groups (version 2): one for init, one for the task; the task's figures and its out-of-memory count.
 
-use crate::log;
-use crate::sys::process::{open_pidfd, signal_pidfd};
+use crate::{log, victim};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -189,23 +187,14 @@ impl TaskGroup {
         })
     }
 
-    /// Kills the process that the kernel would kill in want of memory, and that one only; it counts as one that the kernel
-    /// has killed. None where no process is left that may be killed.
+    /// Ends the process that the kernel would end in want of memory; it counts as one that the kernel has killed. None where
+    /// no process is left that may be killed.
     pub fn kill_for_memory(&self) -> Option<i32> {
-        let scores = self.processes().into_iter().filter_map(|pid| {
-            // Held, so that the signal meets nobody who has the number later.
-            let process = open_pidfd(pid).ok()?;
-            let score: u64 = fs::read_to_string(format!("/proc/{pid}/oom_score"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()?;
-            (score > 0).then_some((score, pid, process))
-        });
-        let (_, pid, process) = scores.max_by_key(|(score, ..)| *score)?;
-        signal_pidfd(process.as_fd(), libc::SIGKILL).ok()?;
-        self.kills.fetch_add(1, Ordering::Relaxed);
-        Some(pid)
+        let killed = victim::kill(&self.processes());
+        if killed.is_some() {
+            self.kills.fetch_add(1, Ordering::Relaxed);
+        }
+        killed
     }
 
     pub fn figures(&self) -> Figures {
@@ -273,51 +262,6 @@ mod tests {
     fn some_processes_are_kept_for_init() {
         assert_eq!(most_processes(32_768, 1024), 896);
         assert_eq!(most_processes(32_768, u64::MAX), 32_512);
-    }
-
-    #[test]
-    fn the_one_process_is_killed_that_the_kernel_would_kill() {
-        let start = |adjustment: u32| {
-            std::process::Command::new("/bin/sh")
-                .args([
-                    "-c",
-                    "echo \"$0\" > /proc/self/oom_score_adj; echo up; read line",
-                ])
-                .arg(adjustment.to_string())
-                .stdin(std::process::Stdio::piped())
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .expect("spawn")
-        };
-        let mut processes = [start(200), start(600), start(200)];
-        for process in &mut processes {
-            let mut up = [0; 3];
-            let output = process.stdout.as_mut().expect("output");
-            std::io::Read::read_exact(output, &mut up).expect("read");
-        }
-        let directory = std::env::temp_dir().join(format!("litegix-group-{}", std::process::id()));
-        fs::create_dir(&directory).expect("directory");
-        let group = TaskGroup {
-            path: directory.clone(),
-            kills: Arc::default(),
-        };
-        assert_eq!(group.kill_for_memory(), None);
-        let lines: Vec<String> = processes
-            .iter()
-            .map(|process| process.id().to_string())
-            .collect();
-        fs::write(group.processes_file(), lines.join("\n")).expect("write");
-        let [first, likeliest, last] = &mut processes;
-        let killed = group.kill_for_memory().map(i32::unsigned_abs);
-        assert_eq!(killed, Some(likeliest.id()));
-        assert_eq!(likeliest.wait().expect("wait").code(), None);
-        assert_eq!(group.oom_kills(), 1);
-        for process in [first, last] {
-            assert_eq!(process.try_wait().expect("wait"), None);
-            process.kill().expect("kill");
-            process.wait().expect("wait");
-        }
-        fs::remove_dir_all(directory).expect("remove");
     }
 
     #[test]

@@ -41,15 +41,14 @@ impl Socket {
         })
     }
 
+    /// Waits for room to write; at first only begins to watch for it, so that the caller tries once more.
     async fn room(&self, watched: &mut Option<AsyncFd<File>>) -> io::Result<()> {
-        if watched.is_none() {
-            let copy = self.fd.get_ref().try_clone()?;
-            *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
-            return Ok(());
-        }
-        if let Some(watched) = watched {
-            let mut ready = watched.writable().await?;
-            ready.clear_ready();
+        match watched {
+            Some(watched) => watched.writable().await?.clear_ready(),
+            None => {
+                let copy = self.fd.get_ref().try_clone()?;
+                *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
+            }
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ mod task_processes;
 mod thrash;
 mod tree;
 mod users;
+mod victim;
 mod world;
 mod zygote;
 

@@ -36,7 +36,10 @@ pub async fn watch(group: TaskGroup) {
         strikes = if thrashes { strikes + 1 } else { 0 };
         if strikes == STRIKES {
             strikes = 0;
-            let Some(victim) = group.kill_for_memory() else {
+            let of = group.clone();
+            // On a thread: a task may have hundreds of processes to look at.
+            let killed = tokio::task::spawn_blocking(move || of.kill_for_memory()).await;
+            let Ok(Some(victim)) = killed else {
                 continue;
             };
             log::info(&format!(

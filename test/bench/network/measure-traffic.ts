@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { Agent, driverName } from "../../end-to-end/support/agent.ts";
 import { type Allocation, runService } from "../../end-to-end/support/allocation.ts";
 import { runSuccessfully } from "../../end-to-end/support/command.ts";
-import { ImageBuilder } from "../../end-to-end/support/image-builder.ts";
+import { copyPrograms, ImageBuilder } from "../../end-to-end/support/image-builder.ts";
 import { agentAddress, agentInterface } from "../../end-to-end/support/namespaces.ts";
 import { hostPort } from "../../end-to-end/support/network.ts";
-import { listProcesses } from "../../end-to-end/support/processes.ts";
+import { driverTables, nft } from "../../end-to-end/support/packet-rules.ts";
 import { Registry } from "../../end-to-end/support/registry.ts";
 import { median } from "../median.ts";
 
@@ -69,33 +69,23 @@ async function roundTrips(way: Way): Promise<number> {
 
 /** Nobody puts the rules back meanwhile: the driver stands still. */
 async function withoutRules<T>(agent: Agent, namespace: string, action: () => Promise<T>): Promise<T> {
-  const enter = [`--net=${namespace}`, "--"];
   const directory = await mkdtemp(join(tmpdir(), "litegix-bench-"));
-  const drivers = (await listProcesses()).filter(({ commandLine }) =>
-    commandLine.startsWith(join(agent.directory, "plugins", driverName)),
-  );
-  for (const { pid } of drivers) process.kill(pid, "SIGSTOP");
+  const { pid } = await agent.plugin();
+  process.kill(pid, "SIGSTOP");
   try {
-    const rules = await runSuccessfully({ file: "nsenter", args: [...enter, "nft", "list", "ruleset"] });
-    const tables = [...rules.matchAll(/^table (\w+ litegix_\w+)/gm)].map(([, table = ""]) => table);
+    const tables = await driverTables(namespace);
     if (tables.length === 0) throw new Error("no rules of the driver's");
-    const own = await Promise.all(
-      tables.map((table) =>
-        runSuccessfully({ file: "nsenter", args: [...enter, "nft", "list", "table", ...table.split(" ")] }),
-      ),
-    );
+    const lists = tables.map((table) => nft(namespace, "list", "table", ...table.split(" ")));
     const file = join(directory, "rules");
-    await writeFile(file, own.join("\n"));
-    for (const table of tables) {
-      await runSuccessfully({ file: "nsenter", args: [...enter, "nft", "delete", "table", ...table.split(" ")] });
-    }
+    await writeFile(file, (await Promise.all(lists)).join("\n"));
+    for (const table of tables) await nft(namespace, "delete", "table", ...table.split(" "));
     try {
       return await action();
     } finally {
-      await runSuccessfully({ file: "nsenter", args: [...enter, "nft", "-f", file] });
+      await nft(namespace, "-f", file);
     }
   } finally {
-    for (const { pid } of drivers) process.kill(pid, "SIGCONT");
+    process.kill(pid, "SIGCONT");
     await rm(directory, { recursive: true });
   }
 }
@@ -151,13 +141,7 @@ const addressOf = async (allocation: Allocation, pattern: RegExp): Promise<strin
 async function pushImage(registry: Registry): Promise<void> {
   await using images = await ImageBuilder.create();
   const source = await images.create("servers");
-  const fill = `
-    for program in $(command -v iperf3) $(command -v sockperf); do
-      for file in $program $(ldd "$program" | grep -o '/[^ ]*'); do
-        install -D "$(readlink -f "$file")" ".$file"
-      done
-    done
-  `;
+  const fill = copyPrograms(["iperf3", "sockperf"]);
   await images.addLayer("servers", { fill, at: "/" });
   await registry.push({ source, name: "library/servers:latest" });
 }

@@ -5,6 +5,18 @@ import { join } from "node:path";
 import { runSuccessfully } from "./command.ts";
 import { busyboxLayout } from "./environment.ts";
 
+/** For `addLayer` at "/": programs of this host with the libraries that they need. */
+export function copyPrograms(names: readonly string[]): string {
+  return `
+    for name in ${names.join(" ")}; do
+      program=$(command -v "$name")
+      for file in $program $(ldd "$program" | grep -o '/[^ ]*'); do
+        install -D "$(readlink -f "$file")" ".$file"
+      done
+    done
+  `;
+}
+
 export class ImageBuilder implements AsyncDisposable {
   readonly directory: string;
   #files = 0;

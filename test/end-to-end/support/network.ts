@@ -1,15 +1,15 @@
 // What the tests of VMs' networks share: jobs that serve, ports, rules' counters, and guests that spoof.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before } from "node:test";
+import { after, before, describe, it } from "node:test";
 import type { Agent } from "./agent.ts";
 import type { Allocation } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
-import { driverPath } from "./environment.ts";
+import { driverPath, skipVms } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
-import { ImageBuilder } from "./image-builder.ts";
+import { copyPrograms, ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
-import { agentInterface, peerAddress } from "./namespaces.ts";
+import { agentInterface, inside, peerAddress, runInside } from "./namespaces.ts";
 import type { Registry } from "./registry.ts";
 import { serveAsPeer } from "./sockets.ts";
 import { waitFor } from "./wait.ts";
@@ -125,16 +125,24 @@ export const spoofer = `${image}
 export async function pushSocatImage(registry: Registry): Promise<void> {
   await using images = await ImageBuilder.create();
   const source = await images.create("socat");
-  const fill = `
-    for file in $(command -v socat) $(ldd "$(command -v socat)" | grep -o '/[^ ]*'); do
-      install -D "$(readlink -f "$file")" ".$file"
-    done
-  `;
+  const fill = copyPrograms(["socat"]);
   await images.addLayer("socat", { fill, at: "/" });
   await registry.push({ source, name: "library/socat:latest" });
 }
 
 export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < /dev/null; echo status $?`;
+
+/** False in the process that a test file is run again by, in its agent's namespace. */
+export const outside = inside === undefined;
+
+/** The one case of a file outside: all its others, inside. */
+export function runInNamespaces(title: string, file: string): void {
+  describe(title, { skip: skipVms || !outside }, () => {
+    it("in namespaces of its own", async () => {
+      assert.equal(await runInside(file), 0);
+    });
+  });
+}
 
 /** In the agent's namespace: an agent with the image that serves, and peers that listen. */
 export function useNetworkFixture(options: Pick<FixtureOptions, "cniNetworks"> = {}): Fixture {

@@ -2,13 +2,14 @@
 import { runSuccessfully } from "./command.ts";
 import { waitFor } from "./wait.ts";
 
-async function nft(namespace: string | undefined, ...args: string[]): Promise<string> {
+export async function nft(namespace: string | undefined, ...args: string[]): Promise<string> {
   const argv = namespace === undefined ? ["nft", ...args] : ["nsenter", `--net=${namespace}`, "nft", ...args];
   const [file = "", ...rest] = argv;
   return await runSuccessfully({ file, args: rest });
 }
 
-async function driverTables(namespace: string | undefined): Promise<string[]> {
+/** Family and name of each. */
+export async function driverTables(namespace: string | undefined): Promise<string[]> {
   const lines = (await nft(namespace, "list", "tables")).split("\n");
   return lines.filter((line) => line.includes(" litegix_")).map((line) => line.replace(/^table /, ""));
 }
