@@ -8,7 +8,6 @@ import { vmAttributes } from "../driver/vm-attributes.ts";
 import { listRecords } from "../machine/list-records.ts";
 import { machineFiles } from "../machine/machine-files.ts";
 import type { MachineRecord } from "../machine/machine-record.ts";
-import { exists } from "../system/exists.ts";
 
 export interface InspectOptions {
   readonly rootfsBasePath?: string;
@@ -21,7 +20,9 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
   try {
     machines = hostDirectories(parsePluginConfig({ rootfs_base_path: options.rootfsBasePath }).basePath).machines;
     // Nobody but root may look into it, and a folder that can't be read is no empty one.
-    if (await exists(machines)) await readdir(machines);
+    await readdir(machines).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n`);
     return 1;
