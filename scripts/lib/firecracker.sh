@@ -30,7 +30,7 @@ needs_rig() {
 }
 
 # in_rig COMMAND...: in a machine of its own.
-in_rig() { test/rig/nested-kvm.sh --cgroup "${LITEGIX_RIG_CGROUP:-2}" -- "$@"; }
+in_rig() { test/rig/nested-kvm.sh --cgroup "${LITEGIX_RIG_CGROUP:-2}" --cpus "${LITEGIX_RIG_CPUS:-1}" -- "$@"; }
 
 # exec_with_kvm COMMAND...: becomes COMMAND, on this machine where its KVM runs guests, else in test/rig's machine.
 exec_with_kvm() {

@@ -5,6 +5,7 @@ import { before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
+import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
 import { agentAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -30,7 +31,7 @@ import { askServer, serveInNamespace } from "./support/sockets.ts";
 runInNamespaces("VMs in Nomad's bridge", import.meta.filename);
 
 if (!outside) {
-  const fixture = useNetworkFixture();
+  const fixture = useNetworkFixture({ clientConfig: javaClientConfig });
 
   describe("Nomad's bridge", () => {
     let allocation: Allocation;
@@ -92,6 +93,38 @@ if (!outside) {
       using _sidecar = await serveInNamespace(namespace, 6060);
       assert.match(await askServer({ host: address, port: 6060, from: "host" }), /^from 172\.26\./);
       assert.match(await inVm(allocation, "nc -w 5 169.254.230.1 6060 < /dev/null"), /from 169\.254\.230\.2/);
+    });
+
+    it("a task of the java driver in the group: each reaches the other, and both are reached", {
+      skip: skipJava,
+    }, async () => {
+      const both = await runService({
+        agent: fixture.agent,
+        config: `${image}\nports = ["web"]\n${serving}`,
+        group: `
+          network {
+            mode = "bridge"
+            port "web" { to = 8080 }
+            port "java" { to = 6060 }
+          }
+          ${javaTask({ name: "java", port: 6060, asks: { host: "127.0.0.1", port: 8080 } })}
+        `,
+      });
+      const name = await inVm(both, "hostname");
+      const logOfJava = async (): Promise<string> =>
+        (await fixture.agent.nomad(["alloc", "logs", "-task", "java", both.id])).stdout;
+      await waitForAnswer("the VM's page in java's log", new RegExp(`java reads HTTP/1.1 200 OK .*${name}`), logOfJava);
+      for (const from of ["peer", "host"] as const) {
+        const web = await hostPort(both, "web");
+        const java = await hostPort(both, "java");
+        assert.match(await askServer({ host: agentAddress, port: web, text: page, from }), /200 OK/);
+        assert.match(await askServer({ host: agentAddress, port: java, from }), /^java answers /);
+      }
+      const address = await inVm(both, "echo ${NOMAD_ALLOC_ADDR_java%:*}");
+      for (const host of [address, "127.0.0.1", "169.254.230.1"]) {
+        assert.match(await inVm(both, `nc -w 5 ${host} 6060 < /dev/null`), /java answers/, host);
+      }
+      await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
     });
 
     it("two VMs of a group: each its port, and each reaches the other, by its name too while it runs", async () => {
@@ -157,6 +190,46 @@ if (!outside) {
       await waitForAnswer("the page", /200 OK/, () =>
         askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
       );
+    });
+
+    it("a namespace that vanished is named, with what helps; the VM that was in it goes on until then", async () => {
+      const lost = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: groupNetwork('mode = "bridge"'),
+      });
+      await runSuccessfully({ file: "ip", args: ["netns", "delete", lost.id] });
+      assert.match(await inVm(lost, "hostname"), /^[0-9a-f]{8}$/);
+      await fixture.agent.nomad(["alloc", "restart", lost.id]);
+      await waitForAnswer(
+        "the namespace's name",
+        /network namespace \/\S*\/netns\/\S+ can't be used: it is not there any more/,
+        () => lost.eventText(),
+      );
+      await fixture.agent.nomad(["job", "stop", "-purge", lost.job]);
+    });
+
+    it("one that vanished while agent and plugin were away: the VM is ended, others go on", async () => {
+      const lost = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: groupNetwork('mode = "bridge"'),
+      });
+      const vm = await inVm(lost, "hostname");
+      await fixture.agent.interrupt();
+      await runSuccessfully({ file: "ip", args: ["netns", "delete", lost.id] });
+      await fixture.agent.launch();
+      // It is Nomad that finds the namespace gone, and calls the allocation failed.
+      await lost.waitForEnd();
+      assert.match(await lost.eventText(), /Setup Failure: .*network/);
+      await waitForAnswer("no VM of it", /^$/, async () =>
+        (await readdir(`${fixture.agent.basePath}/vms`)).filter((id) => id === vm).join(),
+      );
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+      await fixture.agent.nomad(["job", "stop", "-purge", lost.job]);
     });
 
     it("the TAP is in the namespace, not in the host's", async () => {

@@ -1,7 +1,7 @@
 // A Nomad agent of a test's own, server and client in one: free ports on loopback, directories of its own, our plugin.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { type CommandResult, run } from "./command.ts";
@@ -28,6 +28,8 @@ export interface AgentOptions {
   readonly cniNetworks?: Readonly<Record<string, object>>;
   /** HCL lines of the agent's own. */
   readonly agentConfig?: string;
+  /** HCL lines of the agent's client block. */
+  readonly clientConfig?: string;
   /** Whether Nomad's raw_exec runs too, for comparisons. */
   readonly rawExec?: boolean;
 }
@@ -57,6 +59,8 @@ export class Agent implements AsyncDisposable {
   static async start(options: AgentOptions = {}): Promise<Agent> {
     // Short: unix sockets of VMs lie below it.
     const directory = await mkdtemp(join(tmpdir(), "lge2e-"));
+    // Tasks of other drivers run as nobody, from below it.
+    await chmod(directory, 0o711);
     const [http = 0, rpc = 0, serf = 0] = await freePorts(3);
     const agent = new Agent(directory, http, options);
     for (const name of ["data", "plugins", "base/kernels"]) await mkdir(join(directory, name), { recursive: true });
@@ -102,6 +106,7 @@ export class Agent implements AsyncDisposable {
         cni_path          = "/usr/lib/cni"
         cni_config_dir    = "${this.directory}/cni"
         options           = { "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean" }
+        ${this.#options.clientConfig ?? ""}
       }
       telemetry {
         publish_allocation_metrics = true

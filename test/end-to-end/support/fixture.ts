@@ -5,7 +5,10 @@ import { busyboxLayout, skipVms } from "./environment.ts";
 import { Registry } from "./registry.ts";
 
 /** Of the agent. */
-export type FixtureOptions = Pick<AgentOptions, "networkInterface" | "agentConfig" | "cniNetworks" | "statsInterval">;
+export type FixtureOptions = Pick<
+  AgentOptions,
+  "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "statsInterval"
+>;
 
 export class Fixture {
   #registry: Registry | undefined;

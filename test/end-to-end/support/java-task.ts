@@ -1,0 +1,82 @@
+// A task of Nomad's java driver that serves, as the neighbour of a VM.
+import { realpathSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
+
+/** Of the JDK on PATH; undefined where there is none: the class is given as source, which needs a compiler. */
+const javaHome = findJavaHome();
+
+export const skipJava: string | false = javaHome === undefined ? "no JDK on PATH: javac" : false;
+
+function findJavaHome(): string | undefined {
+  for (const directory of (process.env["PATH"] ?? "").split(delimiter)) {
+    try {
+      return dirname(dirname(realpathSync(join(directory, "javac"))));
+    } catch {
+      // Not in this one.
+    }
+  }
+  return undefined;
+}
+
+/** For the agent's client block: what of the host a java task sees. The default links all of /usr, file by file. */
+export const javaClientConfig = `
+  chroot_env = {
+    "/etc"                  = "/etc"
+    "/lib/x86_64-linux-gnu" = "/lib/x86_64-linux-gnu"
+    "/lib64"                = "/lib64"
+    "${javaHome ?? "/usr/lib/jvm"}" = "${javaHome ?? "/usr/lib/jvm"}"
+  }
+`;
+
+/** Answers each connection at `port` with who it comes from; on its standard output, says what it reads at host:port every second. */
+export function javaTask(options: { name: string; port: number; asks: { host: string; port: number } }): string {
+  const { name, port, asks } = options;
+  const source = `
+    import java.io.*;
+    import java.net.*;
+    class Neighbour {
+      public static void main(String[] words) throws Exception {
+        ServerSocket server = new ServerSocket(${port});
+        new Thread(() -> {
+          while (true) {
+            try (Socket socket = server.accept()) {
+              String peer = socket.getInetAddress().getHostAddress();
+              socket.getOutputStream().write(("java answers " + peer + "\\n").getBytes());
+            } catch (IOException error) { System.out.println(error); }
+          }
+        }).start();
+        while (true) {
+          try (Socket socket = new Socket("${asks.host}", ${asks.port})) {
+            socket.setSoTimeout(5000);
+            socket.getOutputStream().write("GET / HTTP/1.0\\r\\n\\r\\n".getBytes());
+            System.out.println("java reads " + new String(socket.getInputStream().readAllBytes()).replaceAll("\\\\s+", " "));
+          } catch (IOException error) { System.out.println(error); }
+          Thread.sleep(1000);
+        }
+      }
+    }
+  `;
+  return `
+    task "${name}" {
+      driver = "java"
+      lifecycle {
+        hook    = "poststart"
+        sidecar = true
+      }
+      template {
+        destination = "local/Neighbour.java"
+        data        = <<END
+${source}
+END
+      }
+      config {
+        class       = "local/Neighbour.java"
+        jvm_options = ["-Xmx64m", "-XX:TieredStopAtLevel=1"]
+      }
+      resources {
+        cpu    = 100
+        memory = 512
+      }
+    }
+  `;
+}
