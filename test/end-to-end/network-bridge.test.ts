@@ -120,7 +120,7 @@ if (!outside) {
         assert.match(await askServer({ host: agentAddress, port: web, text: page, from }), /200 OK/);
         assert.match(await askServer({ host: agentAddress, port: java, from }), /^java answers /);
       }
-      const address = await inVm(both, "echo ${NOMAD_ALLOC_ADDR_java%:*}");
+      const address = (await inVm(both, "echo $NOMAD_ALLOC_ADDR_java")).replace(/:\d+$/, "");
       for (const host of [address, "127.0.0.1", "169.254.230.1"]) {
         assert.match(await inVm(both, `nc -w 5 ${host} 6060 < /dev/null`), /java answers/, host);
       }

@@ -20,6 +20,7 @@ export function shell(script: string): string {
 export interface SeenRecord {
   readonly id: string;
   readonly user?: { readonly uid: number };
+  readonly network?: { readonly address: string };
   readonly cgroups: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -35,8 +36,8 @@ export async function records(agent: Agent): Promise<SeenRecord[]> {
 }
 
 /** No process, mount, socket, file or TAP of a VM, none of its users' processes, no cgroup. */
-export async function assertNothingLeft(agent: Agent): Promise<void> {
-  await waitUntilNoMachineIsLeft(agent);
+export async function assertNothingLeft(agent: Agent, timeoutMs?: number): Promise<void> {
+  await waitUntilNoMachineIsLeft(agent, timeoutMs);
   const groups = await readdir("/sys/fs/cgroup", { recursive: true });
   assert.deepEqual(
     groups.filter((path) => new RegExp(`(^|/)${parentCgroup}/[0-9a-f]{8}$`).test(path)),

@@ -52,11 +52,11 @@ export async function leftovers(path: string): Promise<string[]> {
 }
 
 /** Nomad destroys a task some time after it told that it ended. */
-export async function waitUntilNothingIsLeft(path: string): Promise<void> {
+export async function waitUntilNothingIsLeft(path: string, timeoutMs = 30_000): Promise<void> {
   let last: string[] = [];
   await waitFor({
     what: `nothing to be left of ${path}`,
-    timeoutMs: 30_000,
+    timeoutMs,
     attempt: async () => {
       last = await leftovers(path);
       return last.length === 0 || undefined;
@@ -65,6 +65,6 @@ export async function waitUntilNothingIsLeft(path: string): Promise<void> {
   });
 }
 
-export async function waitUntilNoMachineIsLeft(agent: Agent): Promise<void> {
-  await waitUntilNothingIsLeft(machinesDirectory(agent));
+export async function waitUntilNoMachineIsLeft(agent: Agent, timeoutMs?: number): Promise<void> {
+  await waitUntilNothingIsLeft(machinesDirectory(agent), timeoutMs);
 }
