@@ -6,9 +6,10 @@
 # An emulated QEMU machine with AMD's virtualisation boots Debian's generic kernel. Its root is this machine's own root (9p,
 # read-only) below a throw-away overlay, so that every file and program is there under its path; what COMMAND writes is lost.
 # COMMAND runs as root in this working directory, with loopback as the only network; its output comes out here, its exit
-# status is this script's, and 125 that the machine died under it: QEMU's emulated virtualisation crashes or stops a machine after some
-# minutes of guests (seen with 7.2 and 10.0: a page fault with a guest's GS, a lost interrupt). LITEGIX_RIG_QEMU names another
-# QEMU than the one on PATH. It is slow (each instruction is emulated): it shows that a thing works, not how fast.
+# status is this script's, and 125 that the machine died under it: QEMU's emulated virtualisation crashes or stops a machine after
+# some minutes of guests (seen with 7.2 and 10.0: a page fault with a guest's GS, a lost interrupt; with 11.1 and two CPUs: an
+# overwritten stack). LITEGIX_RIG_QEMU names another QEMU than the one on PATH. It is slow (each instruction is emulated): it
+# shows that a thing works, not how fast.
 . "$(dirname "$0")/../../scripts/lib/all.sh"
 
 memory=6144 cpus=1 limit=1500 cgroup=2
