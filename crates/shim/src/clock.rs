@@ -21,13 +21,17 @@ const EARLY_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// Before the first look, should nobody ask for one.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
-/// A guest that is long in answering has little of a processor, and more to do with it: one part of so many of the time.
+/// A guest that is long in answering has little of a processor, and more to do with it: one part of so many of the time,
+/// whatever the longest pause is. What it tells is off by more than a slewed clock gets away.
 const MOST_SHARE: u32 = 20;
 /// No difference worth a closer look.
 const SMALL: Duration = Duration::from_millis(1);
-/// Round trips of one look: a few, unless one is so short that no better is asked for, and more where all are long.
+/// Round trips of one look: a few, unless one is so short that no better is asked for, and more where all are long, but not
+/// for long: what a guest without a processor needs least is to be asked.
+const LEAST_SAMPLES: usize = 4;
 const FEW_SAMPLES: usize = 8;
 const MOST_SAMPLES: usize = 32;
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
 const SHORT_ROUND_TRIP: Duration = Duration::from_micros(500);
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(4);
 const LARGEST_ANSWER: usize = 4 << 10;
@@ -88,7 +92,7 @@ fn next_pause(before: Duration, measured: Measured, took: Duration) -> Duration 
     } else {
         before * 2
     };
-    wanted.max(took * MOST_SHARE).min(LONGEST_PAUSE)
+    wanted.min(LONGEST_PAUSE).max(took * MOST_SHARE)
 }
 
 async fn changed(watch: Option<&sys::ClockWatch>) {
@@ -105,6 +109,7 @@ fn correction(measured: Measured) -> Option<i64> {
 }
 
 async fn look(client: &mut Client) -> Result<Measured, Status> {
+    let began = Instant::now();
     let mut best: Option<Measured> = None;
     let mut shortest = Duration::MAX;
     for count in 1..=MOST_SAMPLES {
@@ -117,7 +122,10 @@ async fn look(client: &mut Client) -> Result<Measured, Status> {
             shortest = round_trip;
             best = Some(sample);
         }
-        if shortest <= SHORT_ROUND_TRIP || (count >= FEW_SAMPLES && shortest <= LONG_ROUND_TRIP) {
+        if shortest <= SHORT_ROUND_TRIP
+            || (count >= FEW_SAMPLES && shortest <= LONG_ROUND_TRIP)
+            || (count >= LEAST_SAMPLES && began.elapsed() >= LONGEST_LOOK)
+        {
             break;
         }
     }
@@ -173,8 +181,8 @@ mod tests {
         assert_eq!(next_pause(seconds(16), sample(0, 0), quick), seconds(16));
         assert_eq!(next_pause(seconds(16), sample(5, 1), quick), SHORTEST_PAUSE);
         assert_eq!(next_pause(EARLY_PAUSE, sample(5, 1), quick), EARLY_PAUSE);
-        // Within what 32 round trips of 20 ms can tell.
-        let slow = Duration::from_millis(640);
+        // Within what round trips of 20 ms can tell.
+        let slow = Duration::from_millis(100);
         assert_eq!(
             next_pause(EARLY_PAUSE, sample(9, 10), slow),
             slow * MOST_SHARE
@@ -184,8 +192,8 @@ mod tests {
             slow * MOST_SHARE
         );
         assert_eq!(
-            next_pause(EARLY_PAUSE, sample(0, 10), slow * 9),
-            LONGEST_PAUSE
+            next_pause(seconds(16), sample(0, 500), seconds(4)),
+            seconds(80)
         );
     }
 
