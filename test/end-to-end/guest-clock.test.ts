@@ -78,6 +78,30 @@ describe("the supervisor and a guest that is only a clock", () => {
     }
   });
 
+  it("asks a guest that is slow to answer a few times only", async () => {
+    const socketPath = join(directory, "slow");
+    let asked = 0;
+    await using _guest = await FakeGuest.start({
+      socketPath,
+      service: {
+        wait: () => new Promise(() => {}),
+        clock: async () => {
+          asked += 1;
+          await delay(60);
+          return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
+        },
+      },
+    });
+    const shim = await startShim({ path: join(directory, "shim-of-slow"), vsockSocket: socketPath });
+    try {
+      await shim.client.syncClock(AbortSignal.timeout(20_000));
+      // One look; the next follows after twenty times as long.
+      assert.equal(asked, 4);
+    } finally {
+      await endShim(shim);
+    }
+  });
+
   it("asks a guest that keeps it waiting no more than that, and says that it can't", async () => {
     const socketPath = join(directory, "silent");
     let asked = 0;

@@ -216,6 +216,7 @@ if (!outside) {
         group: groupNetwork('mode = "bridge"'),
       });
       const vm = await inVm(lost, "hostname");
+      assert.match(vm, /^[0-9a-f]{8}$/);
       await fixture.agent.interrupt();
       await runSuccessfully({ file: "ip", args: ["netns", "delete", lost.id] });
       await fixture.agent.launch();
