@@ -118,6 +118,12 @@ crw-rw-rw- 1 root root 1, 5 zero
     assert.equal(await zombies(allocation), "sleep\n");
   });
 
+  it("the kernel of a VM that does nothing seldom wakes", async () => {
+    const settings = ["/proc/sys/vm/compaction_proactiveness", "/proc/sys/vm/stat_interval"];
+    const { stdout } = await allocation.exec(["cat", ...settings]);
+    assert.equal(stdout, "0\n10\n");
+  });
+
   it("hosts has the host name, the cgroup ends in .scope", () => {
     assert.match(world.get("hosts") ?? "", new RegExp(`\\s${world.get("hostname")?.trim()}$`, "m"));
     assert.match(world.get("cgroup") ?? "", /\.scope$/m);
