@@ -60,11 +60,16 @@ export async function inspectedVm(allocation: Allocation): Promise<Record<string
   return vm;
 }
 
-export async function waitForAnswer(what: string, wanted: RegExp, ask: () => Promise<string>): Promise<void> {
+export async function waitForAnswer(
+  what: string,
+  wanted: RegExp,
+  ask: () => Promise<string>,
+  timeoutMs = 30_000,
+): Promise<void> {
   let last = "";
   await waitFor({
     what,
-    timeoutMs: 30_000,
+    timeoutMs,
     attempt: async () => {
       last = await ask();
       return wanted.test(last) || undefined;
