@@ -114,7 +114,7 @@ if (!outside) {
       const logOfJava = async (): Promise<string> =>
         (await fixture.agent.nomad(["alloc", "logs", "-task", "java", both.id])).stdout;
       const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
-      // In test/rig's emulated machine the compiler alone was seen to need more than 30 s.
+      // In test/rig's emulated machine it was seen to print nothing for 30 s.
       await waitForAnswer("the VM's page in java's log", reads, logOfJava, 120_000);
       for (const from of ["peer", "host"] as const) {
         const web = await hostPort(both, "web");
