@@ -1,89 +1,37 @@
-//! One log stream of the task: a ring with absolute offsets. Only acknowledged bytes are freed; a full ring stops the
-//! reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
+//! One log stream of the task: a ring that one session of the host's reads. Only acknowledged bytes are freed; a full ring
+//! stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
 
-use bytes::{Buf, Bytes};
-use litegix_protocol::frame::LARGEST_PAYLOAD;
-use std::collections::VecDeque;
+use crate::frames::Payload;
+use crate::ring::Ring;
+use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-/// Bytes kept for the host at most.
-pub const CAPACITY: usize = 1 << 20;
-/// The largest piece in one frame.
-pub const LARGEST_CHUNK: usize = LARGEST_PAYLOAD;
-/// A read of at least this much is kept as it is; what is smaller is gathered.
-const WORTH_KEEPING: usize = LARGEST_CHUNK / 2;
+/// The pipe is read when there is room for so much at least.
+const WORTH_READING: usize = 64 << 10;
 
 pub struct LogBuffer {
-    ring: Mutex<Ring>,
+    log: Mutex<Log>,
     /// Counts changes, so that waiters look again.
     changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Ring {
-    chunks: VecDeque<Bytes>,
-    /// What follows on the chunks, and can still grow.
-    open: Vec<u8>,
-    /// Bytes held, in chunks and open.
-    held: usize,
-    /// Offset of the first byte held.
-    start: u64,
+struct Log {
+    ring: Ring,
     ended: bool,
     /// The reading session that counts; earlier ones are over.
     session: u64,
 }
 
-impl Ring {
-    fn end(&self) -> u64 {
-        self.start + self.held as u64
-    }
-
-    /// Takes the bytes over, or copies them and leaves the memory for the next read.
-    fn push(&mut self, bytes: &mut Vec<u8>) {
-        self.held += bytes.len();
-        if bytes.len() >= WORTH_KEEPING || self.open.len() + bytes.len() > LARGEST_CHUNK {
-            self.close();
-        }
-        if bytes.len() >= WORTH_KEEPING {
-            self.chunks.push_back(std::mem::take(bytes).into());
-        } else {
-            self.open.append(bytes);
-        }
-    }
-
-    fn close(&mut self) {
-        if !self.open.is_empty() {
-            self.chunks.push_back(std::mem::take(&mut self.open).into());
-        }
-    }
-
-    fn free(&mut self, mut count: usize) {
-        self.start += count as u64;
-        self.held -= count;
-        if self.chunks.iter().map(Bytes::len).sum::<usize>() < count {
-            self.close();
-        }
-        while let Some(first) = self.chunks.front_mut().filter(|_| count > 0) {
-            let part = first.len().min(count);
-            first.advance(part);
-            count -= part;
-            if first.is_empty() {
-                self.chunks.pop_front();
-            }
-        }
-    }
-}
-
 #[derive(Debug, PartialEq)]
-pub enum Piece {
-    Data {
-        offset: u64,
-        bytes: Bytes,
-        end: bool,
-    },
+pub enum Next {
+    /// So many bytes follow; none only at the end.
+    Bytes { length: usize, end: bool },
+    /// They have been freed, by an acknowledgement that this session did not get.
+    Lost,
     /// Another session took over.
     Replaced,
 }
@@ -97,15 +45,15 @@ pub struct OutOfRange {
 impl Default for LogBuffer {
     fn default() -> Self {
         Self {
-            ring: Mutex::default(),
+            log: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
 }
 
 impl LogBuffer {
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn announce(&self) {
@@ -114,16 +62,15 @@ impl LogBuffer {
 
     /// Reads the pipe to its end, as far as there is room.
     pub async fn fill(&self, pipe: &pipe::Receiver) {
-        let mut chunk = Vec::new();
         loop {
-            self.room().await;
+            self.until(|log| (log.ring.room() >= WORTH_READING).then_some(()))
+                .await;
             if pipe.readable().await.is_err() {
                 break;
             }
-            chunk.reserve_exact(LARGEST_CHUNK);
-            match pipe.try_read_buf(&mut chunk) {
+            match self.take(|room| pipe.try_read_vectored(room)) {
                 Ok(0) => break,
-                Ok(_) => self.push(&mut chunk),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => break,
             }
@@ -131,38 +78,30 @@ impl LogBuffer {
         self.finish();
     }
 
-    async fn room(&self) {
-        let mut changes = self.changed.subscribe();
-        loop {
-            changes.borrow_and_update();
-            if self.ring().held + LARGEST_CHUNK <= CAPACITY || changes.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn push(&self, bytes: &mut Vec<u8>) {
-        self.ring().push(bytes);
+    fn take(
+        &self,
+        read: impl FnOnce(&mut [io::IoSliceMut<'_>; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let count = self.log().ring.fill(read)?;
         self.announce();
+        Ok(count)
     }
 
     fn finish(&self) {
-        self.ring().ended = true;
+        self.log().ended = true;
         self.announce();
     }
 
     /// Begins a reading session, which ends any earlier one.
     pub fn open(&self, from: u64) -> Result<u64, OutOfRange> {
         let session = {
-            let mut ring = self.ring();
-            if from < ring.start || from > ring.end() {
-                return Err(OutOfRange {
-                    first: ring.start,
-                    last: ring.end(),
-                });
+            let mut log = self.log();
+            let (first, last) = (log.ring.start(), log.ring.end());
+            if from < first || from > last {
+                return Err(OutOfRange { first, last });
             }
-            ring.session += 1;
-            ring.session
+            log.session += 1;
+            log.session
         };
         self.announce();
         Ok(session)
@@ -170,70 +109,84 @@ impl LogBuffer {
 
     /// Frees everything below the offset.
     pub fn acknowledge(&self, offset: u64) {
-        {
-            let mut ring = self.ring();
-            let offset = offset.min(ring.end());
-            // The difference is at most the ring's capacity.
-            let count = offset.saturating_sub(ring.start) as usize;
-            ring.free(count);
-        }
+        self.log().ring.free(offset);
         self.announce();
+    }
+
+    /// Waits until the look gives something.
+    async fn until<R>(&self, look: impl Fn(&Log) -> Option<R>) -> R {
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(seen) = look(&self.log()) {
+                return seen;
+            }
+            // The sender is ours.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Waits until so much follows on the offset, or nothing more will for this session.
     pub async fn gathered(&self, session: u64, offset: u64, count: usize) {
-        let mut changes = self.changed.subscribe();
-        let enough = |ring: &Ring| {
-            ring.ended || ring.session != session || ring.end() >= offset + count as u64
-        };
-        loop {
-            changes.borrow_and_update();
-            if enough(&self.ring()) || changes.changed().await.is_err() {
-                return;
-            }
-        }
+        self.until(|log| {
+            let enough = log.ring.end() >= offset + count as u64;
+            (enough || log.ended || log.session != session).then_some(())
+        })
+        .await;
     }
 
-    /// The next piece from the offset on, once there is one.
-    pub async fn next(&self, session: u64, offset: u64) -> Piece {
-        let mut changes = self.changed.subscribe();
-        loop {
-            changes.borrow_and_update();
-            if let Some(piece) = self.ring().piece(session, offset) {
-                return piece;
-            }
-            if changes.changed().await.is_err() {
-                return Piece::Replaced;
-            }
+    /// What follows on the offset, once something does.
+    pub async fn next(&self, session: u64, offset: u64) -> Next {
+        self.until(|log| log.next(session, offset)).await
+    }
+
+    /// The bytes that `next` told of.
+    pub fn held(&self, offset: u64, length: usize) -> Held<'_> {
+        Held {
+            buffer: self,
+            offset,
+            length,
         }
     }
 }
 
-impl Ring {
-    /// A piece from the position on, without a copy; empty where nothing is held.
-    fn part(&mut self, mut skip: usize) -> Bytes {
-        if skip >= self.held - self.open.len() {
-            self.close();
+impl Log {
+    fn next(&self, session: u64, offset: u64) -> Option<Next> {
+        if session != self.session {
+            return Some(Next::Replaced);
         }
-        for chunk in &self.chunks {
-            if skip < chunk.len() {
-                return chunk.slice(skip..chunk.len().min(skip + LARGEST_CHUNK));
-            }
-            skip -= chunk.len();
-        }
-        Bytes::new()
+        let Some(parts) = self.ring.part(offset, LARGEST_LOG_PAYLOAD) else {
+            return Some(Next::Lost);
+        };
+        let length = parts.map(<[u8]>::len).iter().sum();
+        let end = self.ended && offset + length as u64 == self.ring.end();
+        (end || length > 0).then_some(Next::Bytes { length, end })
+    }
+}
+
+/// A part of a log, on its way out of the ring.
+pub struct Held<'a> {
+    buffer: &'a LogBuffer,
+    offset: u64,
+    length: usize,
+}
+
+impl Payload for Held<'_> {
+    fn length(&self) -> usize {
+        self.length
     }
 
-    fn piece(&mut self, session: u64, offset: u64) -> Option<Piece> {
-        if session != self.session {
-            return Some(Piece::Replaced);
-        }
-        // Acknowledged by someone without having been sent in this session: go on with what is left.
-        let offset = offset.max(self.start);
-        let skip = (offset - self.start) as usize;
-        let bytes = self.part(skip);
-        let end = self.ended && offset + bytes.len() as u64 == self.end();
-        (end || !bytes.is_empty()).then_some(Piece::Data { offset, bytes, end })
+    fn write(
+        &self,
+        skip: usize,
+        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let log = self.buffer.log();
+        let parts = log
+            .ring
+            .part(self.offset + skip as u64, self.length - skip)
+            .ok_or_else(|| io::Error::other("acknowledged before it was sent"))?;
+        write(parts)
     }
 }
 
@@ -241,11 +194,29 @@ impl Ring {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Read;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
-    fn now(buffer: &LogBuffer, session: u64, offset: u64) -> Option<Piece> {
-        buffer.ring().piece(session, offset)
+    fn put(buffer: &LogBuffer, mut bytes: &[u8]) -> usize {
+        buffer.take(|room| bytes.read_vectored(room)).expect("take")
+    }
+
+    fn now(buffer: &LogBuffer, session: u64, offset: u64) -> Option<Next> {
+        buffer.log().next(session, offset)
+    }
+
+    fn bytes(buffer: &LogBuffer, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut write = |parts: [&[u8]; 2]| {
+            bytes = parts.concat();
+            Ok(bytes.len())
+        };
+        buffer
+            .held(offset, length)
+            .write(0, &mut write)
+            .expect("held");
+        bytes
     }
 
     fn waits(future: impl Future) -> bool {
@@ -256,41 +227,34 @@ mod tests {
     #[test]
     fn only_acknowledged_bytes_are_freed() {
         let buffer = LogBuffer::default();
-        buffer.push(&mut b"hello".to_vec());
+        put(&buffer, b"hello");
         let session = buffer.open(0).expect("open");
-        let whole = Piece::Data {
-            offset: 0,
-            bytes: Bytes::from_static(b"hello"),
-            end: false,
-        };
-        assert_eq!(now(&buffer, session, 0), Some(whole));
+        let (length, end) = (5, false);
+        assert_eq!(now(&buffer, session, 0), Some(Next::Bytes { length, end }));
+        assert_eq!(bytes(&buffer, 0, 5), b"hello");
         assert_eq!(now(&buffer, session, 5), None);
         buffer.acknowledge(3);
+        assert_eq!(now(&buffer, session, 0), Some(Next::Lost));
+        let lost = buffer.held(0, 5).write(0, |_| Ok(5));
+        assert!(lost.is_err());
         assert_eq!(buffer.open(2), Err(OutOfRange { first: 3, last: 5 }));
         assert_eq!(buffer.open(6), Err(OutOfRange { first: 3, last: 5 }));
         let session = buffer.open(3).expect("open");
         buffer.finish();
-        let rest = Piece::Data {
-            offset: 3,
-            bytes: Bytes::from_static(b"lo"),
-            end: true,
-        };
-        assert_eq!(now(&buffer, session, 3), Some(rest));
-        let nothing = Piece::Data {
-            offset: 5,
-            bytes: Bytes::new(),
-            end: true,
-        };
-        assert_eq!(now(&buffer, session, 5), Some(nothing));
+        let (length, end) = (2, true);
+        assert_eq!(now(&buffer, session, 3), Some(Next::Bytes { length, end }));
+        assert_eq!(bytes(&buffer, 3, 2), b"lo");
+        let (length, end) = (0, true);
+        assert_eq!(now(&buffer, session, 5), Some(Next::Bytes { length, end }));
     }
 
     #[test]
     fn what_is_gathered_is_enough_or_all_that_will_come() {
         let buffer = LogBuffer::default();
         let session = buffer.open(0).expect("open");
-        buffer.push(&mut b"hello!".to_vec());
+        put(&buffer, b"hello!");
         assert!(waits(buffer.gathered(session, 3, 4)));
-        buffer.push(&mut b"!".to_vec());
+        put(&buffer, b"!");
         assert!(!waits(buffer.gathered(session, 3, 4)));
         let other = LogBuffer::default();
         let session = other.open(0).expect("open");
@@ -304,7 +268,7 @@ mod tests {
         let buffer = LogBuffer::default();
         let old = buffer.open(0).expect("open");
         let new = buffer.open(0).expect("open");
-        assert_eq!(now(&buffer, old, 0), Some(Piece::Replaced));
+        assert_eq!(now(&buffer, old, 0), Some(Next::Replaced));
         assert_eq!(now(&buffer, new, 0), None);
     }
 
@@ -325,15 +289,14 @@ mod tests {
             let mut writes = writes.into_iter();
             loop {
                 match writes.next() {
-                    Some(mut bytes) => buffer.push(&mut bytes),
+                    Some(more) => prop_assert_eq!(put(&buffer, &more), more.len()),
                     None => buffer.finish(),
                 }
                 let mut over = false;
-                while let Some(piece) = now(&buffer, session, got.len() as u64) {
-                    let Piece::Data { offset, bytes, end } = piece else { panic!("replaced") };
-                    prop_assert_eq!(offset, got.len() as u64);
-                    prop_assert!(bytes.len() <= LARGEST_CHUNK);
-                    got.extend(bytes);
+                while let Some(next) = now(&buffer, session, got.len() as u64) {
+                    let Next::Bytes { length, end } = next else { panic!("{next:?}") };
+                    prop_assert!(length <= LARGEST_LOG_PAYLOAD);
+                    got.extend(bytes(&buffer, got.len() as u64, length));
                     match choices.next() {
                         Some(choice) if choice % 3 == 0 => buffer.acknowledge(got.len() as u64),
                         Some(choice) if choice % 3 == 1 => {

@@ -1,7 +1,7 @@
 //! Bulk streams (guest.proto, FrameKind): exec sessions and logs with nothing between the bytes and the socket. Each
 //! connection is one session or one log, so that one slow reader holds up nobody.
 
-use crate::buffer::{LogBuffer, Piece};
+use crate::buffer::{LogBuffer, Next};
 use crate::frames::{Frames, Socket, send};
 use crate::log;
 use crate::service::Service;
@@ -137,23 +137,22 @@ async fn send_log(
     socket: &Socket,
 ) -> Result<(), Status> {
     loop {
-        let (offset, bytes, end) = match buffer.next(session, next).await {
-            Piece::Replaced => return Err(Status::aborted("another reader took over")),
-            Piece::Data { offset, bytes, end } => (offset, bytes, end),
+        let (length, end) = match buffer.next(session, next).await {
+            Next::Replaced => return Err(Status::aborted("another reader took over")),
+            Next::Lost => return Err(Status::data_loss("acknowledged before it was sent")),
+            Next::Bytes { length, end } => (length, end),
         };
-        if offset != next {
-            return Err(Status::data_loss("acknowledged before it was sent"));
-        }
-        next += bytes.len() as u64;
-        if !bytes.is_empty() && send(socket, FrameKind::Data, &bytes).await.is_err() {
+        let bytes = buffer.held(next, length);
+        if length > 0 && send(socket, FrameKind::Data, &bytes).await.is_err() {
             return Ok(());
         }
+        next += length as u64;
         if end {
-            let _ = send(socket, FrameKind::End, &[]).await;
+            let _ = send(socket, FrameKind::End, b"").await;
             // The host's last acknowledgement is still to come.
             return std::future::pending().await;
         }
-        if bytes.len() < SMALL_PIECE {
+        if length < SMALL_PIECE {
             let _ = timeout(LOG_LINGER, buffer.gathered(session, next, SMALL_PIECE)).await;
         }
     }
@@ -199,9 +198,9 @@ mod tests {
         let (agent, mut host) = connected();
         let (from, to) = files::pipe().expect("pipe");
         files::set_nonblocking(&from).expect("nonblocking");
-        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from).expect("receiver");
         let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
         let wanted = all.clone();
+        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from).expect("receiver");
         let writer = std::thread::spawn(move || File::from(to).write_all(&all).expect("write"));
         let reader = std::thread::spawn(move || {
             let from = 0;

@@ -62,19 +62,52 @@ impl Socket {
     }
 }
 
-/// The payload is at most `LARGEST_PAYLOAD`. Must not be dropped before its end, but with the connection.
-pub async fn send(socket: &Socket, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
+/// What a frame carries. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
+pub trait Payload {
+    fn length(&self) -> usize;
+
+    /// Calls `write` with the bytes from `skip` on, in two parts, and gives what that gives.
+    fn write(
+        &self,
+        skip: usize,
+        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize>;
+}
+
+impl<T: AsRef<[u8]>> Payload for T {
+    fn length(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn write(
+        &self,
+        skip: usize,
+        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        write([&self.as_ref()[skip..], &[]])
+    }
+}
+
+/// The payload is at most what the kind of frame may carry. Must not be dropped before its end, but with the connection.
+pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> io::Result<()> {
     let mut watched = socket.turn.lock().await;
-    let head = frame::header(kind, payload.len());
+    let head = frame::header(kind, payload.length());
+    let whole = HEADER_BYTES + payload.length();
     let mut sent = 0;
-    while sent < HEADER_BYTES + payload.len() {
-        let slices = [
-            IoSlice::new(&head[sent.min(HEADER_BYTES)..]),
-            IoSlice::new(&payload[sent.saturating_sub(HEADER_BYTES)..]),
-        ];
-        match socket.fd.get_ref().write_vectored(&slices) {
+    while sent < whole {
+        let attempt = payload.write(sent.saturating_sub(HEADER_BYTES), |[first, second]| {
+            let head = IoSlice::new(&head[sent.min(HEADER_BYTES)..]);
+            let slices = [head, IoSlice::new(first), IoSlice::new(second)];
+            socket.fd.get_ref().write_vectored(&slices)
+        });
+        match attempt {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => sent += count,
+            Ok(count) => {
+                sent += count;
+                if sent < whole {
+                    socket.room(&mut watched).await?;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 socket.room(&mut watched).await?;
             }

@@ -36,6 +36,7 @@ mod probe;
 mod reaper;
 mod reaping;
 mod request_check;
+mod ring;
 mod rooted;
 mod service;
 mod shutdown;

@@ -1,6 +1,5 @@
 //! The standard streams of the task's main process: pipes, or one terminal.
 
-use crate::buffer::LARGEST_CHUNK;
 use crate::spawn::Streams;
 use crate::sys::{files, tty};
 use std::io::{self, Read};
@@ -65,9 +64,12 @@ fn terminal_streams(root: &Path) -> io::Result<MainStreams> {
     })
 }
 
+/// Bytes that the terminal's output is read in.
+const CHUNK: usize = 64 << 10;
+
 /// Ends with the last of those that have the terminal open.
 async fn relay(master: tokio::io::unix::AsyncFd<std::fs::File>, mut out: pipe::Sender) {
-    let mut chunk = vec![0; LARGEST_CHUNK];
+    let mut chunk = vec![0; CHUNK];
     while let Ok(mut ready) = master.readable().await {
         match ready.try_io(|master| master.get_ref().read(&mut chunk)) {
             Ok(Ok(length)) if length > 0 => {

@@ -7,6 +7,8 @@ pub const PORT: u32 = 11;
 pub const HEADER_BYTES: usize = 4;
 /// With its header no more than a vsock packet carries: a byte more would cost a second packet.
 pub const LARGEST_PAYLOAD: usize = (64 << 10) - HEADER_BYTES;
+/// Of a log, which is passed on before its frame is complete: a few full packets.
+pub const LARGEST_LOG_PAYLOAD: usize = (256 << 10) - HEADER_BYTES;
 /// Of a host's first frame: a command line.
 pub const LARGEST_OPENING: usize = 4 << 20;
 

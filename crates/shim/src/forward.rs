@@ -4,7 +4,7 @@
 use crate::dial::Guest;
 use crate::log;
 use crate::sink::Sink;
-use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_PAYLOAD};
+use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_PAYLOAD};
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen, Refusal};
 use prost::Message;
 use std::fs::File;
@@ -215,7 +215,7 @@ impl Frames {
         if self.left == 0 {
             let (kind, length) = self.head().unwrap_or_default();
             match kind {
-                FrameKind::Data if length <= LARGEST_PAYLOAD => self.left = length,
+                FrameKind::Data if length <= LARGEST_LOG_PAYLOAD => self.left = length,
                 FrameKind::End if length == 0 => return Next::End,
                 FrameKind::Refused if length <= LARGEST_PAYLOAD => {
                     let payload = &self.here()[HEADER_BYTES..HEADER_BYTES + length];
@@ -277,7 +277,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_log_arrives_whole_whatever_the_cuts(
-            sizes in prop::collection::vec(prop_oneof![0..40_usize, 60_000..LARGEST_PAYLOAD + 1], 0..6),
+            sizes in prop::collection::vec(prop_oneof![0..40_usize, 60_000..LARGEST_LOG_PAYLOAD + 1], 0..6),
             cuts in prop::collection::vec(1..200_000_usize, 1..8),
         ) {
             let mut wire = Vec::new();

@@ -50,6 +50,13 @@ function printRates(what: string, times: { ours: number; raw: number; bare: numb
   );
 }
 
+/** Milliseconds in which a program of the guest writes the bytes to a pipe that another one reads, with nothing behind it. */
+async function pipeTime(guest: Allocation): Promise<number> {
+  const line = `${guestProgram} send ${bytes} | ${guestProgram} count`;
+  const { stderr } = await guest.exec(["/bin/sh", "-c", line]);
+  return Number(/(\d+) us/.exec(stderr)?.[1]) / 1000;
+}
+
 /** Milliseconds in which a task writes the bytes to its standard output, by the task's own clock. */
 async function logTime(options: { agent: Agent; driver: string; config: string }): Promise<number> {
   const allocation = await runJob(options);
@@ -155,16 +162,19 @@ async function run(): Promise<void> {
   );
   await rm(input);
   const send = ["send", `${bytes}`];
-  printRates(
-    "logs",
-    await medians(
-      {
-        ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
-        raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
-        bare: () => bareOut(bare),
-      },
-      rounds,
-    ),
+  const logs = await medians(
+    {
+      ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
+      raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
+      bare: () => bareOut(bare),
+      pipe: () => pipeTime(guest),
+    },
+    rounds,
+  );
+  printRates("logs", logs);
+  console.log(
+    `  of it         a pipe in the guest by itself ${rate(logs.pipe).toFixed(1)} MB/s; it and the bare copy one after the other, ` +
+      `as on one CPU: ${rate(logs.pipe + logs.bare).toFixed(1)} MB/s`,
   );
   await printWhole(agent, guest);
 }
