@@ -350,8 +350,8 @@ export const FrameKindSchema = /*@__PURE__*/
 /**
  * Bulk streams: the same sessions and logs as Exec and Logs, without HTTP/2 between, on a connection each to
  * HelloResponse.bulk_port. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the
- * payload. A frame is at most 64 KiB, header included, which is what a hypervisor's vsock carries in one piece; only the
- * host's first frame may be up to 4 MiB. The guest never closes first: a hypervisor may drop what is still on its way.
+ * payload. A frame is at most 64 KiB, header included, which is what a hypervisor's vsock carries in one piece; only a log's
+ * DATA may be up to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB. The guest never closes first: a hypervisor may drop what is still on its way.
  *
  * @generated from enum litegix.guest.v1.FrameKind
  */
