@@ -170,7 +170,7 @@ describe("a guest that has been taken over", () => {
     // Of no kind that a log has, longer than any, another stream's, an end that says something.
     const pieces = [
       bulk(99, Buffer.from("unknown")),
-      bulk(20, Buffer.alloc(70_000, "x")),
+      bulk(20, Buffer.alloc(300_000, "x")),
       bulk(17, Buffer.from("a session's")),
       bulk(21, Buffer.from("more")),
     ];
