@@ -99,6 +99,15 @@ describe("a good task config", { skip: skipVms, concurrency: 2 }, () => {
     assert.ok(memoryMib > 200 && memoryMib <= 300, `${memoryMib} MiB`);
   });
 
+  it("more than one CPU go by a clock, not by the ticks of a timer that can't be stopped", async () => {
+    const source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    await logOf(`
+      vpu_count = 2
+      command   = "/bin/sh"
+      args      = ["-c", "until grep -qE 'tsc|kvm-clock' ${source}; do sleep 0.1; done; echo end"]
+    `);
+  });
+
   it("args as one string is split as a shell splits; without a size the job's resources count", async () => {
     const log = await logOf(
       `command = "/bin/sh"\nargs = "-c 'grep MemTotal /proc/meminfo; echo \\"a  b\\"; echo end'"`,

@@ -82,8 +82,9 @@ export class QemuVmm implements Vmm {
       "reboot=t",
       "panic=-1",
       // Under emulation the guest can't calibrate its clock against the emulated timer and hangs; the value must be the
-      // host's true rate, since the guest reads the host's counter.
-      ...(emulated ? [`tsc_early_khz=${this.#options.tscKhz}`] : []),
+      // host's true rate, since the guest reads the host's counter. All its processors read the same one; the kernel would not
+      // believe that, and have none but the timer's ticks to go by, which an idle processor must then not stop.
+      ...(emulated ? [`tsc_early_khz=${this.#options.tscKhz}`, "tsc=reliable"] : []),
       ...config.kernelArguments,
     ];
     return [
