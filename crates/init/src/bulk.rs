@@ -198,9 +198,9 @@ mod tests {
         let (agent, mut host) = connected();
         let (from, to) = files::pipe().expect("pipe");
         files::set_nonblocking(&from).expect("nonblocking");
+        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from).expect("receiver");
         let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
         let wanted = all.clone();
-        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from).expect("receiver");
         let writer = std::thread::spawn(move || File::from(to).write_all(&all).expect("write"));
         let reader = std::thread::spawn(move || {
             let from = 0;

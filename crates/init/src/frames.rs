@@ -104,6 +104,7 @@ pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> i
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 sent += count;
+                // Only a full window cuts a write: asking once more would be for nothing.
                 if sent < whole {
                     socket.room(&mut watched).await?;
                 }
