@@ -72,9 +72,11 @@ machine_died=125
 # The machine says something on its serial console every five seconds of its own; an overloaded host makes that longer.
 longest_silence=180
 status=0
+# All emulated CPUs read one time stamp counter, which the kernel would not believe by itself: each look at the clock would then be
+# one at an emulated device (HPET), and guests would have no stable clock.
 timeout "$limit" "$qemu" -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
   -nodefaults -no-user-config -no-reboot -display none -kernel "$rig_kernel"/boot/vmlinuz-* -initrd "$work/initrd" \
-  -append "console=ttyS0 quiet panic=-1 mitigations=off" -serial "file:$work/console" \
+  -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" -serial "file:$work/console" \
   -device virtio-serial-pci -chardev stdio,id=out,signal=on -device virtconsole,chardev=out \
   -drive "file=$work/disk,format=raw,if=none,id=tmp,cache=unsafe" -device virtio-blk-pci,drive=tmp \
   -virtfs "$(share / host),readonly=on" -virtfs "$(share "$work/result" result)" </dev/null 2>"$work/qemu.log" &
