@@ -1,11 +1,11 @@
 // VMs in Nomad's bridge, in namespaces that the test makes: the file runs itself again in the agent's, with peers in another.
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
-import { before, describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
+import { Neighbour, skipJava } from "./support/java-task.ts";
 import { agentAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -31,7 +31,9 @@ import { askServer, serveInNamespace } from "./support/sockets.ts";
 runInNamespaces("VMs in Nomad's bridge", import.meta.filename);
 
 if (!outside) {
-  const fixture = useNetworkFixture({ clientConfig: javaClientConfig });
+  const neighbour = new Neighbour();
+  const fixture = useNetworkFixture(skipJava === false ? { clientConfig: neighbour.clientConfig } : {});
+  after(() => neighbour[Symbol.dispose]());
 
   describe("Nomad's bridge", () => {
     let allocation: Allocation;
@@ -98,6 +100,7 @@ if (!outside) {
     it("a task of the java driver in the group: each reaches the other, and both are reached", {
       skip: skipJava,
     }, async () => {
+      await neighbour.compile();
       const both = await runService({
         agent: fixture.agent,
         config: `${image}\nports = ["web"]\n${serving}`,
@@ -107,26 +110,29 @@ if (!outside) {
             port "web" { to = 8080 }
             port "java" { to = 6060 }
           }
-          ${javaTask({ name: "java", port: 6060, asks: { host: "127.0.0.1", port: 8080 } })}
+          ${neighbour.task({ name: "java", port: 6060, asks: { host: "127.0.0.1", port: 8080 } })}
         `,
       });
-      const name = await inVm(both, "hostname");
-      const logOfJava = async (): Promise<string> =>
-        (await fixture.agent.nomad(["alloc", "logs", "-task", "java", both.id])).stdout;
-      const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
-      // In test/rig's emulated machine it was seen to print nothing for 30 s.
-      await waitForAnswer("the VM's page in java's log", reads, logOfJava, 120_000);
-      for (const from of ["peer", "host"] as const) {
-        const web = await hostPort(both, "web");
-        const java = await hostPort(both, "java");
-        assert.match(await askServer({ host: agentAddress, port: web, text: page, from }), /200 OK/);
-        assert.match(await askServer({ host: agentAddress, port: java, from }), /^java answers /);
+      try {
+        const name = await inVm(both, "hostname");
+        const logOfJava = async (): Promise<string> =>
+          (await fixture.agent.nomad(["alloc", "logs", "-task", "java", both.id])).stdout;
+        const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
+        // In test/rig's emulated machine it was seen to print nothing for 30 s.
+        await waitForAnswer("the VM's page in java's log", reads, logOfJava, 120_000);
+        for (const from of ["peer", "host"] as const) {
+          const web = await hostPort(both, "web");
+          const java = await hostPort(both, "java");
+          assert.match(await askServer({ host: agentAddress, port: web, text: page, from }), /200 OK/);
+          assert.match(await askServer({ host: agentAddress, port: java, from }), /^java answers /);
+        }
+        const address = (await inVm(both, "echo $NOMAD_ALLOC_ADDR_java")).replace(/:\d+$/, "");
+        for (const host of [address, "127.0.0.1", "169.254.230.1"]) {
+          assert.match(await inVm(both, `nc -w 5 ${host} 6060 < /dev/null`), /java answers/, host);
+        }
+      } finally {
+        await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
       }
-      const address = (await inVm(both, "echo $NOMAD_ALLOC_ADDR_java")).replace(/:\d+$/, "");
-      for (const host of [address, "127.0.0.1", "169.254.230.1"]) {
-        assert.match(await inVm(both, `nc -w 5 ${host} 6060 < /dev/null`), /java answers/, host);
-      }
-      await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
     });
 
     it("two VMs of a group: each its port, and each reaches the other, by its name too while it runs", async () => {

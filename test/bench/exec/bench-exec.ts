@@ -1,6 +1,7 @@
 // Exec and logs against two yardsticks of the same run: Nomad's raw_exec on the host, and a bare copy over vsock between the
 // same host and the same guest. What is faster says nothing by itself where the guest is emulated; the ratios do.
-// Run by `make bench-exec`, on an idle machine. LITEGIX_BENCH_MB: bytes a measurement (default 128 MB).
+// Run by `make bench-exec`, on an idle machine. LITEGIX_BENCH_MB: bytes a measurement (default 128 MB). LITEGIX_BENCH_VCPUS: of
+// each guest (default 1, where a writer and what carries its bytes take turns).
 import { randomBytes } from "node:crypto";
 import { readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -22,6 +23,7 @@ const execs = number("LITEGIX_BENCH_EXECS", 21);
 /** Once each, beside the ratios: input and output of an exec at once, and a task's log. 0: not at all. */
 const wholeBytes = number("LITEGIX_BENCH_WHOLE_MB", 0) * 1_000_000;
 const logBytes = number("LITEGIX_BENCH_LOG_MB", 0) * 1_000_000;
+const vcpus = number("LITEGIX_BENCH_VCPUS", 1);
 const hostProgram = process.env["LITEGIX_BENCH_COPY"] ?? "";
 const guestProgram = "/bench/bench-copy";
 const sleeper = ["-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"];
@@ -66,7 +68,7 @@ async function logTime(options: { agent: Agent; driver: string; config: string }
 }
 
 const oursConfig = (args: readonly string[]): string =>
-  `image = "bench:latest"\ncommand = "${guestProgram}"\nargs = ${quoted(args)}\nmem_size = 256`;
+  `image = "bench:latest"\ncommand = "${guestProgram}"\nargs = ${quoted(args)}\nmem_size = 256\nvpu_count = ${vcpus}`;
 const rawConfig = (args: readonly string[]): string => `command = "${hostProgram}"\nargs = ${quoted(args)}`;
 
 async function printLatency(agent: Agent, guest: Allocation, raw: Allocation): Promise<void> {
@@ -125,7 +127,7 @@ async function run(): Promise<void> {
   const { Attributes: attributes } = await agent.node();
   const fact = (name: string): string => attributes[`driver.${driverName}.${name}`] ?? "?";
   console.log(
-    `${fact("vmm")} ${fact("vmm_version")}, ${fact("acceleration")}; ${bytes / 1e6} MB, median of ${rounds}; ${execs} execs`,
+    `${fact("vmm")} ${fact("vmm_version")}, ${fact("acceleration")}; guests of ${vcpus} vCPUs; ${bytes / 1e6} MB, median of ${rounds}; ${execs} execs`,
   );
   const raw = await runService({ agent, driver: "raw_exec", config: `command = "/bin/sh"\nargs = ${quoted(sleeper)}` });
   const guest = await runService({ agent, config: oursConfig([]) });
@@ -174,7 +176,7 @@ async function run(): Promise<void> {
   printRates("logs", logs);
   console.log(
     `  of it         a pipe in the guest by itself ${rate(logs.pipe).toFixed(1)} MB/s; it and the bare copy one after the other, ` +
-      `as on one CPU: ${rate(logs.pipe + logs.bare).toFixed(1)} MB/s`,
+      `as on one vCPU: ${rate(logs.pipe + logs.bare).toFixed(1)} MB/s`,
   );
   await printWhole(agent, guest);
 }

@@ -80,6 +80,8 @@ export class Agent implements AsyncDisposable {
   #configuration(ports: { http: number; rpc: number; serf: number }): string {
     const firecracker = findFirecracker();
     const jailer = process.env["JAILER"] ?? "";
+    const pluginConfig = this.#options.pluginConfig ?? "";
+    const vmlinux = pluginConfig.includes("vmlinux_path") ? "" : (process.env["LITEGIX_E2E_VMLINUX"] ?? "");
     return `
       data_dir   = "${this.directory}/data"
       plugin_dir = "${this.directory}/plugins"
@@ -120,7 +122,8 @@ export class Agent implements AsyncDisposable {
           vmm              = "${this.#options.vmm ?? vmm}"
           ${firecracker === undefined ? "" : `firecracker_path = "${firecracker}"`}
           ${jailer === "" ? "" : `jailer_path = "${jailer}"`}
-          ${this.#options.pluginConfig ?? ""}
+          ${vmlinux === "" ? "" : `vmlinux_path = "${vmlinux}"`}
+          ${pluginConfig}
         }
       }
     `;
