@@ -101,7 +101,8 @@ export class Neighbour implements Disposable {
         }
         config {
           class       = "Neighbour"
-          class_path  = "/neighbour"
+          # In the working directory; with an absolute path the class was not found.
+          class_path  = "neighbour"
           args        = ["${port}", "${asks.host}", "${asks.port}"]
           jvm_options = ["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
         }
