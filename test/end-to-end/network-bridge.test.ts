@@ -1,11 +1,11 @@
 // VMs in Nomad's bridge, in namespaces that the test makes: the file runs itself again in the agent's, with peers in another.
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
-import { after, before, describe, it } from "node:test";
+import { before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { Neighbour, skipJava } from "./support/java-task.ts";
+import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
 import { agentAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -31,9 +31,7 @@ import { askServer, serveInNamespace } from "./support/sockets.ts";
 runInNamespaces("VMs in Nomad's bridge", import.meta.filename);
 
 if (!outside) {
-  const neighbour = new Neighbour();
-  const fixture = useNetworkFixture(skipJava === false ? { clientConfig: neighbour.clientConfig } : {});
-  after(() => neighbour[Symbol.dispose]());
+  const fixture = useNetworkFixture({ clientConfig: javaClientConfig });
 
   describe("Nomad's bridge", () => {
     let allocation: Allocation;
@@ -100,7 +98,6 @@ if (!outside) {
     it("a task of the java driver in the group: each reaches the other, and both are reached", {
       skip: skipJava,
     }, async () => {
-      await neighbour.compile();
       const both = await runService({
         agent: fixture.agent,
         config: `${image}\nports = ["web"]\n${serving}`,
@@ -110,13 +107,18 @@ if (!outside) {
             port "web" { to = 8080 }
             port "java" { to = 6060 }
           }
-          ${neighbour.task({ name: "java", port: 6060, asks: { host: "127.0.0.1", port: 8080 } })}
+          ${javaTask({ name: "java", port: 6060, asks: { host: "127.0.0.1", port: 8080 } })}
         `,
       });
       try {
         const name = await inVm(both, "hostname");
-        const logOfJava = async (): Promise<string> =>
-          (await fixture.agent.nomad(["alloc", "logs", "-task", "java", both.id])).stdout;
+        // With its standard error: why the program says nothing.
+        const logOfJava = async (): Promise<string> => {
+          const logs = ["-stdout", "-stderr"].map((stream) =>
+            fixture.agent.nomad(["alloc", "logs", stream, "-task", "java", both.id]),
+          );
+          return (await Promise.all(logs)).map(({ stdout }) => stdout).join("");
+        };
         const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
         // In test/rig's emulated machine it was seen to print nothing for 30 s.
         await waitForAnswer("the VM's page in java's log", reads, logOfJava, 120_000);

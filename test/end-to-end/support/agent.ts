@@ -81,7 +81,9 @@ export class Agent implements AsyncDisposable {
     const firecracker = findFirecracker();
     const jailer = process.env["JAILER"] ?? "";
     const pluginConfig = this.#options.pluginConfig ?? "";
-    const vmlinux = pluginConfig.includes("vmlinux_path") ? "" : (process.env["LITEGIX_E2E_VMLINUX"] ?? "");
+    // A test that is about the kernel has its own, or none.
+    const ownKernel = this.#options.kernel === false || pluginConfig.includes("vmlinux_path");
+    const vmlinux = ownKernel ? "" : (process.env["LITEGIX_E2E_VMLINUX"] ?? "");
     return `
       data_dir   = "${this.directory}/data"
       plugin_dir = "${this.directory}/plugins"
