@@ -1,11 +1,13 @@
 //! Control groups (version 2): one for init, one for the task; the task's figures and its out-of-memory count.
 
+use crate::sys::files;
 use crate::{log, victim};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::Interest;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const TASKS: &str = "/sys/fs/cgroup/nomad";
@@ -170,6 +172,17 @@ impl TaskGroup {
             .and_then(|text| field(&text, "oom_kill"))
             .unwrap_or(0);
         by_kernel + self.kills.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the group meets its limit, or has another event of the kind. What happened before the call is not waited
+    /// for: who is short of memory meets the limit again and again.
+    pub async fn memory_event(&self) -> io::Result<()> {
+        let mut file = File::open(self.file("memory.events"))?;
+        // The kernel tells of what came after the file was read (kernfs_fop_poll).
+        io::copy(&mut file, &mut io::sink())?;
+        let events = files::watch_for(file.into(), Interest::PRIORITY)?;
+        events.ready(Interest::PRIORITY).await?.retain_ready();
+        Ok(())
     }
 
     /// None where there is no limit, or no such group any more.

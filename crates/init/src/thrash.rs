@@ -25,6 +25,9 @@ pub async fn watch(group: TaskGroup) {
     let mut before: Option<(Memory, Instant)> = None;
     let mut strikes = 0;
     loop {
+        // Who has room left is not looked at: each look wakes the machine up, and the figures are dear. Where the waiting
+        // fails there is a look each time.
+        let _ = group.memory_event().await;
         sleep(INTERVAL).await;
         let Some(now) = group.memory() else {
             return;
