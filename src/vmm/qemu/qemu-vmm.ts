@@ -21,6 +21,13 @@ const guestCid = "3";
  */
 const emulatedCpu = "max,-erms,-fsrm";
 
+/**
+ * What a guest may send on a connection before the host has taken it. Not more than the buffer that Linux gives its own end: its
+ * newer releases send no more than that at once, while the device tells of room only when three quarters of its own is used
+ * up, so that both would wait. The device's default (64 KiB) has the guest wait after each packet.
+ */
+const vsockWindowBytes = 256 * 1024;
+
 export class QemuVmm implements Vmm {
   readonly kind = "qemu";
   readonly jailed = false;
@@ -68,6 +75,7 @@ export class QemuVmm implements Vmm {
         ...["--guest-cid", guestCid],
         ...["--socket", backendPath],
         ...["--uds-path", vsockPath],
+        ...["--tx-buffer-size", `${vsockWindowBytes}`],
       ],
       outputPath: join(config.directory, "vsock.log"),
       readyPath: backendPath,
