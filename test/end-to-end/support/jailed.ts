@@ -52,7 +52,16 @@ export async function assertNothingLeft(agent: Agent, timeoutMs?: number): Promi
   }
 }
 
-/** Runs a job file until each of its allocations has the status; gives their ids. */
+/**
+ * What has ended a guest where the processor is emulated, virtualisation included: a fault of that emulation, as the guest
+ * (triple fault) or as KVM (an exit that it does not know) sees it. Told by the driver's own error codes.
+ */
+const emulationFault = /\((guest_restarted|vmm_failed)\)/;
+
+/**
+ * Runs a job file until each of its allocations has the status; gives their ids. In test/rig's machine one that the emulation
+ * has ended does not count, and is said: Nomad starts another in its place.
+ */
 export async function runFile(options: {
   agent: Agent;
   path: string;
@@ -62,6 +71,8 @@ export async function runFile(options: {
   timeoutMs?: number;
 }): Promise<string[]> {
   const { agent, count = 1, timeoutMs = slowMs } = options;
+  const inRig = process.env["LITEGIX_IN_RIG"] !== undefined;
+  const faults = new Set<string>();
   const submitted = await agent.nomad(["job", "run", "-detach", options.path]);
   assert.equal(submitted.exitCode, 0, submitted.stderr);
   let last = "";
@@ -70,23 +81,40 @@ export async function runFile(options: {
     timeoutMs,
     intervalMs: 500,
     attempt: async () => {
-      const stubs = (await agent.get(`/v1/job/${options.job}/allocations`)) as { ID: string; ClientStatus: string }[];
-      last = JSON.stringify(stubs.map(({ ClientStatus }) => ClientStatus));
+      const all = await allocationsOf(agent, options.job);
+      last = JSON.stringify(all.map(({ ClientStatus }) => ClientStatus));
+      const ended = all.filter(
+        (stub) => inRig && stub.ClientStatus === "failed" && messagesOf(stub).some((it) => emulationFault.test(it)),
+      );
+      for (const stub of ended.filter(({ ID }) => !faults.has(ID))) {
+        faults.add(stub.ID);
+        console.log(`not counted: ${stub.ID} ended by its emulated processor: ${messagesOf(stub).join(" | ")}`);
+      }
+      const stubs = all.filter((stub) => !ended.includes(stub));
       if (stubs.length < count) return undefined;
       if (!stubs.every(({ ClientStatus }) => ClientStatus === options.status)) return undefined;
       return stubs.map(({ ID }) => ID);
     },
-    seen: async () => `${last}\n${await eventsOf(agent, options.job)}`,
+    seen: async () => {
+      const events = (await allocationsOf(agent, options.job)).flatMap(messagesOf);
+      return [last, ...new Set(events)].join("\n");
+    },
   });
 }
 
-/** What Nomad tells of a job's tasks, each sentence once. */
-async function eventsOf(agent: Agent, job: string): Promise<string> {
-  const stubs = (await agent.get(`/v1/job/${job}/allocations`)) as {
-    TaskStates: { [task: string]: { Events: { DisplayMessage: string }[] } } | null;
-  }[];
-  const events = stubs.flatMap(({ TaskStates }) => Object.values(TaskStates ?? {}).flatMap(({ Events }) => Events));
-  return [...new Set(events.map(({ DisplayMessage }) => DisplayMessage))].join("\n");
+interface AllocationStub {
+  readonly ID: string;
+  readonly ClientStatus: string;
+  readonly TaskStates: { readonly [task: string]: { readonly Events: readonly { DisplayMessage: string }[] } } | null;
+}
+
+async function allocationsOf(agent: Agent, job: string): Promise<AllocationStub[]> {
+  return (await agent.get(`/v1/job/${job}/allocations`)) as AllocationStub[];
+}
+
+/** What Nomad tells of an allocation's tasks. */
+function messagesOf({ TaskStates }: AllocationStub): string[] {
+  return Object.values(TaskStates ?? {}).flatMap(({ Events }) => Events.map(({ DisplayMessage }) => DisplayMessage));
 }
 
 export async function stopJob(agent: Agent, job: string): Promise<void> {
