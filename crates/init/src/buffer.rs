@@ -1,16 +1,22 @@
 //! One log stream of the task: a ring that one session of the host's reads. Only acknowledged bytes are freed; a full ring
 //! stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
 
+use crate::flood::Flood;
 use crate::frames::Payload;
 use crate::ring::Ring;
 use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// The pipe is read when there is room for so much at least.
 const WORTH_READING: usize = 64 << 10;
+/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses.
+const FLOOD: usize = 64 << 10;
+const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct LogBuffer {
     log: Mutex<Log>,
@@ -62,15 +68,22 @@ impl LogBuffer {
 
     /// Reads the pipe to its end, as far as there is room.
     pub async fn fill(&self, pipe: &pipe::Receiver) {
+        let mut flood = None;
         loop {
             self.until(|log| (log.ring.room() >= WORTH_READING).then_some(()))
                 .await;
+            if flood.is_some() && timeout(FLOOD_PAUSE, pipe.readable()).await.is_err() {
+                flood = None;
+            }
             if pipe.readable().await.is_err() {
                 break;
             }
             match self.take(|room| pipe.try_read_vectored(room)) {
                 Ok(0) => break,
-                Ok(_) => {}
+                Ok(count) if count >= FLOOD => {
+                    flood.get_or_insert_with(Flood::begin);
+                }
+                Ok(_) => flood = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => break,
             }
@@ -193,8 +206,10 @@ impl Payload for Held<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{files, scheduling};
     use proptest::prelude::*;
-    use std::io::Read;
+    use std::fs::File;
+    use std::io::{Read, Write};
     use std::pin::pin;
     use std::task::{Context, Waker};
 
@@ -270,6 +285,49 @@ mod tests {
         let new = buffer.open(0).expect("open");
         assert_eq!(now(&buffer, old, 0), Some(Next::Replaced));
         assert_eq!(now(&buffer, new, 0), None);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_task_that_floods_is_left_the_processor_until_it_pauses() {
+        let (from, to) = files::large_pipe().expect("pipe");
+        files::set_nonblocking(&from).expect("nonblocking");
+        let from = pipe::Receiver::from_owned_fd(from).expect("receiver");
+        let mut to = File::from(to);
+        let buffer = LogBuffer::default();
+        let session = buffer.open(0).expect("open");
+        let mut written = 0;
+        let mut write = |count: usize| {
+            to.write_all(&vec![0; count]).expect("write");
+            written += count;
+            written as u64
+        };
+        {
+            let mut fill = pin!(buffer.fill(&from));
+            for (count, batch) in [(1, false), (FLOOD, true), (1, false), (FLOOD, true)] {
+                let upto = write(count);
+                tokio::select! {
+                    () = &mut fill => panic!("the pipe is open"),
+                    () = buffer.gathered(session, 0, upto as usize) => {}
+                }
+                assert_eq!(scheduling::is_batch(), batch, "after {count}");
+            }
+            let paused = async {
+                while scheduling::is_batch() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                () = &mut fill => panic!("the pipe is open"),
+                paused = timeout(Duration::from_secs(10), paused) => paused.expect("paused"),
+            }
+            let upto = write(FLOOD);
+            tokio::select! {
+                () = &mut fill => panic!("the pipe is open"),
+                () = buffer.gathered(session, 0, upto as usize) => {}
+            }
+            assert!(scheduling::is_batch());
+        }
+        assert!(!scheduling::is_batch());
     }
 
     proptest! {

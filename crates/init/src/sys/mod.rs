@@ -12,6 +12,7 @@ pub mod netlink;
 pub mod passing;
 pub mod process;
 pub mod rights;
+pub mod scheduling;
 pub mod tty;
 
 /// The result of a call that answers -1 on error.

@@ -1,0 +1,27 @@
+//! How the kernel shares the processor between the calling thread and others.
+
+use super::check;
+use std::io;
+
+/// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from who runs. Neither
+/// processes nor threads begun by this one inherit it.
+pub fn set_batch(batch: bool) -> io::Result<()> {
+    let policy = if batch {
+        libc::SCHED_BATCH
+    } else {
+        libc::SCHED_OTHER
+    };
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is valid for the call. 0 is the calling thread.
+    check(unsafe {
+        libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters)
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub fn is_batch() -> bool {
+    // SAFETY: no memory is involved.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_BATCH
+}
