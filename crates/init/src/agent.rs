@@ -7,7 +7,7 @@ use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Started};
-use crate::{clock, configure, log, peers, thrash, world};
+use crate::{clock, configure, layers, log, peers, thrash, world};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
 use std::io;
 use std::path::Path;
@@ -141,7 +141,7 @@ impl Agent {
             },
         };
         Some(Plan {
-            root: Path::new(configure::ROOT).to_owned(),
+            root: Path::new(layers::ROOT).to_owned(),
             cgroup_processes: group.processes_file(),
             enter,
             setup,
@@ -175,7 +175,7 @@ impl Agent {
             from_stdout,
             from_stderr,
             hold,
-        } = main_streams::open(Path::new(configure::ROOT), plan.terminal, self.open_stdin())
+        } = main_streams::open(Path::new(layers::ROOT), plan.terminal, self.open_stdin())
             .map_err(broken)?;
         let started_at_unix_ns = clock::now_unix_ns();
         let Started { pid, end } = self

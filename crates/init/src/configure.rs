@@ -1,23 +1,17 @@
 //! Builds the task's root: image below, scratch disk above, the files and file systems that a container finds there.
 
 use crate::cgroup::TaskGroup;
+use crate::layers::{self, ROOT};
 use crate::network;
 use crate::rooted::Root;
 use crate::sys::{files, machine};
-use crate::{boot_steps, early, mounts, request_check};
+use crate::{early, mounts, request_check};
 use litegix_protocol::guest::ConfigureRequest;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
-pub const ROOT: &str = "/task/root";
-const IMAGE: &str = "/task/image";
-const SCRATCH: &str = "/task/scratch";
-const IMAGE_DEVICE: &str = "/dev/vda";
-const SCRATCH_DEVICE: &str = "/dev/vdb";
 /// Contents written by the host, below init's own tmpfs.
 const WRITTEN: &str = "/run/litegix/etc";
 
@@ -25,9 +19,6 @@ const WRITTEN: &str = "/run/litegix/etc";
 pub fn etc_hosts() -> PathBuf {
     Path::new(WRITTEN).join("hosts")
 }
-
-const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
-const DEVICE_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub enum ConfigureError {
@@ -53,7 +44,7 @@ impl std::fmt::Display for ConfigureError {
     }
 }
 
-fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> ConfigureError {
+pub fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> ConfigureError {
     let step = step.into();
     move |source| ConfigureError::Failed { step, source }
 }
@@ -70,8 +61,7 @@ pub async fn configure(request: &ConfigureRequest) -> Result<TaskGroup, Configur
 
 async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> {
     early::finished().await;
-    mount_layers().await?;
-    boot_steps::done("root mounted");
+    layers::mounted().await?;
     let root = Root::open(Path::new(ROOT)).map_err(failed("opening the root"))?;
     if !request.hostname.is_empty() {
         machine::set_hostname(&request.hostname).map_err(failed("setting the host name"))?;
@@ -103,61 +93,6 @@ fn open_directory(root: &Root, path: &str) -> io::Result<()> {
     if root.find(path, libc::O_PATH, 0).is_err() {
         let made = root.directory(path)?;
         fs::set_permissions(Root::reach(&made), fs::Permissions::from_mode(0o777))?;
-    }
-    Ok(())
-}
-
-async fn mount_layers() -> Result<(), ConfigureError> {
-    for device in [IMAGE_DEVICE, SCRATCH_DEVICE] {
-        wait_for(Path::new(device)).await?;
-    }
-    for path in [IMAGE, SCRATCH, ROOT] {
-        fs::create_dir_all(path).map_err(failed(path))?;
-    }
-    files::mount(
-        Path::new(IMAGE_DEVICE),
-        Path::new(IMAGE),
-        "squashfs",
-        files::MS_RDONLY,
-        "",
-    )
-    .map_err(failed("mounting the image"))?;
-    files::mount(
-        Path::new(SCRATCH_DEVICE),
-        Path::new(SCRATCH),
-        "ext4",
-        files::MS_RELATIME,
-        "",
-    )
-    .map_err(failed("mounting the scratch disk"))?;
-    let upper = PathBuf::from(format!("{SCRATCH}/upper"));
-    let work = PathBuf::from(format!("{SCRATCH}/work"));
-    for path in [&upper, &work] {
-        fs::create_dir_all(path).map_err(failed("preparing the scratch disk"))?;
-    }
-    let layers = format!(
-        "lowerdir={IMAGE},upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
-    files::mount(
-        Path::new("overlay"),
-        Path::new(ROOT),
-        "overlay",
-        files::MS_RELATIME,
-        &layers,
-    )
-    .map_err(failed("joining image and scratch disk"))
-}
-
-async fn wait_for(device: &Path) -> Result<(), ConfigureError> {
-    let deadline = Instant::now() + DEVICE_DEADLINE;
-    while !device.exists() {
-        if Instant::now() >= deadline {
-            let missing = io::Error::from_raw_os_error(libc::ENODEV);
-            return Err(failed(format!("waiting for {}", device.display()))(missing));
-        }
-        sleep(DEVICE_PAUSE).await;
     }
     Ok(())
 }

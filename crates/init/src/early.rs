@@ -2,7 +2,7 @@
 
 use crate::modules::Modules;
 use crate::sys::{files, machine, process, rights};
-use crate::{boot_steps, cgroup, log, shutdown};
+use crate::{boot_steps, cgroup, layers, log, shutdown};
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -39,8 +39,10 @@ pub fn prepare() {
 /// What remains until the task's root can be built, on a thread of its own: meanwhile the host connects, and says what it
 /// wants. The transport to the host comes first; a listener should be there before it, so that a host that has been
 /// waiting finds it at once.
-pub fn finish_in_background(modules: Modules) {
+pub fn finish_in_background(mut modules: Modules) {
     let finish = move || {
+        modules.load_for_layers();
+        layers::mount_in_background();
         modules.load_rest();
         cgroup::prepare();
         log::warn_on_error("loopback", machine::bring_loopback_up());

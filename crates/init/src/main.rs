@@ -23,6 +23,7 @@ mod exec;
 mod flood;
 mod frames;
 mod generation;
+mod layers;
 mod limits;
 mod log;
 mod lookup;

@@ -20,6 +20,9 @@ struct Entry {
     virtio_device: Option<u32>,
 }
 
+/// What the task's root needs, with the transport and all that stands before them in the list.
+const LAYERS: [&str; 3] = ["virtio_blk.ko", "squashfs.ko", "overlay.ko"];
+
 /// The modules that are not loaded yet.
 pub struct Modules(Vec<Entry>);
 
@@ -34,21 +37,35 @@ impl Modules {
         let Some(at) = self.0.iter().position(|entry| entry.file == TRANSPORT) else {
             return;
         };
-        for entry in self.0.drain(..at) {
-            load(&entry);
-        }
+        load_all(self.0.drain(..at));
+    }
+
+    /// Loads what the task's root is mounted with.
+    pub fn load_for_layers(&mut self) {
+        load_all(self.0.drain(..end_of_layers(&self.0)));
     }
 
     pub fn load_rest(self) {
-        let mut devices = None;
-        for entry in self.0 {
-            if let Some(wanted) = entry.virtio_device
-                && !devices.get_or_insert_with(virtio_devices).contains(&wanted)
-            {
-                continue;
-            }
-            load(&entry);
+        load_all(self.0.into_iter());
+    }
+}
+
+fn end_of_layers(entries: &[Entry]) -> usize {
+    entries
+        .iter()
+        .rposition(|entry| LAYERS.contains(&entry.file.as_str()))
+        .map_or(0, |last| last + 1)
+}
+
+fn load_all(entries: impl Iterator<Item = Entry>) {
+    let mut devices = None;
+    for entry in entries {
+        if let Some(wanted) = entry.virtio_device
+            && !devices.get_or_insert_with(virtio_devices).contains(&wanted)
+        {
+            continue;
         }
+        load(&entry);
     }
 }
 
@@ -104,5 +121,14 @@ mod tests {
             [entry("virtio.ko", None), entry("virtio_net.ko", Some(1))]
         );
         assert_eq!(parse(""), []);
+    }
+
+    #[test]
+    fn the_layers_modules_end_with_the_last_of_theirs() {
+        assert_eq!(
+            end_of_layers(&parse("a.ko\nvirtio_blk.ko\noverlay.ko\nvirtio_net.ko 1")),
+            3
+        );
+        assert_eq!(end_of_layers(&parse("virtio_net.ko 1")), 0);
     }
 }
