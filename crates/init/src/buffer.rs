@@ -2,8 +2,8 @@
 //! stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
 
 use crate::flood::Flood;
-use crate::frames::Payload;
 use crate::ring::Ring;
+use crate::socket::Payload;
 use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};

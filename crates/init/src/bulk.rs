@@ -2,9 +2,10 @@
 //! connection is one session or one log, so that one slow reader holds up nobody.
 
 use crate::buffer::{LogBuffer, Next};
-use crate::frames::{Frames, Socket, send};
+use crate::frames::Frames;
 use crate::log;
 use crate::service::Service;
+use crate::socket::{Socket, send};
 use crate::statuses::no_message;
 use bytes::Bytes;
 use litegix_protocol::frame::PORT;

@@ -1,21 +1,16 @@
-//! The frames of a bulk stream (guest.proto, FrameKind) on their way to and from the socket.
+//! The frames of a bulk stream (guest.proto, FrameKind) that come from the host.
 
 use crate::exec::Requests;
+use crate::socket::{Socket, send};
 use crate::statuses::no_message;
-use crate::sys::files;
 use bytes::Bytes;
 use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_OPENING, LARGEST_PAYLOAD};
 use litegix_protocol::guest::exec_request::Request as Message;
 use litegix_protocol::guest::{ExecStdinEnd, FrameKind, StdinTaken, TerminalSize};
 use prost::Message as _;
-use std::fs::File;
-use std::io::{self, IoSlice, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
@@ -25,111 +20,6 @@ const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
 const MOST_AWAITED: usize = 32 << 10;
 /// Between two looks at a connection that can't be read because the program does not take its input.
 const HANG_UP_CHECK: Duration = Duration::from_millis(500);
-
-pub struct Socket {
-    /// Watched for reading only: vsock says that there is room for writing with every packet that comes.
-    fd: AsyncFd<File>,
-    /// Whoever holds it writes a whole frame. Inside: the socket watched for room, from when there was none.
-    turn: Mutex<Option<AsyncFd<File>>>,
-}
-
-impl Socket {
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            fd: files::watch_for(fd, Interest::READABLE)?,
-            turn: Mutex::default(),
-        })
-    }
-
-    /// Waits for room to write; at first only begins to watch for it, so that the caller tries once more.
-    async fn room(&self, watched: &mut Option<AsyncFd<File>>) -> io::Result<()> {
-        match watched {
-            Some(watched) => watched.writable().await?.clear_ready(),
-            None => {
-                let copy = self.fd.get_ref().try_clone()?;
-                *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads to the connection's end, and throws away what comes.
-    pub async fn drain(&self) {
-        let mut rest = Vec::with_capacity(4096);
-        while matches!(receive(&self.fd, &mut rest).await, Ok(length) if length > 0) {
-            rest.clear();
-        }
-    }
-}
-
-/// What a frame carries. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
-pub trait Payload {
-    fn length(&self) -> usize;
-
-    /// Calls `write` with the bytes from `skip` on, in two parts, and gives what that gives.
-    fn write(
-        &self,
-        skip: usize,
-        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
-    ) -> io::Result<usize>;
-}
-
-impl<T: AsRef<[u8]>> Payload for T {
-    fn length(&self) -> usize {
-        self.as_ref().len()
-    }
-
-    fn write(
-        &self,
-        skip: usize,
-        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        write([&self.as_ref()[skip..], &[]])
-    }
-}
-
-/// The payload is at most what the kind of frame may carry. Must not be dropped before its end, but with the connection.
-pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> io::Result<()> {
-    let mut watched = socket.turn.lock().await;
-    let head = frame::header(kind, payload.length());
-    let whole = HEADER_BYTES + payload.length();
-    let mut sent = 0;
-    while sent < whole {
-        let attempt = payload.write(sent.saturating_sub(HEADER_BYTES), |[first, second]| {
-            let head = IoSlice::new(&head[sent.min(HEADER_BYTES)..]);
-            let slices = [head, IoSlice::new(first), IoSlice::new(second)];
-            socket.fd.get_ref().write_vectored(&slices)
-        });
-        match attempt {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                sent += count;
-                // Only a full window cuts a write: asking once more would be for nothing.
-                if sent < whole {
-                    socket.room(&mut watched).await?;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                socket.room(&mut watched).await?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
-async fn receive(socket: &AsyncFd<File>, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    loop {
-        let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| files::read_more(socket.get_ref(), buffer)) {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(result) => return result,
-            Err(_) => {}
-        }
-    }
-}
 
 /// The host's frames.
 pub struct Frames {
@@ -155,7 +45,7 @@ impl Frames {
                 return Ok(Some(frame));
             }
             self.await_bytes(self.buffer.missing().clamp(1, MOST_AWAITED));
-            if receive(&self.socket.fd, &mut self.buffer.bytes).await? == 0 {
+            if self.socket.receive(&mut self.buffer.bytes).await? == 0 {
                 return Ok(None);
             }
         }
@@ -166,7 +56,7 @@ impl Frames {
     /// Less than before only after a read that gave something, so that another read follows before anybody sleeps: bytes that
     /// are here already wake nobody.
     fn await_bytes(&mut self, bytes: usize) {
-        if bytes != self.awaited && files::wake_at(self.socket.fd.get_ref(), bytes).is_ok() {
+        if bytes != self.awaited && self.socket.wake_at(bytes).is_ok() {
             self.awaited = bytes;
         }
     }
@@ -197,7 +87,7 @@ impl Requests for Frames {
     }
 
     async fn gone(&self) {
-        while !files::hung_up(self.socket.fd.get_ref()) {
+        while !self.socket.hung_up() {
             sleep(HANG_UP_CHECK).await;
         }
     }

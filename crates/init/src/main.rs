@@ -42,6 +42,7 @@ mod ring;
 mod rooted;
 mod service;
 mod shutdown;
+mod socket;
 mod spawn;
 mod stage2;
 mod stats;

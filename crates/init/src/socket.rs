@@ -1,0 +1,122 @@
+//! The socket of a bulk stream: frames (guest.proto, FrameKind) are written whole, bytes read as they come.
+
+use crate::sys::files;
+use litegix_protocol::frame::{self, HEADER_BYTES};
+use litegix_protocol::guest::FrameKind;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::OwnedFd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+
+pub struct Socket {
+    /// Watched for reading only: vsock says that there is room for writing with every packet that comes.
+    fd: AsyncFd<File>,
+    /// Whoever holds it writes a whole frame. Inside: the socket watched for room, from when there was none.
+    turn: Mutex<Option<AsyncFd<File>>>,
+}
+
+impl Socket {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: files::watch_for(fd, Interest::READABLE)?,
+            turn: Mutex::default(),
+        })
+    }
+
+    /// Waits for room to write; at first only begins to watch for it, so that the caller tries once more.
+    async fn room(&self, watched: &mut Option<AsyncFd<File>>) -> io::Result<()> {
+        match watched {
+            Some(watched) => watched.writable().await?.clear_ready(),
+            None => {
+                let copy = self.fd.get_ref().try_clone()?;
+                *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads to the connection's end, and throws away what comes.
+    pub async fn drain(&self) {
+        let mut rest = Vec::with_capacity(4096);
+        while matches!(self.receive(&mut rest).await, Ok(length) if length > 0) {
+            rest.clear();
+        }
+    }
+
+    /// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
+    pub async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            let mut ready = self.fd.readable().await?;
+            match ready.try_io(|socket| files::read_more(socket.get_ref(), buffer)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return result,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Its reader is woken by so many bytes, not by fewer.
+    pub fn wake_at(&self, bytes: usize) -> io::Result<()> {
+        files::wake_at(self.fd.get_ref(), bytes)
+    }
+
+    /// Whether the host has closed its end.
+    pub fn hung_up(&self) -> bool {
+        files::hung_up(self.fd.get_ref())
+    }
+}
+
+/// What a frame carries. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
+pub trait Payload {
+    fn length(&self) -> usize;
+
+    /// Calls `write` with the bytes from `skip` on, in two parts, and gives what that gives.
+    fn write(
+        &self,
+        skip: usize,
+        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize>;
+}
+
+impl<T: AsRef<[u8]>> Payload for T {
+    fn length(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn write(
+        &self,
+        skip: usize,
+        write: impl FnOnce([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        write([&self.as_ref()[skip..], &[]])
+    }
+}
+
+/// The payload is at most what the kind of frame may carry. Must not be dropped before its end, but with the connection.
+pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> io::Result<()> {
+    let mut watched = socket.turn.lock().await;
+    let head = frame::header(kind, payload.length());
+    let whole = HEADER_BYTES + payload.length();
+    let mut sent = 0;
+    while sent < whole {
+        let attempt = payload.write(sent.saturating_sub(HEADER_BYTES), |[first, second]| {
+            let head = IoSlice::new(&head[sent.min(HEADER_BYTES)..]);
+            let slices = [head, IoSlice::new(first), IoSlice::new(second)];
+            socket.fd.get_ref().write_vectored(&slices)
+        });
+        match attempt {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        // Only a full window cuts a write: asking once more would be for nothing.
+        if sent < whole {
+            socket.room(&mut watched).await?;
+        }
+    }
+    Ok(())
+}
