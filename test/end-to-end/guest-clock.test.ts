@@ -11,7 +11,7 @@ import { GuestClient } from "../../src/guest/guest-client.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { skipVms } from "./support/environment.ts";
+import { inRig, skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { machineOf } from "./support/machines.ts";
 import { endShim, startShim } from "./support/shim.ts";
@@ -198,9 +198,8 @@ describe("a guest's clock", { skip: skipVms }, () => {
     await becomesRight(25_000);
   });
 
-  const ownMachine = process.env["LITEGIX_IN_RIG"] !== undefined;
   it("follows the host's when that is set", {
-    skip: ownMachine ? false : "only where the machine's clock is the test's own: in test/rig's machine",
+    skip: inRig ? false : "only where the machine's clock is the test's own: in test/rig's machine",
   }, async () => {
     for (const difference of [300, -300]) {
       await runSuccessfully({ file: "date", args: ["-s", `@${Math.round(Date.now() / 1000) + difference}`] });

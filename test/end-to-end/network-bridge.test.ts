@@ -120,8 +120,8 @@ if (!outside) {
           return (await Promise.all(logs)).map(({ stdout }) => stdout).join("");
         };
         const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
-        // In test/rig's emulated machine it was seen to print nothing for 30 s.
-        await waitForAnswer("the VM's page in java's log", reads, logOfJava, 120_000);
+        // Nomad builds the task's directory first: where that lies on another file system than the JDK, by copying it.
+        await waitForAnswer("the VM's page in java's log", reads, logOfJava, 240_000);
         for (const from of ["peer", "host"] as const) {
           const web = await hostPort(both, "web");
           const java = await hostPort(both, "java");

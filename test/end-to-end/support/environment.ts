@@ -18,6 +18,9 @@ export const kernelDirectory = required("LITEGIX_E2E_KERNEL");
 /** An OCI image layout with the image "latest". */
 export const busyboxLayout = required("LITEGIX_E2E_BUSYBOX");
 
+/** In the emulated machine of test/rig, where everything takes longer, and some things end by a fault of the emulation. */
+export const inRig = process.env["LITEGIX_IN_RIG"] !== undefined;
+
 export const vmm = process.env["LITEGIX_E2E_VMM"] ?? "auto";
 
 /** FIRECRACKER, or `firecracker` on PATH; undefined where there is none. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent } from "./agent.ts";
+import { inRig } from "./environment.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
 import { listProcesses } from "./processes.ts";
 import { waitFor } from "./wait.ts";
@@ -71,7 +72,6 @@ export async function runFile(options: {
   timeoutMs?: number;
 }): Promise<string[]> {
   const { agent, count = 1, timeoutMs = slowMs } = options;
-  const inRig = process.env["LITEGIX_IN_RIG"] !== undefined;
   const faults = new Set<string>();
   const submitted = await agent.nomad(["job", "run", "-detach", options.path]);
   assert.equal(submitted.exitCode, 0, submitted.stderr);

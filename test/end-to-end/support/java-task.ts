@@ -1,4 +1,5 @@
 // A task of Nomad's java driver that serves, as the neighbour of a VM.
+import { execFileSync } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 
@@ -18,15 +19,27 @@ function findJavaHome(): string | undefined {
   return undefined;
 }
 
-/** For the agent's client block: what of the host a java task sees. The default links all of /usr, file by file. */
+/**
+ * For the agent's client block: what of the host a java task sees. The default links all of /usr, file by file; where the task's
+ * directory lies on another file system it is copied, so it is no more than a Java program needs.
+ */
 export const javaClientConfig = `
   chroot_env = {
-    "/etc"                  = "/etc"
-    "/lib/x86_64-linux-gnu" = "/lib/x86_64-linux-gnu"
-    "/lib64"                = "/lib64"
-    "${javaHome ?? "/usr/lib/jvm"}" = "${javaHome ?? "/usr/lib/jvm"}"
+${javaPaths()
+  .map((path) => `    ${JSON.stringify(realpathSync(path))} = ${JSON.stringify(path)}`)
+  .join("\n")}
   }
 `;
+
+function javaPaths(): string[] {
+  if (javaHome === undefined) return [];
+  const programs = ["bin/java", "bin/javac", "lib/server/libjvm.so"];
+  const libraries = ["java", "jimage", "jli", "net", "nio", "verify", "zip"].map((name) => `lib/lib${name}.so`);
+  const files = [...programs, ...libraries].map((name) => join(javaHome, name));
+  const needed = execFileSync("ldd", files, { encoding: "utf8" }).matchAll(/^\s.*?(\/\S+) \(0x/gm);
+  const outside = [...needed].flatMap(([, path = ""]) => (path.startsWith(`${javaHome}/`) ? [] : [path]));
+  return ["/etc", ...["bin", "conf", "lib"].map((name) => join(javaHome, name)), ...new Set(outside)];
+}
 
 /** Answers each connection at `port` with who it comes from; on its standard output, says what it reads at host:port every second. */
 export function javaTask(options: { name: string; port: number; asks: { host: string; port: number } }): string {

@@ -5,7 +5,7 @@ import { after, before, describe, it } from "node:test";
 import type { Agent } from "./agent.ts";
 import type { Allocation } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
-import { driverPath, skipVms } from "./environment.ts";
+import { driverPath, inRig, skipVms } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
 import { copyPrograms, ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
@@ -64,7 +64,7 @@ export async function waitForAnswer(
   what: string,
   wanted: RegExp,
   ask: () => Promise<string>,
-  timeoutMs = 30_000,
+  timeoutMs = inRig ? 120_000 : 30_000,
 ): Promise<void> {
   let last = "";
   await waitFor({
