@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 /// The pipe is read when there is room for so much at least.
 const WORTH_READING: usize = 64 << 10;
-/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses.
+/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
+/// what it writes.
 const FLOOD: usize = 64 << 10;
 const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
@@ -70,12 +71,10 @@ impl LogBuffer {
     pub async fn fill(&self, pipe: &pipe::Receiver) {
         let mut flood = None;
         loop {
-            self.until(|log| (log.ring.room() >= WORTH_READING).then_some(()))
-                .await;
-            if flood.is_some() && timeout(FLOOD_PAUSE, pipe.readable()).await.is_err() {
+            if flood.is_some() && timeout(FLOOD_PAUSE, self.readable(pipe)).await.is_err() {
                 flood = None;
             }
-            if pipe.readable().await.is_err() {
+            if self.readable(pipe).await.is_err() {
                 break;
             }
             match self.take(|room| pipe.try_read_vectored(room)) {
@@ -89,6 +88,13 @@ impl LogBuffer {
             }
         }
         self.finish();
+    }
+
+    /// Waits until there is something to read, and room for it.
+    async fn readable(&self, pipe: &pipe::Receiver) -> io::Result<()> {
+        self.until(|log| (log.ring.room() >= WORTH_READING).then_some(()))
+            .await;
+        pipe.readable().await
     }
 
     fn take(
@@ -299,7 +305,7 @@ mod tests {
         let mut write = |count: usize| {
             to.write_all(&vec![0; count]).expect("write");
             written += count;
-            written as u64
+            written
         };
         {
             let mut fill = pin!(buffer.fill(&from));
@@ -307,7 +313,7 @@ mod tests {
                 let upto = write(count);
                 tokio::select! {
                     () = &mut fill => panic!("the pipe is open"),
-                    () = buffer.gathered(session, 0, upto as usize) => {}
+                    () = buffer.gathered(session, 0, upto) => {}
                 }
                 assert_eq!(scheduling::is_batch(), batch, "after {count}");
             }
@@ -323,7 +329,7 @@ mod tests {
             let upto = write(FLOOD);
             tokio::select! {
                 () = &mut fill => panic!("the pipe is open"),
-                () = buffer.gathered(session, 0, upto as usize) => {}
+                () = buffer.gathered(session, 0, upto) => {}
             }
             assert!(scheduling::is_batch());
         }

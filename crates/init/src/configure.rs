@@ -1,4 +1,4 @@
-//! Builds the task's root: image below, scratch disk above, the files and file systems that a container finds there.
+//! Completes the task's root: the files and file systems that a container finds there, beside its image.
 
 use crate::cgroup::TaskGroup;
 use crate::layers::{self, ROOT};

@@ -9,7 +9,7 @@ thread_local! {
     static FLOODS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// While one is held, what wakes this thread goes on until its time is over or it has to wait.
+/// While one is held, a program that wakes this thread keeps the processor until its time is over or it has to wait.
 pub struct Flood(());
 
 impl Flood {

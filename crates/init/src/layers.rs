@@ -26,7 +26,8 @@ type Outcome = Result<(), ConfigureError>;
 
 static EARLY: Mutex<Option<oneshot::Receiver<Outcome>>> = Mutex::new(None);
 
-/// To be called once the modules for it are loaded.
+/// To be called once the modules for it are loaded. A machine that ends meanwhile may leave them mounted: nothing of a task
+/// is on them yet.
 pub fn mount_in_background() {
     let (told, outcome) = oneshot::channel();
     let mount = move || {

@@ -20,7 +20,7 @@ struct Entry {
     virtio_device: Option<u32>,
 }
 
-/// What the task's root needs, with the transport and all that stands before them in the list.
+/// What the task's root is mounted with.
 const LAYERS: [&str; 3] = ["virtio_blk.ko", "squashfs.ko", "overlay.ko"];
 
 /// The modules that are not loaded yet.
@@ -40,7 +40,7 @@ impl Modules {
         load_all(self.0.drain(..at));
     }
 
-    /// Loads what the task's root is mounted with.
+    /// Loads what the task's root is mounted with, and all that stands before it in the list: the transport.
     pub fn load_for_layers(&mut self) {
         load_all(self.0.drain(..end_of_layers(&self.0)));
     }

@@ -132,9 +132,11 @@ impl Guest for Service {
         request: Request<ConfigureRequest>,
     ) -> Result<Response<ConfigureResponse>, Status> {
         boot_steps::done("configure asked");
-        self.agent
-            .configure(request.into_inner())
+        // In a task of its own, as a start: what is mounted half would be mounted again.
+        let agent = Arc::clone(&self.agent);
+        tokio::spawn(async move { agent.configure(request.into_inner()).await })
             .await
+            .map_err(|_| Status::internal("the configuration was interrupted"))?
             .map_err(status_of_life)?;
         boot_steps::done("configured");
         Ok(Response::new(ConfigureResponse {}))

@@ -6,13 +6,15 @@
 use crate::cgroup::{Memory, TaskGroup};
 use crate::log;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A machine can be short of memory without its group meeting the limit: memory given back to the host, say.
+const SELDOM: Duration = Duration::from_secs(30);
 /// For the process that was killed to be gone, on a host with little time for its guest.
 const VICTIM_DEADLINE: Duration = Duration::from_secs(30);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
-/// So many intervals in a row.
+/// So many looks in a row.
 const STRIKES: u32 = 3;
 /// How often a second all file pages have to come back.
 const TURNOVERS: u64 = 4;
@@ -25,9 +27,9 @@ pub async fn watch(group: TaskGroup) {
     let mut before: Option<(Memory, Instant)> = None;
     let mut strikes = 0;
     loop {
-        // Who has room left is not looked at: each look wakes the machine up, and the figures are dear. Where the waiting
+        // Who has room left is seldom looked at: each look wakes the machine up, and the figures are dear. Where the waiting
         // fails there is a look each time.
-        let _ = group.memory_event().await;
+        let _ = timeout(SELDOM, group.memory_event()).await;
         sleep(INTERVAL).await;
         let Some(now) = group.memory() else {
             return;

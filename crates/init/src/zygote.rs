@@ -7,7 +7,7 @@
 use crate::plan::{Failure, Report};
 use crate::stage2::{self, tell};
 use crate::sys::process::{self, Side};
-use crate::sys::{files, passing};
+use crate::sys::{files, passing, scheduling};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,6 +17,8 @@ pub const DESCRIPTORS: usize = 5;
 
 /// Serves init on the connection that is this process's standard input, until init closes it.
 pub fn run() -> i32 {
+    // Init may carry a flood (`flood`) while it begins us; the task's programs are not to inherit its patience.
+    let _ = scheduling::set_batch(false);
     loop {
         let [plan, report, input, output, error] = match passing::receive(io::stdin()) {
             Ok(Some(descriptors)) => descriptors,

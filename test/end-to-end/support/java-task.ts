@@ -1,6 +1,6 @@
 // A task of Nomad's java driver that serves, as the neighbour of a VM.
 import { execFileSync } from "node:child_process";
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 
 /** Of the JDK on PATH; undefined where there is none: the class is given as source, which needs a compiler. */
@@ -35,7 +35,7 @@ function javaPaths(): string[] {
   if (javaHome === undefined) return [];
   const programs = ["bin/java", "bin/javac", "lib/server/libjvm.so"];
   const libraries = ["java", "jimage", "jli", "net", "nio", "verify", "zip"].map((name) => `lib/lib${name}.so`);
-  const files = [...programs, ...libraries].map((name) => join(javaHome, name));
+  const files = [...programs, ...libraries].map((name) => join(javaHome, name)).filter(existsSync);
   const needed = execFileSync("ldd", files, { encoding: "utf8" }).matchAll(/^\s.*?(\/\S+) \(0x/gm);
   const outside = [...needed].flatMap(([, path = ""]) => (path.startsWith(`${javaHome}/`) ? [] : [path]));
   return ["/etc", ...["bin", "conf", "lib"].map((name) => join(javaHome, name)), ...new Set(outside)];

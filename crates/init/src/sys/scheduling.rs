@@ -3,8 +3,8 @@
 use super::check;
 use std::io;
 
-/// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from who runs. Neither
-/// processes nor threads begun by this one inherit it.
+/// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from who runs.
+/// Processes and threads that it begins are the same.
 pub fn set_batch(batch: bool) -> io::Result<()> {
     let policy = if batch {
         libc::SCHED_BATCH
@@ -13,15 +13,12 @@ pub fn set_batch(batch: bool) -> io::Result<()> {
     };
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the pointer is valid for the call. 0 is the calling thread.
-    check(unsafe {
-        libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters)
-    })?;
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })?;
     Ok(())
 }
 
 #[cfg(test)]
 pub fn is_batch() -> bool {
     // SAFETY: no memory is involved.
-    let policy = unsafe { libc::sched_getscheduler(0) };
-    policy & !libc::SCHED_RESET_ON_FORK == libc::SCHED_BATCH
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_BATCH }
 }
