@@ -106,6 +106,7 @@ try {
   });
   const bareConfig = await writeBareConfig(base);
   const bares: number[] = [];
+  const ratios: number[] = [];
   const starts: { ms: number; steps: Step[] }[] = [];
   // The first of each warms caches.
   for (let run = 0; run <= Number(runsText); run++) {
@@ -117,6 +118,7 @@ try {
     if (run === 0) continue;
     bares.push(bare);
     starts.push(start);
+    ratios.push(start.ms / bare);
   }
   const bare = median(bares);
   const ms = median(starts.map((start) => start.ms));
@@ -124,6 +126,7 @@ try {
   console.log(`bare Firecracker, spawn to init:          ${bare.toFixed(0)} ms (median of ${bares.length})`);
   console.log(`StartTask to the workload's start:        ${ms.toFixed(0)} ms (median of ${starts.length})`);
   console.log(`ratio:                                    ${(ms / bare).toFixed(2)} (goal: at most 1.10)`);
+  console.log(`  of each pair:                           ${median(ratios).toFixed(2)} (median)`);
 } finally {
   await rm(base, { recursive: true, force: true });
 }
