@@ -48,6 +48,24 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
     await allocation.waitForLog(/^child 137$/m);
   });
 
+  it("a child whose data leave no room for the programs' own pages: the kernel kills nobody", async () => {
+    const script = `
+      group=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
+      bytes=$(($(cat $group/memory.max) - $(cat $group/memory.current) + 300000))
+      fill() {
+        head -c $bytes /dev/zero
+        while echo; do for i in $(seq 20); do cat /bin/busybox; done > /dev/null; done
+      }
+      fill | tail -c $bytes > /dev/null
+      echo child $?
+      exit 3`;
+    const allocation = await runJob({ agent: fixture.agent, config: shell(script) });
+    const ended = await lastEvent(allocation);
+    assert.deepEqual({ ...ended, message: "" }, { exitCode: 3, oomKilled: "false", message: "" });
+    assert.match(ended.message, /not OOM killed itself, but a child process was/);
+    await allocation.waitForLog(/^child 137$/m);
+  });
+
   it("a child, and later a kill that Nomad asked for", async () => {
     const allocation = await runService({
       agent: fixture.agent,
