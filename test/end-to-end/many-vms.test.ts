@@ -13,7 +13,7 @@ const wanted = process.env["LITEGIX_E2E_VMS"];
 const count = Number(wanted ?? 10);
 const skip = wanted === undefined ? skipFirecracker : skipVms;
 /** They take turns: on emulated CPUs each boot takes seconds of one of them. */
-const timeoutMs = 1_500_000;
+const timeoutMs = 1_200_000;
 
 // Guests on one emulated CPU would come to nothing but answering each second how they are.
 const fixture = Fixture.use(undefined, { statsInterval: "60s" });
