@@ -8,20 +8,24 @@ install_missing
 ensure_node_modules
 ensure_rust
 
+# The properties named any_* say that a parser answers whatever it is given; each round has new seeds.
+fuzz_rust() {
+  local seconds=${LITEGIX_FUZZ_SECONDS:-60} rounds=0
+  local end=$((SECONDS + seconds))
+  while [ "$SECONDS" -lt "$end" ]; do
+    PROPTEST_CASES=5000 cargo test --workspace --locked --quiet any_ >"$logs/fuzz.log" 2>&1 || {
+      cat "$logs/fuzz.log"
+      return 1
+    }
+    rounds=$((rounds + 1))
+  done
+  printf 'fuzz: Rust parsers: %d rounds of 5000 inputs each in %d s\n' "$rounds" "$seconds"
+}
+
+# Side by side: each of the two keeps one CPU busy.
+fuzz_rust &
+rust=$!
 status=0
 node test/fuzz/fuzz.ts || status=1
-
-# The properties named any_* say that a parser answers whatever it is given; each round has new seeds.
-seconds=${LITEGIX_FUZZ_SECONDS:-60}
-rounds=0
-end=$((SECONDS + seconds))
-while [ "$SECONDS" -lt "$end" ]; do
-  PROPTEST_CASES=5000 cargo test --workspace --locked --quiet any_ >"$logs/fuzz.log" 2>&1 || {
-    cat "$logs/fuzz.log"
-    status=1
-    break
-  }
-  rounds=$((rounds + 1))
-done
-printf 'fuzz: Rust parsers: %d rounds of 5000 inputs each in %d s\n' "$rounds" "$seconds"
+wait "$rust" || status=1
 exit "$status"
