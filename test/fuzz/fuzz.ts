@@ -1,5 +1,6 @@
 // Throws generated input at every parser of what a guest can send, each for LITEGIX_FUZZ_SECONDS (default 60): a typed error or a
 // bounded result, never anything else. A failure prints its seed and the smallest input that fails. Run by `make fuzz`.
+// Usage: fuzz.ts [PART/PARTS], 1/2 for the first of two halves: each target keeps one CPU busy.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -18,6 +19,7 @@ import { execInGuest } from "../../src/guest/exec-session.ts";
 import { GuestClient } from "../../src/guest/guest-client.ts";
 import { bulk, frame, HostileGuest, message } from "../fakes/hostile-guest.ts";
 
+const [part = 1, parts = 1] = (process.argv[2] ?? "1/1").split("/").map(Number);
 const timeLimitMs = Number(process.env["LITEGIX_FUZZ_SECONDS"] ?? "60") * 1000;
 const directory = await mkdtemp(join(tmpdir(), "litegix-fuzz-"));
 
@@ -145,7 +147,8 @@ const targets: Record<string, fc.IAsyncProperty<unknown> | fc.IProperty<unknown>
 
 try {
   // One after the other: a synchronous target leaves the event loop to nobody.
-  for (const [name, property] of Object.entries(targets)) {
+  for (const [index, [name, property]] of Object.entries(targets).entries()) {
+    if (index % parts !== part - 1) continue;
     const started = performance.now();
     const details = await fc.check(property as fc.IAsyncProperty<unknown>, {
       numRuns: Number.MAX_SAFE_INTEGER,
