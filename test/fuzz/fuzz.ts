@@ -20,6 +20,7 @@ import { GuestClient } from "../../src/guest/guest-client.ts";
 import { bulk, frame, HostileGuest, message } from "../fakes/hostile-guest.ts";
 
 const [part = 1, parts = 1] = (process.argv[2] ?? "1/1").split("/").map(Number);
+assert.ok(part >= 1 && part <= parts, `${process.argv[2]} is no part: 1/2 is the first of two`);
 const timeLimitMs = Number(process.env["LITEGIX_FUZZ_SECONDS"] ?? "60") * 1000;
 const directory = await mkdtemp(join(tmpdir(), "litegix-fuzz-"));
 

@@ -71,10 +71,18 @@ impl LogBuffer {
     pub async fn fill(&self, pipe: &pipe::Receiver) {
         let mut flood = None;
         loop {
-            if flood.is_some() && timeout(FLOOD_PAUSE, self.readable(pipe)).await.is_err() {
-                flood = None;
-            }
-            if self.readable(pipe).await.is_err() {
+            let soon = match &flood {
+                Some(_) => timeout(FLOOD_PAUSE, self.readable(pipe)).await.ok(),
+                None => None,
+            };
+            let readable = match soon {
+                Some(readable) => readable,
+                None => {
+                    flood = None;
+                    self.readable(pipe).await
+                }
+            };
+            if readable.is_err() {
                 break;
             }
             match self.take(|room| pipe.try_read_vectored(room)) {

@@ -47,14 +47,7 @@ impl Socket {
 
     /// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
     pub async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
-            let mut ready = self.fd.readable().await?;
-            match ready.try_io(|socket| files::read_more(socket.get_ref(), buffer)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_) => {}
-            }
-        }
+        files::receive(&self.fd, buffer).await
     }
 
     /// Its reader is woken by so many bytes, not by fewer.

@@ -187,7 +187,7 @@ impl Output {
             let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
             tokio::select! {
                 biased;
-                read = self.read(&mut chunk) => match read {
+                read = files::receive(&self.descriptor, &mut chunk) => match read {
                     Ok(length) if length > 0 => {
                         if length < WORTH_A_MESSAGE {
                             // The program may be in the middle of its write.
@@ -223,7 +223,7 @@ impl Output {
         let quiet = if self.terminal { TERMINAL_QUIET } else { QUIET };
         while owed > 0 || Instant::now() < deadline {
             let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
-            match timeout(quiet, self.read(&mut chunk)).await {
+            match timeout(quiet, files::receive(&self.descriptor, &mut chunk)).await {
                 Ok(Ok(length)) if length > 0 => {
                     self.read_waiting(&mut chunk);
                     owed = owed.saturating_sub(chunk.len());
@@ -240,17 +240,6 @@ impl Output {
     fn read_waiting(&self, chunk: &mut Vec<u8>) {
         while matches!(files::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
         {
-        }
-    }
-
-    async fn read(&self, chunk: &mut Vec<u8>) -> io::Result<usize> {
-        loop {
-            let mut ready = self.descriptor.readable().await?;
-            match ready.try_io(|descriptor| files::read_more(descriptor.get_ref(), chunk)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(result) => return result,
-                Err(_) => {}
-            }
         }
     }
 

@@ -156,6 +156,18 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
     watch_for(fd, Interest::READABLE | Interest::WRITABLE)
 }
 
+/// Appends what is there once something is, at most as much as the buffer has room for; 0 is the end.
+pub async fn receive(file: &AsyncFd<File>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        let mut ready = file.readable().await?;
+        match ready.try_io(|file| read_more(file.get_ref(), buffer)) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(result) => return result,
+            Err(_) => {}
+        }
+    }
+}
+
 /// As `watch`; nobody is woken for anything else.
 pub fn watch_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<File>> {
     set_nonblocking(&fd)?;
