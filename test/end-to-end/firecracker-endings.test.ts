@@ -17,6 +17,7 @@ import { writeFileAtomically } from "../../src/system/atomic-file.ts";
 import { findCgroups } from "../../src/system/cgroups.ts";
 import { findFirecracker, findJailer } from "../../src/vmm/firecracker/find-firecracker.ts";
 import { FirecrackerVmm } from "../../src/vmm/firecracker/firecracker-vmm.ts";
+import { runSuccessfully } from "./support/command.ts";
 import { findFirecracker as firecrackerPath, kernelDirectory, skipFirecracker } from "./support/environment.ts";
 import { leftovers } from "./support/machines.ts";
 import { isRunning, waitUntilGone } from "./support/processes.ts";
@@ -26,6 +27,9 @@ const parentCgroup = "litegix-endings";
 const users = { first: 71_000, last: 71_009 };
 
 let base = "";
+/** On file systems of their own, as an operator may have them: no hard link reaches from there into a jail. */
+let bootDirectory = "";
+let imageDirectory = "";
 let host: MachineHost;
 let boot: BootFiles;
 let programs: { firecrackerPath: string; jailerPath: string; version: string };
@@ -50,7 +54,7 @@ async function launch(spoil: Spoil = {}): Promise<Machine> {
     initramfsPath: spoil.initramfsPath ?? boot.initramfsPath,
     kernelArguments: ["quiet", "loglevel=3", ...(spoil.kernelArguments ?? [])],
     netns: spoil.netns,
-    imagePath: join(base, "image"),
+    imagePath: join(imageDirectory, "image"),
     scratchSizeMib: 64,
     spareDisksDirectory: join(base, "spare"),
     timeline: new BootTimeline(),
@@ -60,6 +64,12 @@ async function launch(spoil: Spoil = {}): Promise<Machine> {
     signal: AbortSignal.timeout(5 * 60_000),
   });
   return machine;
+}
+
+async function mountFileSystem(directory: string): Promise<string> {
+  await mkdir(directory);
+  await runSuccessfully({ file: "mount", args: ["-t", "tmpfs", "-o", "mode=755", "litegix-endings", directory] });
+  return directory;
 }
 
 async function vmmPid(machine: Machine): Promise<number> {
@@ -92,6 +102,11 @@ async function assertNothingLeft(): Promise<void> {
   }
 }
 
+async function identities(paths: readonly string[]): Promise<{ dev: number; ino: number }[]> {
+  const facts = await Promise.all(paths.map((path) => stat(path)));
+  return facts.map(({ dev, ino }) => ({ dev, ino }));
+}
+
 async function assertFailure(spoil: Spoil, expected: { code: string; message: RegExp }): Promise<void> {
   await assert.rejects(launch(spoil), expected);
   await assertNothingLeft();
@@ -102,6 +117,8 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     base = await mkdtemp(join(tmpdir(), "lgend-"));
     const machinesDirectory = join(base, "vms");
     await mkdir(machinesDirectory);
+    bootDirectory = await mountFileSystem(join(base, "boot"));
+    imageDirectory = await mountFileSystem(join(base, "images"));
     const found = await findFirecracker({ path: firecrackerPath() });
     const jailerPath = await findJailer({ path: process.env["JAILER"], firecracker: found });
     programs = { firecrackerPath: found.path, jailerPath, version: found.version };
@@ -117,15 +134,20 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     boot = await prepareBoot({
       vmlinuxPath: undefined,
       kernelsDirectory: dirname(kernelDirectory),
-      cacheDirectory: join(base, "boot"),
+      cacheDirectory: bootDirectory,
       init: await readAsset("litegix-init"),
     });
-    await writeFileAtomically({ path: join(base, "image"), content: new Uint8Array(4096), mode: 0o644 });
+    await writeFileAtomically({ path: join(imageDirectory, "image"), content: new Uint8Array(4096), mode: 0o644 });
   });
 
-  after(() => rm(base, { recursive: true, force: true }));
+  after(async () => {
+    for (const directory of [bootDirectory, imageDirectory]) {
+      if (directory !== "") await runSuccessfully({ file: "umount", args: [directory] });
+    }
+    await rm(base, { recursive: true, force: true });
+  });
 
-  it("a jailed VM: its user, namespaces, limits, filters and cgroup; killed on request", async (test) => {
+  it("a jailed VM: its user, namespaces, limits, filters, shared files and cgroup; killed on request", async (test) => {
     const machine = await launch();
     const pid = await vmmPid(machine);
     const status = await readFile(`/proc/${pid}/status`, "utf8");
@@ -150,7 +172,12 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     assert.match(jailMounts, /^\S+ \/vmlinux \S+ ro,/m);
     assert.ok(!jailMounts.includes(base), "nothing of the host is mounted in the jail");
     const hostMounts = await readFile("/proc/mounts", "utf8");
-    assert.ok(!hostMounts.includes(base), "nothing of the jail is mounted on the host");
+    assert.ok(!hostMounts.includes(host.machinesDirectory), "nothing of the jail is mounted on the host");
+    const files = [boot.vmlinuxPath, boot.initramfsPath, join(imageDirectory, "image")];
+    const shown = ["vmlinux", "initramfs", "drive0"].map((name) => `/proc/${pid}/root/${name}`);
+    assert.deepEqual(await identities(shown), await identities(files), "what is shared is the same file, no copy");
+    const { dev: machinesDevice } = await stat(host.machinesDirectory);
+    for (const { dev } of await identities(files)) assert.notEqual(dev, machinesDevice);
     await machine.destroy();
     assert.equal(await isRunning(pid), false);
     await assertNothingLeft();
