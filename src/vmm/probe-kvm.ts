@@ -34,21 +34,40 @@ export interface ProbeOptions {
   /** Remembers the verdict until the host's next boot. */
   readonly cachePath: string;
   readonly signal?: AbortSignal | undefined;
+  readonly paths?: KvmPaths;
 }
 
+/** Where a host tells of its KVM. */
+export interface KvmPaths {
+  readonly device: string;
+  readonly modules: string;
+  readonly cpuinfo: string;
+  readonly bootId: string;
+}
+
+const hostPaths: KvmPaths = {
+  device: "/dev/kvm",
+  modules: "/sys/module",
+  cpuinfo: "/proc/cpuinfo",
+  bootId: "/proc/sys/kernel/random/boot_id",
+};
+
 /** What can be said without starting anything. */
-export async function inspectKvm(): Promise<{ readonly usable: true } | (KvmVerdict & { readonly usable: false })> {
+export async function inspectKvm(
+  paths: KvmPaths = hostPaths,
+): Promise<{ readonly usable: true } | (KvmVerdict & { readonly usable: false })> {
   try {
-    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+    await access(paths.device, constants.R_OK | constants.W_OK);
   } catch (error) {
-    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    return { usable: false, reason: missing ? "there is no /dev/kvm" : "/dev/kvm may not be opened by this user" };
+    const { code } = error as NodeJS.ErrnoException;
+    const reason = code === "ENOENT" ? "there is no /dev/kvm" : `/dev/kvm may not be opened by this user (${code})`;
+    return { usable: false, reason };
   }
-  const modules = await readdir("/sys/module").catch(() => [] as string[]);
+  const modules = await readdir(paths.modules).catch(() => [] as string[]);
   if (modules.includes("kvm_pvm")) {
     return { usable: false, reason: "/dev/kvm is of the paravirtual kind (kvm_pvm), which runs no stock guest kernel" };
   }
-  const cpuinfo = await readFile("/proc/cpuinfo", "utf8").catch(() => "");
+  const cpuinfo = await readFile(paths.cpuinfo, "utf8").catch(() => "");
   if (/^flags\s*:/m.test(cpuinfo) && !/^flags\s*:.*\b(vmx|svm)\b/m.test(cpuinfo)) {
     return { usable: false, reason: "the CPU shows neither vmx nor svm (nested virtualisation is off)" };
   }
@@ -57,10 +76,10 @@ export async function inspectKvm(): Promise<{ readonly usable: true } | (KvmVerd
 
 /** Boots a guest, or gives the verdict of an earlier boot of one since the host was started. Never throws for a bad KVM. */
 export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
-  const inspected = await inspectKvm();
+  const { vmm, subjects, paths = hostPaths } = options;
+  const inspected = await inspectKvm(paths);
   if (!inspected.usable) return inspected;
-  const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => "")).trim();
-  const { vmm, subjects } = options;
+  const bootId = (await readFile(paths.bootId, "utf8").catch(() => "")).trim();
   const key = [bootId, vmm.kind, vmm.version, vmm.jailed ? "jailed" : "free", ...subjects].join(" ");
   const known = await readVerdict(options.cachePath, key);
   if (known !== undefined) return known;
