@@ -14,5 +14,10 @@ it("the console's last lines are not lost among the VMM's, and both are bounded"
   assert.match(output, /x \| \[ {2}0\.1\] Kernel panic - not syncing: +\[31mbad; VMM log: .*Killing vCPU threads$/);
   assert.ok(output.length < 700);
   assert.equal(await lastOutput(join(directory, "none")), "");
+
+  const farewell = ["Killing vCPU threads", "RunWithApiError error: MicroVM stopped with an error: GenericError"];
+  const said = ["vCPU 0: the reason", ...farewell, "Firecracker exiting with error. exit_code=1"];
+  await writeFile(path, said.map((line) => `2026-11-27T20:06:13.720002903 [348cb714:main] ${line}\n`).join(""));
+  assert.equal(await lastOutput(path), `VMM log: ${said.join(" | ")}`);
   await rm(directory, { recursive: true });
 });

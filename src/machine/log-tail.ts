@@ -29,7 +29,9 @@ const vmmLine = /^\d{4}-\d\d-\d\dT[\d:.]+ \[[^\]]*\] /;
 export async function lastOutput(path: string): Promise<string> {
   const lines = (await fileEnd(path, quotedBytes)).split(/[\r\n]+/).filter((line) => line.trim() !== "");
   const console = quote(lines.filter((line) => !vmmLine.test(line)).join(" | "), consoleLength);
-  const vmm = quote(lines.filter((line) => vmmLine.test(line)).join(" | "), vmmLength);
+  // Without when and which thread, which would push out the line that says why: the reason comes before the farewells.
+  const own = lines.filter((line) => vmmLine.test(line)).map((line) => line.replace(vmmLine, ""));
+  const vmm = quote(own.join(" | "), vmmLength);
   return [console, ...(vmm === "" ? [] : [`VMM log: ${vmm}`])].filter((text) => text !== "").join("; ");
 }
 
