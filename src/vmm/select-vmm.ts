@@ -44,8 +44,8 @@ export async function selectVmm(options: SelectVmmOptions): Promise<SelectedVmm>
       return { vmm, reason, warnings: firecrackerWarnings(vmm, verdict.seccomp) };
     }
     case "qemu": {
-      const { vmm, because } = await tryQemu(options);
-      return { vmm, reason: `set by the plugin config (vmm = "qemu"); ${because}`, warnings: [] };
+      const { vmm, whyEmulated } = await tryQemu(options);
+      return { vmm, reason: `set by the plugin config (vmm = "qemu"); ${guestsRun(whyEmulated)}`, warnings: [] };
     }
     case "auto":
       return await selectAutomatically(options);
@@ -66,8 +66,8 @@ async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedV
     whyNotFirecracker = "no Firecracker is installed";
   }
   try {
-    const { vmm, because } = await tryQemu(options);
-    const reason = `QEMU stands in for Firecracker: ${whyNotFirecracker}; ${because}`;
+    const { vmm, whyEmulated } = await tryQemu(options);
+    const reason = `QEMU stands in for Firecracker: ${whyNotFirecracker}; ${guestsRun(whyEmulated, whyNotFirecracker)}`;
     return { vmm, reason, warnings: [] };
   } catch (error) {
     if (!(error instanceof VmmMissingError)) throw error;
@@ -101,7 +101,13 @@ function firecrackerWarnings(vmm: Vmm, seccomp: boolean): string[] {
   return warnings.filter((warning) => warning !== undefined);
 }
 
-async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; because: string }> {
+/** How QEMU runs them; the reason is left out where it has been told. */
+function guestsRun(whyEmulated: string | undefined, told?: string): string {
+  if (whyEmulated === undefined) return "KVM runs guests";
+  return `guests are emulated in software${whyEmulated === told ? "" : ` (${whyEmulated})`}`;
+}
+
+async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; whyEmulated: string | undefined }> {
   const { signal } = options;
   const found = await findQemu({ path: options.qemuPath, ...(signal === undefined ? {} : { signal }) });
   const common = {
@@ -112,11 +118,8 @@ async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; because: 
   };
   const accelerated = new QemuVmm({ ...common, acceleration: "kvm" });
   const verdict = await probe(accelerated, options);
-  if (verdict.usable) return { vmm: accelerated, because: "KVM runs guests" };
-  return {
-    vmm: new QemuVmm({ ...common, acceleration: "emulation" }),
-    because: `guests are emulated in software (${verdict.reason})`,
-  };
+  if (verdict.usable) return { vmm: accelerated, whyEmulated: undefined };
+  return { vmm: new QemuVmm({ ...common, acceleration: "emulation" }), whyEmulated: verdict.reason };
 }
 
 async function probe(vmm: Vmm, options: SelectVmmOptions): Promise<KvmVerdict> {
