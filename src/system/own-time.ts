@@ -42,7 +42,7 @@ export class OwnTimeDeadline implements Disposable {
       await delay(intervalMs, undefined, { signal: this.signal, ref: false }).catch(() => undefined);
       const now = performance.now();
       const seen = await runQueueWaits(pid);
-      ownMs += ownTime({ elapsedMs: now - before, before: waited, after: seen });
+      ownMs = Math.max(0, ownMs + ownTime({ elapsedMs: now - before, before: waited, after: seen }));
       [before, waited] = [now, seen];
       const reason = `${timeoutMs / 1000} s of its own time are over`;
       if (ownMs >= timeoutMs || now - start >= mostTimes * timeoutMs) this.#passed.abort(new Error(reason));
@@ -52,7 +52,8 @@ export class OwnTimeDeadline implements Disposable {
 
 /**
  * What of an interval the process had for itself. The thread that waited longest decides. When this process itself was held up,
- * nobody knows more than that the other could have run for as long as was planned.
+ * nobody knows more than that the other could have run for as long as was planned. Negative where a wait has ended that began
+ * before the interval: the kernel tells of a wait when it is over, so that what was counted meanwhile is taken back.
  */
 export function ownTime(options: {
   elapsedMs: number;
@@ -61,7 +62,7 @@ export function ownTime(options: {
 }): number {
   const { elapsedMs, before, after } = options;
   const waits = [...after].map(([thread, waitMs]) => waitMs - (before.get(thread) ?? waitMs));
-  return Math.max(0, Math.min(elapsedMs, 2 * intervalMs) - Math.max(0, ...waits));
+  return Math.min(elapsedMs, 2 * intervalMs) - Math.max(0, ...waits);
 }
 
 /** How long each thread has waited for a CPU since it began. */

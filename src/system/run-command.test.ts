@@ -73,6 +73,27 @@ test("stops at the deadline, also a child that ignores SIGTERM", async () => {
   assert.equal(error.exitSignal, "SIGKILL");
 });
 
+test("does not stop a program for waiting for a CPU", async () => {
+  const first = "taskset -pc $$ | sed 's/.*: //; s/[,-].*//'";
+  const { stdout: cpu } = await runCommand({ file: "sh", args: ["-c", first], timeoutMs: 5_000 });
+  const pinned = ["-c", cpu.trim(), "sh", "-c"];
+  const hog = new AbortController();
+  const hogging = runCommand({
+    file: "taskset",
+    args: [...pinned, "while :; do :; done"],
+    timeoutMs: 60_000,
+    signal: hog.signal,
+  }).catch((error: unknown) => error);
+  try {
+    // Three seconds on the wall, at a weight of 15 beside 1024.
+    const work = "renice -n 19 $$ >/dev/null; exec bash -c 'while [ $SECONDS -lt 3 ]; do :; done'";
+    await runCommand({ file: "taskset", args: [...pinned, work], timeoutMs: 1_000 });
+  } finally {
+    hog.abort();
+    await hogging;
+  }
+});
+
 test("stops on abort, before and after the start", async () => {
   const aborter = new AbortController();
   setTimeout(() => aborter.abort(new Error("enough")), 50);

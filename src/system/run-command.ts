@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { OwnTimeDeadline } from "./own-time.ts";
 
 export interface RunCommandOptions {
   readonly file: string;
@@ -14,6 +15,7 @@ export interface RunCommandOptions {
   /** The whole environment of the child; default: the caller's. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
+  /** Of the program's own time (own-time.ts): a busy host makes it slow, which is no sign that it hangs. */
   readonly timeoutMs: number;
   /** How much of the end of each of stdout and stderr is kept; default 1 MiB. */
   readonly maxOutputBytes?: number;
@@ -94,7 +96,9 @@ export async function runCommand(options: RunCommandOptions): Promise<CommandOut
     child.kill("SIGTERM");
     killTimer ??= setTimeout(() => child.kill("SIGKILL"), GRACE_MS);
   };
-  const deadline = setTimeout(() => stop("COMMAND_TIMED_OUT"), timeoutMs);
+  const onDeadline = (): void => stop("COMMAND_TIMED_OUT");
+  using deadline = child.pid === undefined ? undefined : new OwnTimeDeadline({ pid: child.pid, timeoutMs });
+  deadline?.signal.addEventListener("abort", onDeadline, { once: true });
   const onAbort = (): void => stop("COMMAND_ABORTED", signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
 
@@ -125,7 +129,7 @@ export async function runCommand(options: RunCommandOptions): Promise<CommandOut
     }
     return { stdout: facts.stdout, stderr: facts.stderr };
   } finally {
-    clearTimeout(deadline);
+    deadline?.signal.removeEventListener("abort", onDeadline);
     clearTimeout(killTimer);
     signal?.removeEventListener("abort", onAbort);
   }
