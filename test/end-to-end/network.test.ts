@@ -2,7 +2,12 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
+import { readTaps } from "../../src/network/address-pool.ts";
+import { inspectNetwork } from "../../src/network/inspect-network.ts";
+import type { NetworkPlan } from "../../src/network/network-plan.ts";
+import { reserveNetwork } from "../../src/network/plan-network.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
+import { detachNetwork, makeInterface, openNetwork } from "../../src/network/vm-network.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
@@ -30,7 +35,7 @@ import {
   waitForAnswer,
   who,
 } from "./support/network.ts";
-import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { askServer } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
@@ -255,6 +260,44 @@ if (!outside) {
         assert.match(await allocation.eventText(), says);
       });
     }
+  });
+
+  describe("many at once", () => {
+    it("fifty networks are made at once, each with an address of its own, and gone at once", async () => {
+      const host = await inspectNetwork({ subnet: undefined });
+      const plans: NetworkPlan[] = [];
+      const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+      const make = async (vm: number): Promise<NetworkPlan> => {
+        const request = {
+          taskName: "many",
+          allocId: `${vm}`,
+          namespacePath: undefined,
+          ports: [{ label: "web", hostIp: "", hostPort: 21_000 + vm, to: 8080 }],
+          named: ["web"],
+          upstreamPorts: [],
+          egress: { default: "allow" as const, deny: [], allow: [], floor: [] },
+          limits: {},
+        };
+        using reserved = await reserveNetwork({ request, host, basePath: "/fifty", readPlans });
+        const { plan } = reserved;
+        assert.ok(plan !== undefined);
+        plans.push(plan);
+        await makeInterface({ plan, owner: undefined });
+        await openNetwork({ plan, allowMetadata: false, readPlans });
+        return plan;
+      };
+      const before = await readTaps();
+      const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => make(vm)));
+      assert.equal(new Set(made.map(({ tap }) => tap)).size, 50);
+      assert.equal((await readTaps()).size, before.size + 50);
+      const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
+      for (const { tap } of made) assert.ok(ruleset.includes(tap), tap);
+      plans.length = 0;
+      await Promise.all(made.map((plan) => detachNetwork({ plan, readPlans })));
+      assert.deepEqual(await readTaps(), before);
+      const left = await nft("/proc/self/ns/net", "list", "ruleset");
+      for (const { tap } of made) assert.ok(!left.includes(tap), tap);
+    });
   });
 
   describe("afterwards", () => {
