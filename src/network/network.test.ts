@@ -9,7 +9,8 @@ import { AddressesExhaustedError, EgressRuleError, PortClaimedError } from "./er
 import { guestInterface } from "./guest-interface.ts";
 import { isNamespace } from "./namespace-network.ts";
 import { namespaceRules } from "./namespace-rules.ts";
-import { type NamespacePlan, networkPlanSchema } from "./network-plan.ts";
+import { natLines } from "./nat-network.ts";
+import { type NamespacePlan, type NatPlan, networkPlanSchema } from "./network-plan.ts";
 import { planNamespace } from "./plan-namespace.ts";
 import { egressRules, guardRules } from "./rules.ts";
 
@@ -157,6 +158,23 @@ describe("VMs in a group", () => {
     const { limits: _, ...old } = limited;
     assert.ok(v.is(networkPlanSchema, old));
     assert.ok(![...guardRules(old), ...egressRules(old, [])].some((rule) => rule.includes("limit rate")));
+  });
+
+  it("cloud metadata is refused, unless the plugin's config allows it", () => {
+    const nat: NatPlan = {
+      mode: "nat",
+      taskName: "one",
+      allocId: "a",
+      table: "litegix_test",
+      ...leaseOf("10.207.31.6"),
+      mtu: 1500,
+      egress: { default: "allow", floor: [], deny: [], allow: [] },
+      ports: [],
+    };
+    const rulesAboutIt = (allowMetadata: boolean): string[] =>
+      natLines([nat], { allowMetadata }).filter((line) => /169\.254\.169\.254.*(reject|drop|refuse)/.test(line));
+    assert.notEqual(rulesAboutIt(false).length, 0, natLines([nat], { allowMetadata: false }).join("\n"));
+    assert.equal(rulesAboutIt(true).length, 0);
   });
 
   it("the rules of a namespace without VMs take the tables away", () => {

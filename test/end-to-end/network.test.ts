@@ -8,9 +8,10 @@ import type { NetworkPlan } from "../../src/network/network-plan.ts";
 import { reserveNetwork } from "../../src/network/plan-network.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../src/network/vm-network.ts";
+import { networkText, parseNetwork } from "../../src/system/ip-address.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { agentAddress, peerAddress } from "./support/namespaces.ts";
+import { agentAddress, agentInterface, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   assertSpoofsAreStopped,
@@ -260,6 +261,44 @@ if (!outside) {
         assert.match(await allocation.eventText(), says);
       });
     }
+  });
+
+  describe("what the host has", () => {
+    const candidates = ["10.207.0.0/16", "10.83.0.0/16", "10.149.0.0/16", "100.117.0.0/16"];
+    const route = async (change: "add" | "del", to: string): Promise<void> => {
+      await runSuccessfully({ file: "ip", args: ["route", change, to, "dev", agentInterface] });
+    };
+
+    it("a subnet that no route of the host's overlaps with is taken; where each does, that is said", async () => {
+      const seen: string[] = [];
+      for (const candidate of candidates) {
+        const { nat } = await inspectNetwork({ subnet: undefined });
+        seen.push(nat.usable ? networkText(nat.subnet) : nat.reason);
+        await route("add", candidate);
+      }
+      try {
+        assert.deepEqual(seen, candidates);
+        const { nat } = await inspectNetwork({ subnet: undefined });
+        assert.ok(!nat.usable && /each subnet .* overlaps .*set subnet in the plugin's network block/.test(nat.reason));
+        const chosen = await inspectNetwork({ subnet: parseNetwork("10.83.4.0/24") });
+        assert.ok(!chosen.nat.usable);
+        assert.match(chosen.nat.reason, /^10\.83\.4\.0\/24 overlaps with the host's route to 10\.83\.0\.0\/16 \(up0\)/);
+      } finally {
+        for (const candidate of candidates) await route("del", candidate);
+      }
+    });
+
+    it("a program that is missing is named, with the package that has it", async () => {
+      const path = process.env["PATH"];
+      try {
+        process.env["PATH"] = "/nonexistent";
+        const { nat, group } = await inspectNetwork({ subnet: undefined });
+        assert.deepEqual(nat, { usable: false, reason: "ip can't be run: install Debian's iproute2" });
+        assert.deepEqual(group, nat);
+      } finally {
+        process.env["PATH"] = path;
+      }
+    });
   });
 
   describe("many at once", () => {
