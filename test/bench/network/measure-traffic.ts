@@ -116,7 +116,6 @@ async function compare(options: { agent: Agent; title: string; ours: Way; bare: 
       `${options.title.padEnd(9)}${name.padEnd(28)}${mine.toFixed(0)} ${unit}; bare TAP ${plain.toFixed(0)}: ` +
         `${(mine / plain).toFixed(2)}, of each pair ${ofPairs.toFixed(2)} (wanted: 0.90)`,
     );
-    if (process.env["DBG"]) console.log(values.ours.map((v)=>v.toFixed(0)).join(" "), "|", values.bare.map((v)=>v.toFixed(0)).join(" "));
   }
 }
 
