@@ -12,8 +12,8 @@ import { driverTables, nft } from "../../end-to-end/support/packet-rules.ts";
 import { Registry } from "../../end-to-end/support/registry.ts";
 import { median } from "../median.ts";
 
-const seconds = Number(process.env["LITEGIX_BENCH_SECONDS"] ?? 3);
-const rounds = Number(process.env["LITEGIX_BENCH_ROUNDS"] ?? 5);
+const seconds = Number(process.env["LITEGIX_BENCH_SECONDS"] ?? 1);
+const rounds = Number(process.env["LITEGIX_BENCH_ROUNDS"] ?? 15);
 const requests = 100;
 const ports = { web: 8080, stream: 5201, pingpong: 5300 } as const;
 type Port = keyof typeof ports;
