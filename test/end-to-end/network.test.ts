@@ -2,16 +2,10 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
-import { readTaps } from "../../src/network/address-pool.ts";
-import { inspectNetwork } from "../../src/network/inspect-network.ts";
-import type { NetworkPlan } from "../../src/network/network-plan.ts";
-import { reserveNetwork } from "../../src/network/plan-network.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
-import { detachNetwork, makeInterface, openNetwork } from "../../src/network/vm-network.ts";
-import { networkText, parseNetwork } from "../../src/system/ip-address.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
-import { agentAddress, agentInterface, peerAddress } from "./support/namespaces.ts";
+import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   assertSpoofsAreStopped,
@@ -36,7 +30,7 @@ import {
   waitForAnswer,
   who,
 } from "./support/network.ts";
-import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { askServer } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
@@ -261,82 +255,6 @@ if (!outside) {
         assert.match(await allocation.eventText(), says);
       });
     }
-  });
-
-  describe("what the host has", () => {
-    const candidates = ["10.207.0.0/16", "10.83.0.0/16", "10.149.0.0/16", "100.117.0.0/16"];
-    const route = async (change: "add" | "del", to: string): Promise<void> => {
-      await runSuccessfully({ file: "ip", args: ["route", change, to, "dev", agentInterface] });
-    };
-
-    it("a subnet that no route of the host's overlaps with is taken; where each does, that is said", async () => {
-      const seen: string[] = [];
-      for (const candidate of candidates) {
-        const { nat } = await inspectNetwork({ subnet: undefined });
-        seen.push(nat.usable ? networkText(nat.subnet) : nat.reason);
-        await route("add", candidate);
-      }
-      try {
-        assert.deepEqual(seen, candidates);
-        const { nat } = await inspectNetwork({ subnet: undefined });
-        assert.ok(!nat.usable && /each subnet .* overlaps .*set subnet in the plugin's network block/.test(nat.reason));
-        const chosen = await inspectNetwork({ subnet: parseNetwork("10.83.4.0/24") });
-        assert.ok(!chosen.nat.usable);
-        assert.match(chosen.nat.reason, /^10\.83\.4\.0\/24 overlaps with the host's route to 10\.83\.0\.0\/16 \(up0\)/);
-      } finally {
-        for (const candidate of candidates) await route("del", candidate);
-      }
-    });
-
-    it("a program that is missing is named, with the package that has it", async () => {
-      const path = process.env["PATH"];
-      try {
-        process.env["PATH"] = "/nonexistent";
-        const { nat, group } = await inspectNetwork({ subnet: undefined });
-        assert.deepEqual(nat, { usable: false, reason: "ip can't be run: install Debian's iproute2" });
-        assert.deepEqual(group, nat);
-      } finally {
-        process.env["PATH"] = path;
-      }
-    });
-  });
-
-  describe("many at once", () => {
-    it("fifty networks are made at once, each with an address of its own, and gone at once", async () => {
-      const host = await inspectNetwork({ subnet: undefined });
-      const plans: NetworkPlan[] = [];
-      const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
-      const make = async (vm: number): Promise<NetworkPlan> => {
-        const request = {
-          taskName: "many",
-          allocId: `${vm}`,
-          namespacePath: undefined,
-          ports: [{ label: "web", hostIp: "", hostPort: 21_000 + vm, to: 8080 }],
-          named: ["web"],
-          upstreamPorts: [],
-          egress: { default: "allow" as const, deny: [], allow: [], floor: [] },
-          limits: {},
-        };
-        using reserved = await reserveNetwork({ request, host, basePath: "/fifty", readPlans });
-        const { plan } = reserved;
-        assert.ok(plan !== undefined);
-        plans.push(plan);
-        await makeInterface({ plan, owner: undefined });
-        await openNetwork({ plan, allowMetadata: false, readPlans });
-        return plan;
-      };
-      const before = await readTaps();
-      const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => make(vm)));
-      assert.equal(new Set(made.map(({ tap }) => tap)).size, 50);
-      assert.equal((await readTaps()).size, before.size + 50);
-      const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
-      for (const { tap } of made) assert.ok(ruleset.includes(tap), tap);
-      plans.length = 0;
-      await Promise.all(made.map((plan) => detachNetwork({ plan, readPlans })));
-      assert.deepEqual(await readTaps(), before);
-      const left = await nft("/proc/self/ns/net", "list", "ruleset");
-      for (const { tap } of made) assert.ok(!left.includes(tap), tap);
-    });
   });
 
   describe("afterwards", () => {

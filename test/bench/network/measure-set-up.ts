@@ -3,6 +3,7 @@ import { inspectNetwork } from "../../../src/network/inspect-network.ts";
 import type { NetworkPlan } from "../../../src/network/network-plan.ts";
 import { reserveNetwork } from "../../../src/network/plan-network.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/vm-network.ts";
+import { networkRequest } from "../../end-to-end/support/network-request.ts";
 import { median } from "../median.ts";
 
 const vms = 20;
@@ -20,16 +21,7 @@ export async function measureSetUp(): Promise<void> {
   const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
   const [interfaces, rules, removals]: [number[], number[], number[]] = [[], [], []];
   for (let vm = 0; vm < vms; vm++) {
-    const request = {
-      taskName: "bench",
-      allocId: `${vm}`,
-      namespacePath: undefined,
-      ports: [{ label: "web", hostIp: "", hostPort: 20_000 + vm, to: 8080 }],
-      named: ["web"],
-      upstreamPorts: [],
-      egress: { default: "allow" as const, deny: [], allow: [], floor: [] },
-      limits: {},
-    };
+    const request = networkRequest({ allocId: `${vm}`, hostPort: 20_000 + vm });
     using reserved = await reserveNetwork({
       request,
       host,

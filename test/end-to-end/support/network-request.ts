@@ -1,0 +1,16 @@
+import type { NetworkRequest } from "../../../src/network/plan-network.ts";
+
+/** Of a task in the default network with one port, for which no VM is started. */
+export function networkRequest(options: { allocId: string; hostPort: number }): NetworkRequest {
+  const { allocId, hostPort } = options;
+  return {
+    taskName: "task",
+    allocId,
+    namespacePath: undefined,
+    ports: [{ label: "web", hostIp: "", hostPort, to: 8080 }],
+    named: ["web"],
+    upstreamPorts: [],
+    egress: { default: "allow", deny: [], allow: [], floor: [] },
+    limits: {},
+  };
+}
