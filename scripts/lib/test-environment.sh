@@ -11,6 +11,11 @@ need socat socat
 need iptables iptables
 need containernetworking-plugins /usr/lib/cni/bridge
 need bsdutils script
+# Debian's package starts it where systemd runs, and nobody asked for a firewall on their host.
+if [ ! -d /run/systemd/system ]; then
+  need firewalld /usr/sbin/firewalld
+  need dbus-daemon dbus-daemon
+fi
 need_registry_packages
 install_missing
 scripts/build.sh

@@ -3,6 +3,7 @@
 // that chain, and never touch another rule: two rules for all VMs, there as long as a VM is.
 import { readTaps } from "./address-pool.ts";
 import { NetworkSetupError } from "./errors.ts";
+import { distrustTaps, trustTaps } from "./firewalld.ts";
 import { ask, inTurn } from "./run-steps.ts";
 
 const comment = ["-m", "comment", "--comment", "litegix-fc-driver"];
@@ -39,16 +40,26 @@ let allowed = false;
 /** For a VM that starts. Fails with NetworkSetupError. */
 export async function allowForwarding(options: Options): Promise<void> {
   if (allowed) return;
-  await putRules(options);
+  await passFirewalls(options);
   allowed = true;
 }
 
-/** Puts the rules back where VMs are and something took them. Fails with NetworkSetupError. */
+/** Puts rules and membership back where VMs are and something took them. Fails with NetworkSetupError. */
 export async function keepForwarding(options: Options): Promise<void> {
   // In turn with the last VM's end, which takes them away.
   await inTurn(undefined, async () => {
-    if ((await readTaps()).size > 0) await putRules(options);
+    if ((await readTaps()).size > 0) await passFirewalls(options);
   });
+}
+
+async function passFirewalls(options: Options): Promise<void> {
+  await putRules(options);
+  try {
+    await trustTaps(options);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw new NetworkSetupError("letting VMs' packets pass firewalld", { cause: error as Error });
+  }
 }
 
 /** Does nothing where packets pass anyway. */
@@ -75,4 +86,5 @@ export async function closeForwarding(options: Options): Promise<void> {
   for (const rule of rules) {
     if (isThere(chain, rule)) await iptables(options, "-D", "FORWARD", ...rule).catch(() => undefined);
   }
+  await distrustTaps(options);
 }

@@ -7,7 +7,7 @@ import { Registry } from "./registry.ts";
 /** Of the agent. */
 export type FixtureOptions = Pick<
   AgentOptions,
-  "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "statsInterval"
+  "env" | "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "statsInterval"
 >;
 
 export class Fixture {

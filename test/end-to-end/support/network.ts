@@ -150,7 +150,7 @@ export function runInNamespaces(title: string, file: string): void {
 }
 
 /** In the agent's namespace: an agent with the image that serves, and peers that listen. */
-export function useNetworkFixture(options: Pick<FixtureOptions, "cniNetworks" | "clientConfig"> = {}): Fixture {
+export function useNetworkFixture(options: Pick<FixtureOptions, "cniNetworks" | "clientConfig" | "env"> = {}): Fixture {
   const fixture = Fixture.use(
     (address) => `
       registry "docker.io" { mirrors = ["http://${address}"] }
