@@ -24,7 +24,7 @@ export function guardRules(plan: NetworkPlan): string[] {
   const own = plan.mode === "nat" ? [] : [plan.ipv4?.address].filter((address) => address !== undefined);
   const four = [plan.address, ...own].join(", ");
   // Another task of the group may listen at 127.0.0.1 of the allocation; of the host, nobody's loopback is to be had.
-  const beyond = plan.mode === "nat" ? ["ip daddr 127.0.0.0/8 drop"] : [];
+  const beyond = plan.mode === "nat" ? [`ip daddr 127.0.0.0/8 counter name ${guardCounter(plan)} drop`] : [];
   const six =
     plan.mode === "namespace" && plan.ipv6 !== undefined
       ? [

@@ -2,9 +2,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
+import { readTaps } from "../../src/network/address-pool.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
+import { machineOf } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -30,14 +32,19 @@ import {
   waitForAnswer,
   who,
 } from "./support/network.ts";
-import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
-import { askServer } from "./support/sockets.ts";
+import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { askServer, serveInNamespace } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
 runInNamespaces("the default network of VMs", import.meta.filename);
 
 if (!outside) {
   const fixture = useNetworkFixture();
+  const registered = async (service: string): Promise<string[]> =>
+    ((await fixture.agent.get(`/v1/service/${service}`)) as { Address: string; Port: number }[]).map(
+      ({ Address, Port }) => `${Address}:${Port}`,
+    );
+
   describe("the default network", () => {
     let allocation: Allocation;
     before(async () => {
@@ -114,6 +121,8 @@ if (!outside) {
       await waitForAnswer("two checks that pass", /^success,success$/, async () =>
         (await checksOf(allocation)).join(","),
       );
+      assert.deepEqual(await registered("by-host"), [`${agentAddress}:${await hostPort(allocation, "web")}`]);
+      assert.deepEqual(await registered("by-driver"), [`${(await tapOf(allocation)).address}:8080`]);
     });
 
     it("the VM knows itself by its address; NOMAD_PORT is the port inside", async () => {
@@ -161,6 +170,29 @@ if (!outside) {
     it("another's IP, ARP and MAC don't pass", async () => {
       const other = await runService({ agent: fixture.agent, config: spoofer });
       await assertSpoofsAreStopped(other, (await tapOf(other)).tap);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("the host's loopback is out of reach, whatever routes the guest has", async () => {
+      using _server = await serveInNamespace("/proc/self/ns/net", 4998);
+      const other = await runService({ agent: fixture.agent, config: spoofer });
+      assert.match(await inVm(other, `nc -w 5 ${agentAddress} 4998 < /dev/null`), /^from /);
+      // What the guest sends to 127.0.0.1 leaves it.
+      const routes = [
+        "gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')",
+        "ip route del local 127.0.0.1 dev lo table local",
+        "ip route del local 127.0.0.0/8 dev lo table local",
+        "ip route add 127.0.0.1 via $gateway dev eth0",
+        "ip route get 127.0.0.1",
+      ];
+      assert.match(await inVm(other, routes.join(" && ")), /via [\d.]+ dev eth0/);
+      const { tap } = await tapOf(other);
+      const before = await counterOf("spoofed", tap);
+      assert.match(
+        await inVm(other, "nc -w 3 127.0.0.1 4998 < /dev/null; echo status $?"),
+        /^status 1\nnc: timed out$/,
+      );
+      assert.ok((await counterOf("spoofed", tap)) > before);
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
@@ -223,6 +255,55 @@ if (!outside) {
       });
       await waitForAnswer("checks after the restart", /^success,success$/, async () =>
         (await checksOf(allocation)).join(","),
+      );
+    });
+  });
+
+  describe("kill -9", () => {
+    const config = `${image}\n${serving}`;
+    const assertOnly = async (taps: ReadonlySet<string>): Promise<void> => {
+      assert.deepEqual(await readTaps(), taps);
+      const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
+      assert.deepEqual(new Set(ruleset.match(/\blg[0-9a-f]{8}\b/g)), taps);
+    };
+
+    it("of the plugin in the middle of a start: the task has one network in the end", async () => {
+      const { agent } = fixture;
+      const present = await readTaps();
+      const plugin = await agent.plugin();
+      const started = runService({ agent, config, group: groupNetwork(), restarts: 3 });
+      await waitFor({
+        what: "a TAP",
+        timeoutMs: 120_000,
+        intervalMs: 2,
+        attempt: async () => (await readTaps()).size > present.size || undefined,
+      });
+      process.kill(plugin.pid, "SIGKILL");
+      const allocation = await started;
+      await assertOnly(new Set([...present, (await tapOf(allocation)).tap]));
+      await allocation.stop();
+      await assertOnly(present);
+    });
+
+    it("of a VMM and its supervisor at once: nothing is left", async () => {
+      const present = await readTaps();
+      const allocation = await runService({ agent: fixture.agent, config, group: groupNetwork() });
+      const { vmmPid, shimPid } = await machineOf(allocation);
+      process.kill(shimPid, "SIGKILL");
+      process.kill(vmmPid, "SIGKILL");
+      assert.equal(await allocation.waitForEnd(), "failed");
+      await allocation.stop();
+      await assertOnly(present);
+    });
+  });
+
+  describe("services", () => {
+    it("go with their jobs", async () => {
+      assert.equal((await registered("by-host")).length, 1);
+      const jobs = (await fixture.agent.get("/v1/jobs")) as { ID: string }[];
+      for (const { ID } of jobs) await fixture.agent.nomad(["job", "stop", "-purge", ID]);
+      await waitForAnswer("no service", /^0,0$/, async () =>
+        [await registered("by-host"), await registered("by-driver")].map(({ length }) => length).join(),
       );
     });
   });
