@@ -6,11 +6,13 @@ import { Agent, driverName } from "../../end-to-end/support/agent.ts";
 import { type Allocation, runService } from "../../end-to-end/support/allocation.ts";
 import { runSuccessfully } from "../../end-to-end/support/command.ts";
 import { copyPrograms, ImageBuilder } from "../../end-to-end/support/image-builder.ts";
+import { machineOf } from "../../end-to-end/support/machines.ts";
 import { agentAddress, agentInterface } from "../../end-to-end/support/namespaces.ts";
 import { hostPort } from "../../end-to-end/support/network.ts";
 import { driverTables, nft } from "../../end-to-end/support/packet-rules.ts";
 import { Registry } from "../../end-to-end/support/registry.ts";
 import { median } from "../median.ts";
+import { pinMachine, pinnedClient } from "./pin.ts";
 
 const seconds = Number(process.env["LITEGIX_BENCH_SECONDS"] ?? 1);
 const rounds = Number(process.env["LITEGIX_BENCH_ROUNDS"] ?? 15);
@@ -36,7 +38,7 @@ const measurements = {
 async function inNamespace(way: Way, argv: readonly string[]): Promise<string> {
   return await runSuccessfully({
     file: "nsenter",
-    args: [`--net=${way.namespace}`, "--", ...argv],
+    args: [`--net=${way.namespace}`, "--", ...pinnedClient, ...argv],
     timeoutMs: 120_000,
   });
 }
@@ -134,6 +136,7 @@ async function startServers(agent: Agent, mode: string): Promise<Allocation> {
     }`,
   });
   await allocation.waitForLog(/serving/);
+  await pinMachine((await machineOf(allocation)).vmmPid);
   return allocation;
 }
 

@@ -1,0 +1,33 @@
+// Fixed CPUs for a VM and its client: where the scheduler happens to place them makes a round trip take one of two times.
+import { readdir, readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { runSuccessfully } from "../../end-to-end/support/command.ts";
+
+const cpus = availableParallelism();
+const vcpusCpu = 0;
+const othersCpu = 1;
+
+/** The words before a client's program. */
+export const pinnedClient: readonly string[] = cpus > 1 ? ["taskset", "--cpu-list", `${othersCpu}`] : [];
+
+async function cpuTicks(pid: number, thread: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/task/${thread}/stat`, "latin1");
+  const [user, system] = stat
+    .slice(stat.lastIndexOf(")") + 2)
+    .split(" ")
+    .slice(11, 13)
+    .map(Number);
+  return (user ?? 0) + (system ?? 0);
+}
+
+/** The vCPU of a VM that has one, which is its VMM's busiest thread, on one CPU; the VMM's other threads on the client's. */
+export async function pinMachine(vmmPid: number): Promise<void> {
+  if (cpus === 1) return;
+  const threads = (await readdir(`/proc/${vmmPid}/task`)).map(Number);
+  const ticks = await Promise.all(threads.map((thread) => cpuTicks(vmmPid, thread)));
+  const vcpu = threads[ticks.indexOf(Math.max(...ticks))];
+  for (const thread of threads) {
+    const cpu = thread === vcpu ? vcpusCpu : othersCpu;
+    await runSuccessfully({ file: "taskset", args: ["--pid", "--cpu-list", `${cpu}`, `${thread}`] });
+  }
+}
