@@ -27,7 +27,7 @@ import type {
   TaskStats,
   TaskStatus,
 } from "./nomad-driver.ts";
-import { type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
+import { basePathOf, type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
 import { encodeDriverState, recoverTask } from "./recover-task.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
 import { signalNumber } from "./signals.ts";
@@ -41,6 +41,8 @@ type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (
   ? Options
   : never;
 
+const notConfigured = "Nomad has not configured the plugin yet";
+
 export class LitegixDriver implements NomadDriver {
   readonly info = { name: driverName, version };
   readonly #logger: Logger;
@@ -49,6 +51,8 @@ export class LitegixDriver implements NomadDriver {
   readonly #closing = new AbortController();
   #settings: PluginSettings | undefined;
   #misconfigured: ConfigError | undefined;
+  /** Known of a plugin that is misconfigured too: what runs is recovered and ended all the same. */
+  #basePath: string | undefined;
   #keeping = new AbortController();
   #coreMhz = 0;
   #peers: GroupPeers | undefined;
@@ -81,6 +85,7 @@ export class LitegixDriver implements NomadDriver {
     const { agent } = options;
     if (agent === undefined) return;
     this.#coreMhz = coreMhz(agent);
+    this.#basePath = basePathOf(options.config);
     try {
       this.#settings = parsePluginConfig(options.config);
     } catch (error) {
@@ -250,9 +255,14 @@ export class LitegixDriver implements NomadDriver {
 
   async #sweep(settings: PluginSettings): Promise<void> {
     const { machines, spareDisks } = hostDirectories(settings.basePath);
-    await removeSpareScratchDisks({ spareDirectory: spareDisks });
-    const removed = await sweepUnfinishedMachines({ machinesDirectory: machines });
-    for (const directory of removed) this.#logger.warn("removed a VM that never came to run", { directory });
+    try {
+      await removeSpareScratchDisks({ spareDirectory: spareDisks });
+      const removed = await sweepUnfinishedMachines({ machinesDirectory: machines });
+      for (const directory of removed) this.#logger.warn("removed a VM that never came to run", { directory });
+    } catch (error) {
+      // What is wrong with the directory, the fingerprint tells; failing here would keep the whole agent from starting.
+      this.#logger.warn("can't clean up after an earlier plugin", { error: (error as Error).message });
+    }
   }
 
   #emit(config: { id: string; allocId: string; name: string }, message: string): void {
@@ -260,11 +270,12 @@ export class LitegixDriver implements NomadDriver {
   }
 
   #machinesDirectory(): string {
-    return hostDirectories(this.#requireSettings().basePath).machines;
+    if (this.#basePath === undefined) throw new NotReadyError(notConfigured);
+    return hostDirectories(this.#basePath).machines;
   }
 
   #requireSettings(): PluginSettings {
-    if (this.#settings === undefined) throw new NotReadyError("Nomad has not configured the plugin yet");
+    if (this.#settings === undefined) throw new NotReadyError(notConfigured);
     return this.#settings;
   }
 }

@@ -52,6 +52,15 @@ export function parsePluginConfig(config: unknown): PluginSettings {
   };
 }
 
+/** Where VMs are, whatever is wrong with the rest. Never fails: a base path that is itself refused never had a VM. */
+export function basePathOf(config: unknown): string {
+  try {
+    return basePath(asConfigMap(config));
+  } catch {
+    return defaultBasePath;
+  }
+}
+
 /** The empty string counts as unset: agents' configurations are often written by templates. */
 function absolutePath(map: ConfigMap, key: string): string | undefined {
   const path = optionalString(map, key);

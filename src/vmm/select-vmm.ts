@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { UnusableVmmError, VmmMissingError } from "./errors.ts";
 import { findFirecracker, findJailer, versionWarning } from "./firecracker/find-firecracker.ts";
 import { FirecrackerVmm } from "./firecracker/firecracker-vmm.ts";
-import { inspectKvm, type KvmVerdict, probeKvm, type RunProbe } from "./probe-kvm.ts";
+import { inspectKvm, type KvmPaths, type KvmVerdict, probeKvm, type RunProbe } from "./probe-kvm.ts";
 import { findQemu, readTscKhz } from "./qemu/find-qemu.ts";
 import { QemuVmm } from "./qemu/qemu-vmm.ts";
 import type { Vmm } from "./vmm.ts";
@@ -24,6 +24,8 @@ export interface SelectVmmOptions {
   /** Where the probes' verdicts are remembered. */
   readonly cacheDirectory: string;
   readonly signal?: AbortSignal | undefined;
+  /** Default: the host's own. */
+  readonly paths?: KvmPaths;
 }
 
 export interface SelectedVmm {
@@ -82,7 +84,7 @@ async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedV
 async function tryFirecracker(options: SelectVmmOptions): Promise<{ vmm: Vmm; verdict: KvmVerdict }> {
   const signal = options.signal === undefined ? {} : { signal: options.signal };
   const { path, version } = await findFirecracker({ path: options.firecrackerPath, ...signal });
-  const inspected = await inspectKvm();
+  const inspected = await inspectKvm(options.paths);
   if (!inspected.usable) return { vmm: new FirecrackerVmm({ firecrackerPath: path, version }), verdict: inspected };
   const jailerPath =
     options.jailer && (await findJailer({ path: options.jailer.path, firecracker: { path, version }, ...signal }));
@@ -123,7 +125,7 @@ async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; whyEmulat
 }
 
 async function probe(vmm: Vmm, options: SelectVmmOptions): Promise<KvmVerdict> {
-  const { runProbe: run, subjects, signal } = options;
+  const { runProbe: run, subjects, signal, paths } = options;
   const cachePath = join(options.cacheDirectory, `kvm-probe-${vmm.kind}.json`);
-  return await probeKvm({ vmm, run, subjects, cachePath, signal });
+  return await probeKvm({ vmm, run, subjects, cachePath, signal, ...(paths && { paths }) });
 }
