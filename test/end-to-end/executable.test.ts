@@ -2,7 +2,7 @@
 // bundle on a stripped Node, and V8 has damaged such code before).
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -57,6 +57,24 @@ describe("the command line", () => {
   });
 });
 
+describe("doctor by somebody who is not root", () => {
+  it("says so", async () => {
+    // Where nobody may read.
+    const place = await mkdtemp(join(tmpdir(), "lge2e-nobody-"));
+    try {
+      await chmod(place, 0o755);
+      const copy = join(place, "litegix-fc-driver");
+      await copyFile(driverPath, copy);
+      const args = ["--reuid=65534", "--regid=65534", "--clear-groups", copy, "doctor", "--rootfs-base-path"];
+      const { exitCode, stdout, stderr } = await run({ file: "setpriv", args: [...args, join(place, "base")] });
+      assert.equal(exitCode, 1);
+      assert.match(`${stdout}${stderr}`, /the Nomad agent must run as root to start microVMs/);
+    } finally {
+      await rm(place, { recursive: true });
+    }
+  });
+});
+
 describe("doctor on a host without /dev/net/tun", { skip: skipVms }, () => {
   it("says that there are no networks, how to have them, and that VMs run", async () => {
     const base = join(directory, "no-tun");
@@ -86,7 +104,12 @@ describe("the kernel that the executable extracts", () => {
       const base = join(directory, `round${round}`);
       await mkdir(join(base, "kernels"), { recursive: true });
       await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
-      await driver(["doctor", "--rootfs-base-path", base]);
+      // The system's own kernels, which may be newer, are out of sight.
+      const hide = 'mount -t tmpfs none /boot && exec "$0" "$@"';
+      await run({
+        file: "unshare",
+        args: ["--mount", "/bin/sh", "-c", hide, driverPath, "doctor", "--rootfs-base-path", base],
+      });
       assert.equal(await sha256(join(base, "boot", basename(vmlinuxPath))), expected);
     }
   });

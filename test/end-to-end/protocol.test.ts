@@ -3,13 +3,18 @@
 import assert from "node:assert/strict";
 import { mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { basename, delimiter, join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { findCloudKernels } from "../../src/boot/find-kernel.ts";
+import { openKernelImage } from "../../src/boot/kernel-image.ts";
 import { Agent, driverName } from "./support/agent.ts";
 import { runJob, startJob } from "./support/allocation.ts";
-import { busyboxLayout, skipVms, vmm } from "./support/environment.ts";
+import { busyboxLayout, kernelDirectory, skipVms, vmm } from "./support/environment.ts";
 import { Registry } from "./support/registry.ts";
 import { waitFor } from "./support/wait.ts";
+
+const [ownKernel] = await findCloudKernels({ roots: ["/"] });
+const skipWithoutKernel = ownKernel === undefined ? false : `this host has a kernel in /boot: ${ownKernel.kernelPath}`;
 
 describe("the plugin on a host that has everything", { skip: skipVms }, () => {
   let agent: Agent;
@@ -132,12 +137,33 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     assert.match(await refused.eventText(), /nft can't be run: install Debian's nftables/);
   });
 
-  it("a kernel", async () => {
+  it("a kernel", { skip: skipWithoutKernel }, async () => {
     const description = await descriptionOf({ kernel: false });
     assert.match(description, /kernel/);
     assert.match(description, /vmlinux_path/);
     assert.match(description, /linux-image-cloud-amd64/);
   });
+
+  for (const kind of ["bzImage", "ELF"] as const) {
+    it(`a kernel, but for the one at vmlinux_path (${kind}): tasks run on that`, async () => {
+      const directory = await mkdtemp(join(tmpdir(), "lge2e-kernel-"));
+      scratch.push(directory);
+      const boot = join(kernelDirectory, "boot");
+      const bzImage = join(boot, (await readdir(boot)).find((name) => name.startsWith("vmlinuz-")) ?? "");
+      const path =
+        kind === "bzImage"
+          ? bzImage
+          : (await openKernelImage({ path: bzImage, cacheDirectory: directory })).vmlinuxPath;
+      await using registry = await Registry.start();
+      await registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
+      await using agent = await Agent.start({
+        kernel: "modules",
+        pluginConfig: `vmlinux_path = "${path}"\nregistry "docker.io" { mirrors = ["http://${registry.address}"] }`,
+      });
+      const task = await runJob({ agent, config: 'image = "busybox:latest"\ncommand = "uname"\nargs = ["-r"]' });
+      assert.equal(`vmlinuz-${(await task.log()).trim()}`, basename(bzImage));
+    });
+  }
 
   it("a kernel at vmlinux_path: an empty file, as `touch` makes it", async () => {
     const directory = await mkdtemp(join(tmpdir(), "lge2e-kernel-"));

@@ -17,8 +17,8 @@ export interface AgentOptions {
   readonly pluginConfig?: string;
   /** Default: the VMM of this test run. */
   readonly vmm?: string;
-  /** Whether a guest kernel lies where the driver looks. Default: yes. */
-  readonly kernel?: boolean;
+  /** Whether a guest kernel lies where the driver looks, or a kernel's modules alone. Default: yes. */
+  readonly kernel?: boolean | "modules";
   readonly env?: Readonly<Record<string, string>>;
   /** Whose address the client's ports have. Default: lo. */
   readonly networkInterface?: string;
@@ -65,9 +65,11 @@ export class Agent implements AsyncDisposable {
     const agent = new Agent(directory, http, options);
     for (const name of ["data", "plugins", "base/kernels"]) await mkdir(join(directory, name), { recursive: true });
     await symlink(driverPath, join(directory, "plugins", driverName));
-    if (options.kernel ?? true) {
-      await symlink(kernelDirectory, join(agent.basePath, "kernels", basename(kernelDirectory)));
-    }
+    const kernel = join(agent.basePath, "kernels", basename(kernelDirectory));
+    if (options.kernel === "modules") {
+      await mkdir(kernel);
+      await symlink(join(kernelDirectory, "lib"), join(kernel, "lib"));
+    } else if (options.kernel !== false) await symlink(kernelDirectory, kernel);
     await mkdir(join(directory, "cni"));
     for (const [name, list] of Object.entries(options.cniNetworks ?? {})) {
       await writeFile(join(directory, "cni", `${name}.conflist`), JSON.stringify(list));
