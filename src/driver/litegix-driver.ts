@@ -257,8 +257,14 @@ export class LitegixDriver implements NomadDriver {
     const { machines, spareDisks } = hostDirectories(settings.basePath);
     try {
       await removeSpareScratchDisks({ spareDirectory: spareDisks });
-      const removed = await sweepUnfinishedMachines({ machinesDirectory: machines });
-      for (const directory of removed) this.#logger.warn("removed a VM that never came to run", { directory });
+      const { removed, failed } = await sweepUnfinishedMachines({ machinesDirectory: machines });
+      for (const directory of removed)
+        this.#logger.warn("removed a VM that an earlier plugin left half-way", { directory });
+      for (const { directory, error } of failed)
+        this.#logger.error("can't remove a VM that an earlier plugin left half-way", {
+          directory,
+          error: error.message,
+        });
     } catch (error) {
       // What is wrong with the directory, the fingerprint tells; failing here would keep the whole agent from starting.
       this.#logger.warn("can't clean up after an earlier plugin", { error: (error as Error).message });

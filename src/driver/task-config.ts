@@ -1,4 +1,4 @@
-// The `config` block of a task, checked. What the guest can boot with was measured: see docs/architecture.md.
+// The `config` block of a task, checked.
 import { asConfigMap, optionalEnvironment, optionalInteger, optionalString, optionalWords } from "./config-values.ts";
 import { ConfigError } from "./errors.ts";
 import { type ContainerSettings, parseContainer } from "./task-config/container.ts";

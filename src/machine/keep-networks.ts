@@ -23,18 +23,23 @@ export async function keepNetworks(options: {
   while (!signal.aborted) {
     watch.ensure();
     const { next } = watch;
+    const failed = (error: unknown): void => {
+      if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
+    };
     try {
-      for (const { taskName, allocId, tap } of await restoreRules({ readPlans, allowMetadata, signal })) {
+      const { plans, failures } = await restoreRules({ readPlans, allowMetadata, signal });
+      for (const { taskName, allocId, tap } of plans) {
         logger.warn("put a VM's packet rules back, which something on the host had removed", {
           task: taskName,
           alloc_id: allocId,
           tap,
         });
       }
-      await keepForwarding({ signal });
+      failures.forEach(failed);
     } catch (error) {
-      if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
+      failed(error);
     }
+    await keepForwarding({ signal }).catch(failed);
     const pause = new AbortController();
     const until = AbortSignal.any([signal, pause.signal]);
     await Promise.race([next, delay(intervalMs, undefined, { signal: until, ref: false }).catch(() => undefined)]);

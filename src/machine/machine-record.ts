@@ -26,8 +26,9 @@ export type HostDriveRecord = Readonly<v.InferOutput<typeof hostDriveSchema>>;
 const recordSchema = v.object({
   version: v.literal(1),
   id: v.string(),
-  /** "starting" until the workload runs: a VM found in this phase whose creator is gone is thrown away. */
-  phase: v.picklist(["starting", "running"]),
+  /** "starting" until the workload runs, "ending" while the VM is taken away: one found so whose `creator` is gone is thrown away. */
+  phase: v.picklist(["starting", "running", "ending"]),
+  /** The process that starts the VM, then the one that ends it. */
   creator: identity,
   shim: v.optional(identity),
   /** What the owner wants to find it by. */

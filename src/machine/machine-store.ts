@@ -28,22 +28,38 @@ export async function findMachineByLabel(options: {
   return undefined;
 }
 
-/** Removes VMs that never came to run because the process that was starting them died. Gives their ids. */
-export async function sweepUnfinishedMachines(options: { machinesDirectory: string }): Promise<string[]> {
+export interface SweptMachines {
+  /** The directories of VMs that are gone. */
+  readonly removed: readonly string[];
+  /** What could not be removed, and is left for the next time. */
+  readonly failed: readonly { readonly directory: string; readonly error: Error }[];
+}
+
+/** Removes VMs that never came to run, or were being ended, when the process that did so died. */
+export async function sweepUnfinishedMachines(options: { machinesDirectory: string }): Promise<SweptMachines> {
   const removed: string[] = [];
+  const failed: { directory: string; error: Error }[] = [];
   for (const directory of await machineDirectories(options.machinesDirectory)) {
-    const record = await readRecord(machineFiles(directory).record);
-    if (record === undefined) {
-      // Of another version of the driver: its VM may well run.
-      if (await exists(machineFiles(directory).record)) continue;
-      const facts = await stat(directory).catch(() => undefined);
-      if (facts === undefined || Date.now() - facts.mtimeMs < recordGraceMs) continue;
-      await rm(directory, { recursive: true, force: true });
-    } else {
-      if (record.phase !== "starting" || (await isAlive(record.creator))) continue;
-      await new Machine({ directory, record }).destroy();
+    try {
+      if (await sweep(directory)) removed.push(directory);
+    } catch (error) {
+      failed.push({ directory, error: error as Error });
     }
-    removed.push(directory);
   }
-  return removed;
+  return { removed, failed };
+}
+
+async function sweep(directory: string): Promise<boolean> {
+  const record = await readRecord(machineFiles(directory).record);
+  if (record === undefined) {
+    // Of another version of the driver: its VM may well run.
+    if (await exists(machineFiles(directory).record)) return false;
+    const facts = await stat(directory).catch(() => undefined);
+    if (facts === undefined || Date.now() - facts.mtimeMs < recordGraceMs) return false;
+    await rm(directory, { recursive: true, force: true });
+    return true;
+  }
+  if (record.phase === "running" || (await isAlive(record.creator))) return false;
+  await new Machine({ directory, record }).destroy();
+  return true;
 }

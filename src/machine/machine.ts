@@ -7,7 +7,7 @@ import { GuestClient } from "../guest/guest-client.ts";
 import { detachNetwork } from "../network/vm-network.ts";
 import { emptyGroup, processesOf, removeGroup } from "../system/cgroups.ts";
 import { pollUntil } from "../system/poll.ts";
-import { findByArgument, isAlive, killProcess, type ProcessIdentity } from "../system/process-identity.ts";
+import { findByArgument, isAlive, killProcess, ownIdentity, type ProcessIdentity } from "../system/process-identity.ts";
 import { type ProcessUsage, readUsage } from "../system/process-usage.ts";
 import { explainEnding } from "./ending.ts";
 import { MachineStuckError } from "./errors.ts";
@@ -138,12 +138,20 @@ export class Machine implements Disposable {
 
   /** Kills what runs and removes every trace of the VM: its hold on the host's disks, its cgroup, then its directory with the jail and the record. */
   async destroy(): Promise<void> {
+    await this.#markEnding();
     await this.kill();
     this[Symbol.dispose]();
     await this.#removeNetwork();
     await giveDrivesBack(this.#record);
     await removeGroup({ directories: this.#record.cgroups, timeoutMs: deathTimeoutMs });
     await rm(this.files.directory, { recursive: true, force: true });
+  }
+
+  /** Nomad does not ask again for what a driver failed to take away or died over: the next one sees by the record that it should. */
+  async #markEnding(): Promise<void> {
+    this.#record = { ...this.#record, phase: "ending", creator: await ownIdentity() };
+    // Without a directory nothing is left, and on a full disk the VM ends all the same.
+    await writeRecord(this.files.record, this.#record).catch(() => undefined);
   }
 
   async #removeNetwork(): Promise<void> {

@@ -6,7 +6,7 @@ import type { MachineRecord } from "./machine-record.ts";
 /** Of all VMs that have a network, by default in whatever phase. */
 export async function listNetworkPlans(
   machinesDirectory: string,
-  phases: readonly MachineRecord["phase"][] = ["starting", "running"],
+  phases: readonly MachineRecord["phase"][] = ["starting", "running", "ending"],
 ): Promise<NetworkPlan[]> {
   const records = await listRecords(machinesDirectory);
   return records.filter(({ phase }) => phases.includes(phase)).flatMap(({ network }) => network ?? []);

@@ -6,12 +6,20 @@ interface Options {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Its bus may hang, and networks of other VMs wait for this one's. */
+const timeoutMs = 10_000;
+
 /** firewalld's word for every TAP, and nftables' for the same. */
 const taps = "lg+";
 const inRules = '"lg*"';
 
 async function firewallCmd(options: Options, ...args: string[]): Promise<string> {
-  return await ask({ ...options, namespacePath: undefined, argv: ["firewall-cmd", ...args, `--zone=trusted`] });
+  const deadline = AbortSignal.timeout(timeoutMs);
+  return await ask({
+    namespacePath: undefined,
+    signal: options.signal === undefined ? deadline : AbortSignal.any([options.signal, deadline]),
+    argv: ["firewall-cmd", ...args, "--zone=trusted"],
+  });
 }
 
 /** Whether firewalld, if it is here with rules of nftables', knows the TAPs in any zone. With iptables' rules it needs nothing. */

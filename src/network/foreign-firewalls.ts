@@ -40,26 +40,29 @@ let allowed = false;
 /** For a VM that starts. Fails with NetworkSetupError. */
 export async function allowForwarding(options: Options): Promise<void> {
   if (allowed) return;
-  await passFirewalls(options);
-  allowed = true;
+  await putRules(options);
+  try {
+    await trustTaps(options);
+    allowed = true;
+  } catch {
+    // Its table is there, but it does not answer: it may just be starting. `keepForwarding` tries again, and tells.
+    options.signal?.throwIfAborted();
+  }
 }
 
 /** Puts rules and membership back where VMs are and something took them. Fails with NetworkSetupError. */
 export async function keepForwarding(options: Options): Promise<void> {
   // In turn with the last VM's end, which takes them away.
   await inTurn(undefined, async () => {
-    if ((await readTaps()).size > 0) await passFirewalls(options);
+    if ((await readTaps()).size === 0) return;
+    await putRules(options);
+    try {
+      await trustTaps(options);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw new NetworkSetupError("letting VMs' packets pass firewalld", { cause: error as Error });
+    }
   });
-}
-
-async function passFirewalls(options: Options): Promise<void> {
-  await putRules(options);
-  try {
-    await trustTaps(options);
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    throw new NetworkSetupError("letting VMs' packets pass firewalld", { cause: error as Error });
-  }
 }
 
 /** Does nothing where packets pass anyway. */

@@ -5,7 +5,7 @@ import { NamespaceError } from "./errors.ts";
 import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "./namespace-rules.ts";
 import type { NamespacePlan } from "./network-plan.ts";
 import { guardRemoval, guardRules } from "./rules.ts";
-import { type Family, inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
+import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
 
 /** The VMs that are in the same namespace, as their records tell. */
 export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
@@ -25,14 +25,14 @@ export async function openNamespace(options: {
   const place = { namespacePath: plan.path, signal };
   await inTurn(plan.path, async () => {
     const neighbours = await options.readNeighbours();
-    await Promise.all([
+    await allDone([
       // Not only for the first VM: two that start together each see the other's record.
       ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
       setSwitches({ ...place, values: switches(plan) }),
       runNft({ ...place, lines: [...guardRules(plan), ...namespaceRules([...neighbours, plan], plan.table)] }),
     ]);
     const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
-    await Promise.all([runIp({ ...place, lines: links(plan) }), ...steer]);
+    await allDone([runIp({ ...place, lines: links(plan) }), ...steer]);
   });
 }
 
@@ -52,7 +52,7 @@ export async function detachNamespace(options: {
       const steer = familiesOf(plan).map((family) =>
         runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
       );
-      await Promise.all(steer);
+      await allDone(steer);
       await runNft({ ...place, lines: [...guardRemoval(plan), ...namespaceRules(neighbours, plan.table)] });
     } catch (error) {
       if (await isNamespace(plan.path)) throw error;

@@ -6,7 +6,7 @@ import { egressMatch, metadataNetworks } from "./egress-policy.ts";
 import { allowForwarding, closeForwarding } from "./foreign-firewalls.ts";
 import type { NatPlan } from "./network-plan.ts";
 import { egressJump, egressRemoval, egressRules, guardRemoval, guardRules } from "./rules.ts";
-import { inTurn, runIp, runNft } from "./run-steps.ts";
+import { allDone, inTurn, runIp, runNft } from "./run-steps.ts";
 
 export interface NatHost {
   /** Cloud metadata services may be reached. */
@@ -22,7 +22,7 @@ export async function openNat(options: {
   const { plan, signal } = options;
   const place = { namespacePath: undefined, signal };
   await inTurn(undefined, async () => {
-    await Promise.all([
+    await allDone([
       allowForwarding({ signal }),
       setNatSwitches(plan),
       runNft({ ...place, lines: natLines([plan], options.host) }),

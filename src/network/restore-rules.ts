@@ -1,9 +1,11 @@
 // Puts rules back that somebody flushed while VMs run. All of a namespace at once: what can take one table takes them all.
-import { isTapName, readTaps } from "./address-pool.ts";
+import * as v from "valibot";
+import { isTapName } from "./address-pool.ts";
 import { isNamespace, namespaceLines } from "./namespace-network.ts";
 import { natLines } from "./nat-network.ts";
 import type { NamespacePlan, NatPlan, NetworkPlan } from "./network-plan.ts";
 import { readLinks } from "./read-namespace.ts";
+import { chainsOf } from "./rules.ts";
 import { ask, inTurn, type Place, runNft } from "./run-steps.ts";
 import type { ReadPlans } from "./vm-network.ts";
 
@@ -13,38 +15,70 @@ export interface RestoreOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Gives the VMs whose rules had gone. Fails with NetworkSetupError or CommandError. */
-export async function restoreRules(options: RestoreOptions): Promise<NetworkPlan[]> {
-  const plans = await options.readPlans();
-  const paths = new Set(plans.map((plan) => (plan.mode === "namespace" ? plan.path : undefined)));
-  const restored: NetworkPlan[] = [];
-  for (const path of paths) restored.push(...(await inTurn(path, () => restoreIn(path, options))));
-  return restored;
+export interface RestoredRules {
+  /** The VMs whose rules had gone. */
+  readonly plans: readonly NetworkPlan[];
+  /** Why a namespace's could not be looked at or put back: NetworkSetupError or CommandError. */
+  readonly failures: readonly Error[];
 }
+
+export async function restoreRules(options: RestoreOptions): Promise<RestoredRules> {
+  const paths = new Set((await options.readPlans()).map(namespaceOf));
+  const plans: NetworkPlan[] = [];
+  const failures: Error[] = [];
+  for (const path of paths) {
+    try {
+      plans.push(...(await inTurn(path, () => restoreIn(path, options))));
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      failures.push(error as Error);
+    }
+  }
+  return { plans, failures };
+}
+
+const namespaceOf = (plan: NetworkPlan): string | undefined => (plan.mode === "namespace" ? plan.path : undefined);
 
 async function restoreIn(path: string | undefined, options: RestoreOptions): Promise<NetworkPlan[]> {
   if (path !== undefined && !(await isNamespace(path))) return [];
   const place = { namespacePath: path, signal: options.signal };
   // Read in this namespace's turn: a VM that comes or goes is in it too, and changes records and rules together.
-  const plans = await options.readPlans();
-  const tables = new Set((await ask({ ...place, argv: ["nft", "list", "tables"] })).split("\n"));
-  const gone = plans.filter(
-    (plan) =>
-      (plan.mode === "namespace" ? plan.path : undefined) === path &&
-      ["inet", "netdev"].some((family) => !tables.has(`table ${family} ${plan.table}`)),
-  );
+  const plans = (await options.readPlans()).filter((plan) => namespaceOf(plan) === path);
+  const chains = await readChains(place);
+  // Of each VM: another one that comes or goes after a flush makes the tables anew, with its own rules alone.
+  const isGone = (plan: NetworkPlan): boolean =>
+    chainsOf(plan).some((chain) => !chains.has(Object.values(chain).join(" ")));
+  if (!plans.some(isGone)) return [];
+  // An interface that is down or not there is that of a VM which is about to get its rules, or on its way out.
+  const taps = await openTaps(place);
+  const there = plans.filter(({ tap }) => taps.has(tap));
+  const gone = there.filter(isGone);
   if (gone.length === 0) return [];
-  // A VM without its interface is about to get it, or has lost it on its way out.
-  const taps = path === undefined ? await readTaps() : await tapsIn(place);
-  const there = gone.filter(({ tap }) => taps.has(tap));
-  const nat = there.filter((plan): plan is NatPlan => plan.mode === "nat");
+  const nat = gone.filter((plan): plan is NatPlan => plan.mode === "nat");
+  // They share one set of rules.
   const shared = there.filter((plan): plan is NamespacePlan => plan.mode === "namespace");
-  if (there.length > 0) {
-    await runNft({ ...place, lines: [...natLines(nat, options), ...namespaceLines(shared)] });
-  }
-  return there;
+  await runNft({ ...place, lines: [...natLines(nat, options), ...namespaceLines(shared)] });
+  return gone;
 }
 
-async function tapsIn(place: Place): Promise<Set<string>> {
-  return new Set((await readLinks({ ...place, signal: place.signal })).map(({ ifname }) => ifname).filter(isTapName));
+const chainsSchema = v.object({
+  nftables: v.array(
+    v.looseObject({ chain: v.optional(v.object({ family: v.string(), table: v.string(), name: v.string() })) }),
+  ),
+});
+
+/** "family table name" of each. */
+async function readChains(place: Place): Promise<Set<string>> {
+  const { nftables } = v.parse(
+    chainsSchema,
+    JSON.parse(await ask({ ...place, argv: ["nft", "-j", "list", "chains"] })),
+  );
+  return new Set(
+    nftables.flatMap(({ chain }) => (chain === undefined ? [] : `${chain.family} ${chain.table} ${chain.name}`)),
+  );
+}
+
+async function openTaps(place: Place): Promise<Set<string>> {
+  const links = await readLinks({ ...place, signal: place.signal });
+  return new Set(links.flatMap(({ ifname, flags }) => (isTapName(ifname) && flags.includes("UP") ? [ifname] : [])));
 }

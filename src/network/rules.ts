@@ -9,6 +9,12 @@ export const floodedCounter = (plan: NetworkPlan): string => `flooded_${plan.tap
 const egressChain = (plan: NetworkPlan): string => `egress_${plan.tap}`;
 const refuseChain = (plan: NetworkPlan): string => `refuse_${plan.tap}`;
 
+/** One of each table: whoever takes a VM's rules away takes these chains. */
+export const chainsOf = (plan: NetworkPlan): readonly { family: string; table: string; name: string }[] => [
+  { family: "netdev", table: plan.table, name: plan.tap },
+  { family: "inet", table: plan.table, name: egressChain(plan) },
+];
+
 /** Drops what comes faster, a second's worth at once aside. An answer would cost the host as much again. */
 function atMost(plan: NetworkPlan, perSecond: number | undefined): string[] {
   if (perSecond === undefined) return [];

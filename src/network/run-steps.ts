@@ -93,6 +93,12 @@ export async function setSwitches(options: Place & { values: Readonly<Record<str
   }
 }
 
+/** Fails with the first failure, but not before all are over: what is still at work would meddle with the clean-up. */
+export async function allDone(works: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
+
 const turns = new Map<string, Promise<unknown>>();
 
 /** One at a time a namespace: what is written there depends on what is there. */

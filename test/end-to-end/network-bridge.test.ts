@@ -6,14 +6,16 @@ import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
-import { agentAddress } from "./support/namespaces.ts";
+import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   assertSpoofsAreStopped,
   checksOf,
+  forbidden,
   groupNetwork,
   hostPort,
   image,
+  inspectedVm,
   inVm,
   outside,
   page,
@@ -186,6 +188,26 @@ if (!outside) {
       await inSecond("touch /tmp/end");
       await waitForAnswer("a file of hosts without second", /^(?!.*\bsecond\b)/s, () => inVm(both, "cat /etc/hosts"));
       await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
+    });
+
+    it("policy is kept: what nothing allows and the plugin's floor are refused, and counted", async () => {
+      const other = await runService({
+        agent: fixture.agent,
+        config: `${image}
+          command = "sleep"
+          args    = ["3600"]
+          egress {
+            default = "deny"
+            allow   = ["${peerAddress}/32:${who}-${forbidden}/tcp"]
+          }`,
+        group: groupNetwork('mode = "bridge"'),
+      });
+      assert.match(await inVm(other, peer(who)), /status 0/);
+      assert.match(await inVm(other, peer(forbidden)), /status 1[\s\S]*refused/);
+      assert.match(await inVm(other, peer(4999)), /status 1[\s\S]*refused/);
+      const inspected = await inspectedVm(other);
+      assert.ok(Number(inspected["egress_refused_packets"]) >= 2, JSON.stringify(inspected));
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
     it("another's IP, ARP and MAC don't pass", async () => {

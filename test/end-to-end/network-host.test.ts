@@ -2,9 +2,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { readTaps } from "../../src/network/address-pool.ts";
+import { PortClaimedError } from "../../src/network/errors.ts";
 import { inspectNetwork } from "../../src/network/inspect-network.ts";
 import type { NetworkPlan } from "../../src/network/network-plan.ts";
 import { reserveNetwork } from "../../src/network/plan-network.ts";
+import { restoreRules } from "../../src/network/restore-rules.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../src/network/vm-network.ts";
 import { networkText, parseNetwork } from "../../src/system/ip-address.ts";
 import { runSuccessfully } from "./support/command.ts";
@@ -51,6 +53,72 @@ if (!outside) {
       } finally {
         process.env["PATH"] = path;
       }
+    });
+  });
+
+  describe("what can't be reserved", () => {
+    it("a port that another task has, and an address where none is left: each is said with a cure", async () => {
+      const host = await inspectNetwork({ subnet: parseNetwork("10.83.4.0/29") });
+      const plans: NetworkPlan[] = [];
+      const reserve = async (vm: number, hostPort: number): Promise<void> => {
+        const request = networkRequest({ allocId: `${vm}`, hostPort });
+        const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+        using reserved = await reserveNetwork({ request, host, basePath: "/few", readPlans });
+        assert.ok(reserved.plan !== undefined);
+        plans.push(reserved.plan);
+      };
+      await reserve(0, 23_000);
+      await assert.rejects(reserve(1, 23_000), PortClaimedError);
+      await reserve(1, 23_001);
+      await assert.rejects(
+        reserve(2, 23_002),
+        /no address is left in 10\.83\.4\.0\/29: stop VMs, or give .* a larger subnet/,
+      );
+    });
+  });
+
+  describe("rules that somebody took away", () => {
+    it("come back for each VM, although one that started since has made the tables anew", async () => {
+      const host = await inspectNetwork({ subnet: undefined });
+      const plans: NetworkPlan[] = [];
+      const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+      const start = async (vm: number): Promise<void> => {
+        const request = networkRequest({ allocId: `${vm}`, hostPort: 22_000 + vm });
+        using reserved = await reserveNetwork({ request, host, basePath: "/restored", readPlans });
+        const { plan } = reserved;
+        assert.ok(plan !== undefined);
+        plans.push(plan);
+        await makeInterface({ plan, owner: undefined });
+        await openNetwork({ plan, allowMetadata: false, readPlans });
+      };
+      /** A VM's, without what differs between VMs and what depends on its place among them. */
+      const rulesOf = async ({ tap, address, guestMac }: NetworkPlan, vm: number): Promise<string[]> =>
+        (await nft("/proc/self/ns/net", "--stateless", "list", "ruleset"))
+          .split("\n")
+          .filter((line) => [tap, address, guestMac].some((word) => line.includes(word)))
+          .map((line) =>
+            line
+              .replaceAll(tap, "tap")
+              .replaceAll(address, "address")
+              .replaceAll(guestMac, "mac")
+              .replace(`${22_000 + vm}`, "port")
+              .replace(/^\s*(elements = \{ )?/, "")
+              .replace(/(,| \})$/, "")
+              // Others' in the same line.
+              .replace(/^(10\.207\.[\d.]+, )*address(, 10\.207\.[\d.]+)*$/, "address"),
+          )
+          .toSorted();
+      await start(0);
+      await start(1);
+      await nft("/proc/self/ns/net", "flush", "ruleset");
+      await start(2);
+      const restored = await restoreRules({ readPlans, allowMetadata: false });
+      assert.deepEqual(restored, { plans: plans.slice(0, 2), failures: [] });
+      assert.deepEqual(await restoreRules({ readPlans, allowMetadata: false }), { plans: [], failures: [] });
+      const [first, second, fresh] = await Promise.all(plans.map(rulesOf));
+      assert.ok(fresh !== undefined && fresh.length > 10);
+      assert.deepEqual([first, second], [fresh, fresh]);
+      for (const plan of plans.splice(0)) await detachNetwork({ plan, readPlans });
     });
   });
 

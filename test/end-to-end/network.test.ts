@@ -33,6 +33,7 @@ import {
   who,
 } from "./support/network.ts";
 import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { waitUntilGone } from "./support/processes.ts";
 import { askServer, serveInNamespace } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
@@ -145,7 +146,7 @@ if (!outside) {
           args = ["3600"]
           egress {
             default = "deny"
-            allow   = ["${peerAddress}/32:${who}-${forbidden}/tcp", "${agentAddress}/32", "${address}/32"]
+            allow   = ["${peerAddress}/32:${who}-${forbidden}/tcp", "${agentAddress}/32", "${address}/32", "169.254.0.0/16"]
           }
         `,
       });
@@ -244,7 +245,10 @@ if (!outside) {
         timeoutMs: 10_000,
         attempt: async () => (await echoed()) > 0 || undefined,
       });
+      const plugin = await fixture.agent.plugin();
       await fixture.agent.kill();
+      process.kill(plugin.pid, "SIGKILL");
+      await waitUntilGone({ pid: plugin.pid, timeoutMs: 10_000 });
       await fixture.agent.launch();
       await allocation.waitForStatus(["running"]);
       const seen = await echoed();
