@@ -169,8 +169,8 @@ finish() {
   trap - EXIT INT TERM HUP
   set +e
   if [ "$status" -ne 0 ]; then
-    [ ! -f "$work/agent.log" ] || printf '        agent log: %s; everything else: %s and %s\n' "$work/agent.log" "$work" "$logs" >&2
-    clean_up
+    printf '        logs: %s%s and %s\n' "$([ ! -f "$work/agent.log" ] || printf '%s (the agent), ' "$work/agent.log")" "$work" "$logs" >&2
+    clean_up || printf '        %s\n' "$left_behind" >&2
   elif [ "$keep" != yes ]; then
     rm -rf "$work"
   fi

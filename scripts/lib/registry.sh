@@ -53,7 +53,8 @@ log: { level: info, formatter: text, accesslog: { disabled: true } }
 storage: { filesystem: { rootdirectory: $directory/storage } }
 http: { addr: "127.0.0.1:0" }
 YAML
-  docker-registry serve "$directory/registry.yml" >"$directory/registry.log" 2>&1 </dev/null &
+  # A session of its own: example/test.sh --keep leaves it running when this terminal goes.
+  setsid docker-registry serve "$directory/registry.yml" >"$directory/registry.log" 2>&1 </dev/null &
   registry_pid=$!
   deadline=$((SECONDS + 15))
   until registry=$(sed -n 's/.*listening on \(127\.0\.0\.1:[0-9]*\).*/\1/p' "$directory/registry.log") && [ -n "$registry" ]; do
