@@ -100,7 +100,7 @@ export class RegistryClient {
     return await this.#firstOf(async (client) => {
       for (let attempt = 1; ; attempt++) {
         try {
-          const source = client.stream({ path: `blobs/${descriptor.digest}`, sizeBytes: descriptor.size });
+          const source = client.blob({ digest: descriptor.digest, sizeBytes: descriptor.size });
           const what = `${client.endpoint.place}: blob ${digestHex(descriptor.digest).slice(0, 12)}`;
           return await consume(verified({ source, what, digest: descriptor.digest }));
         } catch (error) {
