@@ -64,7 +64,9 @@ export class EndpointClient {
     const url = `${baseUrl}/v2/${this.#repository}/${path}`;
     const signal = this.#signal;
     let response = await get({ url, place, accept, authorization: this.#authorization, signal });
-    const challenge = response.status === 401 ? response.headers.get("www-authenticate") : null;
+    // A blob store that the registry redirects to must not name a token server: that would get the credentials.
+    const isOwnAnswer = new URL(response.url).origin === new URL(baseUrl).origin;
+    const challenge = response.status === 401 && isOwnAnswer ? response.headers.get("www-authenticate") : null;
     if (challenge !== null) {
       const scope = `repository:${this.#repository}:pull`;
       const authorization = await authorizationFor({
