@@ -9,6 +9,7 @@ import {
   DigestMismatchError,
   ImageError,
   PullFailedError,
+  RegistryRequestError,
   UnsupportedImageError,
 } from "../errors.ts";
 import { type ImageConfig, parseImageConfig } from "../image-config.ts";
@@ -23,7 +24,6 @@ import {
   type ManifestOrIndex,
   parseManifest,
 } from "./manifest.ts";
-import { isTransient } from "./problem.ts";
 
 /** The distribution spec asks registries to accept manifests of at least 4 MiB; larger ones are not seen. */
 const MAX_MANIFEST_BYTES = 4 << 20;
@@ -104,7 +104,8 @@ export class RegistryClient {
           const what = `${client.endpoint.place}: blob ${digestHex(descriptor.digest).slice(0, 12)}`;
           return await consume(verified({ source, what, digest: descriptor.digest }));
         } catch (error) {
-          if (!isTransient(error) || attempt === MAX_BLOB_ATTEMPTS) {
+          const brokeOff = error instanceof RegistryRequestError && error.brokeOff;
+          if (!brokeOff || attempt === MAX_BLOB_ATTEMPTS) {
             throw error;
           }
           await sleep(BLOB_PAUSE_MS * attempt, undefined, { signal: this.#signal });
