@@ -148,3 +148,78 @@ test("a conversion that fails leaves nothing of it, and says what is missing or 
   }
   assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 2, squashfs: 0, refs: 0, tmp: 0 });
 });
+
+test("names and tags whose layers are the same share one squashfs, each with its own config", async () => {
+  const upper = layerOf({ path: "g", body: "upper" });
+  const images = {
+    "team/app:v1": fakeImage({ layers: [layer, upper], cmd: ["one"] }),
+    "team/app:v2": fakeImage({ layers: [layer, upper], cmd: ["two"] }),
+    // Other blobs, but unpacked the same.
+    "other/app:zipped": fakeImage({
+      layers: [gzipSync(layer), gzipSync(upper)],
+      diffIds: [sha256(layer), sha256(upper)],
+      cmd: ["three"],
+    }),
+    "other/app:reversed": fakeImage({ layers: [upper, layer] }),
+  };
+  await using registry = await LoopbackServer.start(answersOf(images));
+  const directory = await freshDirectory();
+  const first = await ensure(registry, { directory, name: "team/app:v1" });
+  assert.deepEqual([first.cached, first.config.cmd], [false, ["one"]]);
+  const blobs = await contentsOf(directory);
+  for (const [name, cmd] of [
+    ["team/app:v2", "two"],
+    ["other/app:zipped", "three"],
+  ] as const) {
+    // Nothing could be converted, nor is any layer fetched.
+    const shared = await ensure(registry, { directory, name, mksquashfsPath: "/nonexistent/mksquashfs" });
+    assert.deepEqual([shared.cached, shared.config.cmd], [true, [cmd]]);
+    assert.equal(shared.squashfsPath, first.squashfsPath);
+    assert.equal(shared.reference, `${registry.address}/${name}@${images[name].digest}`);
+  }
+  assert.deepEqual(await contentsOf(directory), { ...blobs, refs: 3 });
+  const reversed = await ensure(registry, { directory, name: "other/app:reversed" });
+  assert.equal(reversed.cached, false);
+  assert.notEqual(reversed.squashfsPath, first.squashfsPath);
+});
+
+test("a second start asks nobody; for `latest` the manifest and the config are asked for, no layer", async () => {
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image, "team/app:latest": image }));
+  const directory = await freshDirectory();
+  const first = await ensure(registry, { directory });
+  const asked = registry.requests.length;
+  assert.deepEqual(await ensure(registry, { directory }), { ...first, cached: true });
+  assert.equal(registry.requests.length, asked);
+  const latest = await ensure(registry, { directory, name: "team/app" });
+  assert.deepEqual([latest.cached, latest.squashfsPath], [true, first.squashfsPath]);
+  assert.deepEqual(
+    registry.requests.slice(asked).map(({ path }) => path),
+    ["/v2/team/app/manifests/latest", `/v2/team/app/blobs/${image.configDigest}`],
+  );
+});
+
+test("two that start the same image at once convert it once", async () => {
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
+  const directory = await freshDirectory();
+  const results = await Promise.all([ensure(registry, { directory }), ensure(registry, { directory })]);
+  assert.deepEqual(results.map(({ cached }) => cached).sort(), [false, true]);
+  assert.equal(registry.requests.filter(({ path }) => path.endsWith(sha256(layer))).length, 1);
+});
+
+test("a registry that is gone: the image that is here is taken, unless the registry was to be asked", async () => {
+  const registry = await LoopbackServer.start(answersOf({ "team/app:latest": image }));
+  const { address } = registry;
+  const directory = await freshDirectory();
+  await ensure(registry, { directory, name: "team/app" });
+  await registry[Symbol.asyncDispose]();
+  const store = new ImageStore({ directory, registries: {} });
+  const told: string[] = [];
+  const options = {
+    reference: `${address}/team/app`,
+    signal: new AbortController().signal,
+    onProgress: (message: string) => void told.push(message),
+  };
+  assert.equal((await store.ensure({ ...options, forcePull: false })).cached, true);
+  assert.match(told.join("\n"), /^using the stored image of .*connection refused/);
+  await assert.rejects(store.ensure({ ...options, forcePull: true }), /connection refused/);
+});
