@@ -202,7 +202,7 @@ test("two that start the same image at once convert it once", async () => {
   await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
   const directory = await freshDirectory();
   const results = await Promise.all([ensure(registry, { directory }), ensure(registry, { directory })]);
-  assert.deepEqual(results.map(({ cached }) => cached).sort(), [false, true]);
+  assert.equal(results.filter(({ cached }) => cached).length, 1);
   assert.equal(registry.requests.filter(({ path }) => path.endsWith(sha256(layer))).length, 1);
 });
 
