@@ -64,18 +64,22 @@ export class RegistryRequestError extends ImageError {
   readonly place: string;
   readonly status: number | undefined;
   readonly cure: string | undefined;
+  /** In the middle of a body, by what passes: asked for again, it may come whole. */
+  readonly brokeOff: boolean;
 
   constructor(facts: {
     readonly place: string;
     readonly problem: string;
     readonly status?: number;
     readonly cure?: string;
+    readonly brokeOff?: boolean;
     readonly cause?: unknown;
   }) {
     super(`${facts.place}: ${facts.problem}`, facts.cause);
     this.place = facts.place;
     this.status = facts.status;
     this.cure = facts.cure;
+    this.brokeOff = facts.brokeOff ?? false;
   }
 
   get retryable(): boolean {

@@ -11,6 +11,7 @@ import { Fixture } from "./support/fixture.ts";
 import { ImageBuilder } from "./support/image-builder.ts";
 import { failureOf, outputOf } from "./support/image-output.ts";
 import { Registry } from "./support/registry.ts";
+import { TokenServer } from "./support/token-server.ts";
 
 const fixture = Fixture.use(
   // The first mirror does not answer: the next one is asked.
@@ -169,5 +170,51 @@ describe("a registry that wants credentials", { skip: skipVms }, () => {
     const auth = 'auth {\n username = "user"\n password = "secret"\n }';
     assert.equal(await outputOf(fixture.agent, image, "echo ran", auth), "ran\n");
     await rm(directory, { recursive: true });
+  });
+});
+
+describe("a registry that wants tokens", { skip: skipVms, concurrency: 2 }, () => {
+  let tokens: TokenServer;
+  let closed: Registry;
+  const authOf = (password: string) => `auth {\n username = "user"\n password = "${password}"\n }`;
+  before(async () => {
+    tokens = await TokenServer.start({
+      username: "user",
+      password: "secret",
+      isPublic: (repository) => repository.startsWith("public/"),
+    });
+    closed = await Registry.start(tokens.registrySettings);
+    for (const name of ["public", "private"]) {
+      // Each has a layer of its own, or the store would ask for no layer.
+      const source = await images.create(name);
+      await images.addLayer(name, { at: "/kind", fill: `echo ${name} > name` });
+      await closed.push({ source, name: `${name}/busybox:v1`, flags: ["--dest-creds", "user:secret"] });
+    }
+  });
+  after(async () => {
+    await closed[Symbol.asyncDispose]();
+    await tokens[Symbol.asyncDispose]();
+  });
+
+  it("anybody's token is enough for a public image", async () => {
+    assert.equal(await outputOf(fixture.agent, `${closed.address}/public/busybox:v1`, "cat /kind/name"), "public\n");
+  });
+
+  it("a private one is refused without credentials, naming the registry and the cure", async () => {
+    const text = await failureOf(fixture.agent, `${closed.address}/private/busybox:v1`);
+    assert.ok(text.includes(`${closed.address}: `), text);
+    assert.match(text, /authentication required.*401.*set the task's auth block/);
+  });
+
+  it("a wrong password is refused by the token server, which is named", async () => {
+    const text = await failureOf(fixture.agent, `${closed.address}/private/busybox:v1`, authOf("mistaken-4711"));
+    assert.ok(text.includes(`${closed.address}: token server ${tokens.address}: incorrect username or password`), text);
+    assert.match(text, /check the task's auth block/);
+    assert.doesNotMatch(text, /mistaken-4711/);
+  });
+
+  it("the task's auth block gives a private one", async () => {
+    const image = `${closed.address}/private/busybox:v1`;
+    assert.equal(await outputOf(fixture.agent, image, "cat /kind/name", authOf("secret")), "private\n");
   });
 });

@@ -15,8 +15,8 @@ export interface Credentials {
 }
 
 const MAX_TOKEN_ANSWER_BYTES = 256 * 1024;
-/** Printable ASCII: what a header can carry. */
-const HeaderText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]+$/));
+/** Printable ASCII: what a header can carry. Empty is like absent: Harbor writes both names and fills one. */
+const HeaderText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]*$/));
 const TokenAnswer = v.object({ token: v.nullish(HeaderText), access_token: v.nullish(HeaderText) });
 
 /**

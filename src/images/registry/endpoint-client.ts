@@ -41,10 +41,10 @@ export class EndpointClient {
     });
   }
 
-  /** A body of exactly `sizeBytes`; fewer or more are an error when that is seen. */
-  async *stream(options: { readonly path: string; readonly sizeBytes: number }): AsyncGenerator<Uint8Array> {
-    const place = this.endpoint.place;
-    const response = await this.#open(options.path, undefined);
+  /** A blob of exactly `sizeBytes`; fewer or more are an error when that is seen. The digest is the caller's to check. */
+  async *blob(options: { readonly digest: string; readonly sizeBytes: number }): AsyncGenerator<Uint8Array> {
+    const place = `${this.endpoint.place}: blob ${options.digest}`;
+    const response = await this.#open(`blobs/${options.digest}`, undefined);
     let sizeBytes = 0;
     for await (const chunk of bodyOf({ response, place, signal: this.#signal })) {
       sizeBytes += chunk.length;
@@ -54,8 +54,8 @@ export class EndpointClient {
       yield chunk;
     }
     if (sizeBytes !== options.sizeBytes) {
-      const sent = sizeBytes > options.sizeBytes ? "more" : `only ${sizeBytes}`;
-      throw new RegistryRequestError({ place, problem: `sent ${sent} of a blob of ${options.sizeBytes} bytes` });
+      const came = sizeBytes > options.sizeBytes ? "more than its" : `only ${sizeBytes} of its`;
+      throw new RegistryRequestError({ place, problem: `sent ${came} ${options.sizeBytes} bytes` });
     }
   }
 
@@ -64,7 +64,9 @@ export class EndpointClient {
     const url = `${baseUrl}/v2/${this.#repository}/${path}`;
     const signal = this.#signal;
     let response = await get({ url, place, accept, authorization: this.#authorization, signal });
-    const challenge = response.status === 401 ? response.headers.get("www-authenticate") : null;
+    // A blob store that the registry redirects to must not name a token server: that would get the credentials.
+    const isOwnAnswer = new URL(response.url).origin === new URL(baseUrl).origin;
+    const challenge = response.status === 401 && isOwnAnswer ? response.headers.get("www-authenticate") : null;
     if (challenge !== null) {
       const scope = `repository:${this.#repository}:pull`;
       const authorization = await authorizationFor({

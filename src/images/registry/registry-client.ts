@@ -9,6 +9,7 @@ import {
   DigestMismatchError,
   ImageError,
   PullFailedError,
+  RegistryRequestError,
   UnsupportedImageError,
 } from "../errors.ts";
 import { type ImageConfig, parseImageConfig } from "../image-config.ts";
@@ -23,7 +24,6 @@ import {
   type ManifestOrIndex,
   parseManifest,
 } from "./manifest.ts";
-import { isTransient } from "./problem.ts";
 
 /** The distribution spec asks registries to accept manifests of at least 4 MiB; larger ones are not seen. */
 const MAX_MANIFEST_BYTES = 4 << 20;
@@ -100,11 +100,12 @@ export class RegistryClient {
     return await this.#firstOf(async (client) => {
       for (let attempt = 1; ; attempt++) {
         try {
-          const source = client.stream({ path: `blobs/${descriptor.digest}`, sizeBytes: descriptor.size });
+          const source = client.blob({ digest: descriptor.digest, sizeBytes: descriptor.size });
           const what = `${client.endpoint.place}: blob ${digestHex(descriptor.digest).slice(0, 12)}`;
           return await consume(verified({ source, what, digest: descriptor.digest }));
         } catch (error) {
-          if (!isTransient(error) || attempt === MAX_BLOB_ATTEMPTS) {
+          const brokeOff = error instanceof RegistryRequestError && error.brokeOff;
+          if (!brokeOff || attempt === MAX_BLOB_ATTEMPTS) {
             throw error;
           }
           await sleep(BLOB_PAUSE_MS * attempt, undefined, { signal: this.#signal });

@@ -40,19 +40,22 @@ export async function get(options: GetOptions): Promise<Response> {
         throw cause;
       }
       if (!isTransient(cause) || attempt === MAX_ATTEMPTS) {
-        throw networkFailure(options.place, cause);
+        throw networkFailure({ place: options.place, cause, brokeOff: false });
       }
       await pause(attempt, 0, options.signal);
     }
   }
 }
 
-export function networkFailure(place: string, cause: unknown): RegistryRequestError {
-  const cure = cureFor({ code: networkCode(cause), hasCredentials: false });
+function networkFailure(facts: {
+  readonly place: string;
+  readonly cause: unknown;
+  readonly brokeOff: boolean;
+}): RegistryRequestError {
+  const cure = cureFor({ code: networkCode(facts.cause), hasCredentials: false });
   return new RegistryRequestError({
-    place,
-    problem: describeNetworkError(cause),
-    cause,
+    ...facts,
+    problem: describeNetworkError(facts.cause),
     ...(cure === undefined ? {} : { cure }),
   });
 }
@@ -141,7 +144,7 @@ export async function* bodyOf(options: {
     }
   } catch (cause) {
     signal.throwIfAborted();
-    throw networkFailure(place, cause);
+    throw networkFailure({ place, cause, brokeOff: isTransient(cause) });
   } finally {
     clearTimeout(timer);
     void reader.cancel().catch(() => undefined);

@@ -63,14 +63,22 @@ export async function convertLayers(options: {
   }
 }
 
+/** Remembers what the source throws; what the reader throws in, who ended before the source did, is the reader's. */
 async function* remembering(
   source: AsyncIterable<Uint8Array>,
   failure: { error?: unknown },
 ): AsyncGenerator<Uint8Array> {
+  let withReader = false;
   try {
-    yield* source;
+    for await (const chunk of source) {
+      withReader = true;
+      yield chunk;
+      withReader = false;
+    }
   } catch (error) {
-    failure.error = error;
+    if (!withReader) {
+      failure.error = error;
+    }
     throw error;
   }
 }

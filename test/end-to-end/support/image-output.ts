@@ -14,8 +14,8 @@ export async function outputOf(agent: Agent, image: string, line: string, config
 }
 
 /** What Nomad tells the user of a task that can't start from the image. */
-export async function failureOf(agent: Agent, image: string): Promise<string> {
-  const allocation = await runJob({ agent, config: `image = "${image}"\ncommand = "true"` });
+export async function failureOf(agent: Agent, image: string, config = ""): Promise<string> {
+  const allocation = await runJob({ agent, config: `image = "${image}"\ncommand = "true"\n${config}` });
   assert.equal(await allocation.status(), "failed");
   return await allocation.eventText();
 }

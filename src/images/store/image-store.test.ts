@@ -1,0 +1,225 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { answersOf, type FakeImage, fakeImage, layerOf } from "../../../test/fakes/fake-image.ts";
+import { type Answer, type Answers, LoopbackServer } from "../../../test/fakes/loopback-server.ts";
+import { sha256 } from "../digest.ts";
+import { ImageError } from "../errors.ts";
+import { ImageStore, type ResolvedImage } from "./image-store.ts";
+
+let root: string;
+before(async () => {
+  root = await mkdtemp(join(tmpdir(), "litegix-store-"));
+});
+after(() => rm(root, { recursive: true }));
+
+const freshDirectory = (): Promise<string> => mkdtemp(join(root, "store-"));
+
+const layer = layerOf({ path: "f", body: "content of the layer" });
+const image = fakeImage({ layers: [layer] });
+
+function ensure(
+  registry: LoopbackServer,
+  options: { readonly directory: string; readonly name?: string; readonly mksquashfsPath?: string },
+): Promise<ResolvedImage> {
+  const { mksquashfsPath } = options;
+  const store = new ImageStore({
+    directory: options.directory,
+    registries: {},
+    ...(mksquashfsPath === undefined ? {} : { mksquashfsPath }),
+  });
+  const reference = `${registry.address}/${options.name ?? "team/app:v1"}`;
+  return store.ensure({ reference, forcePull: false, signal: new AbortController().signal });
+}
+
+/** All files of the store by their folders; a blob that is not what its name says fails the test. */
+async function contentsOf(directory: string): Promise<Record<string, number>> {
+  const counts: Record<string, number> = {};
+  for (const folder of ["blobs/sha256", "squashfs", "refs", "tmp"]) {
+    const names = await readdir(join(directory, folder));
+    counts[folder] = names.length;
+    for (const name of folder === "blobs/sha256" ? names : []) {
+      assert.equal(sha256(await readFile(join(directory, folder, name))), `sha256:${name}`);
+    }
+  }
+  return counts;
+}
+
+/** A pull from a registry that lies fails naming the digest; one from the honest registry into the same store succeeds. */
+async function assertRefused(options: {
+  readonly image?: FakeImage;
+  readonly lie?: Answer;
+  readonly digest: string;
+  readonly problem: RegExp;
+  /** Blobs that are what their names say may stay. */
+  readonly blobs?: number;
+}): Promise<void> {
+  const directory = await freshDirectory();
+  const path = `blobs/${sha256(layer)}`;
+  const lies = options.lie === undefined ? {} : { [path]: options.lie };
+  await using liar = await LoopbackServer.start(answersOf({ "team/app:v1": options.image ?? image }, lies));
+  await assert.rejects(ensure(liar, { directory }), (error) => {
+    assert.ok(error instanceof ImageError, String(error));
+    assert.match(error.message, options.problem);
+    assert.ok(error.message.includes(options.digest), error.message);
+    return true;
+  });
+  assert.deepEqual(await contentsOf(directory), {
+    "blobs/sha256": options.blobs ?? 0,
+    squashfs: 0,
+    refs: 0,
+    tmp: 0,
+  });
+  await using honest = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
+  assert.equal((await ensure(honest, { directory })).cached, false);
+}
+
+test("a layer whose bytes were altered", async () => {
+  const body = Buffer.from(layer);
+  body.write("altered", 512);
+  await assertRefused({ lie: { body }, digest: sha256(layer), problem: /should have digest .* but has sha256:/ });
+});
+
+test("a layer that is truncated", async () => {
+  const body = layer.subarray(0, 700);
+  await assertRefused({ lie: { body }, digest: sha256(layer), problem: /sent only 700 of its 2048 bytes/ });
+});
+
+test("a layer that is longer than the manifest says", async () => {
+  const body = Buffer.concat([layer, Buffer.alloc(1)]);
+  await assertRefused({ lie: { body }, digest: sha256(layer), problem: /sent more than its 2048 bytes/ });
+});
+
+test("a layer whose transfer breaks off every time", async () => {
+  const lie = { body: layer.subarray(0, 700), breakOff: true };
+  await assertRefused({ lie, digest: sha256(layer), problem: /connection closed/ });
+});
+
+test("a layer whose transfer breaks off once is fetched again", async () => {
+  const documents = answersOf({ "team/app:v1": image });
+  let breaks = 1;
+  const answers: Answers = (request) => {
+    if (!request.path.endsWith(sha256(layer)) || breaks-- <= 0) return documents(request);
+    return { body: layer.subarray(0, 700), breakOff: true };
+  };
+  await using registry = await LoopbackServer.start(answers);
+  const directory = await freshDirectory();
+  assert.equal((await ensure(registry, { directory })).cached, false);
+  assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 1, squashfs: 1, refs: 1, tmp: 0 });
+});
+
+test("a layer that unpacked is not what the config says: its diffID tells", async () => {
+  const diffId = sha256("something else");
+  for (const blob of [layer, gzipSync(layer)]) {
+    await assertRefused({
+      image: fakeImage({ layers: [blob], diffIds: [diffId] }),
+      digest: sha256(blob),
+      problem: new RegExp(`unpacked, should have digest ${diffId} but has ${sha256(layer)}`),
+      blobs: 1,
+    });
+  }
+});
+
+test("a layer that was pushed damaged: its digest is right, its compressed data is not", async () => {
+  const blob = gzipSync(layer).subarray(0, -20);
+  await assertRefused({
+    image: fakeImage({ layers: [blob], diffIds: [sha256(layer)] }),
+    digest: sha256(blob),
+    problem: /compressed data is damaged or truncated/,
+    blobs: 1,
+  });
+});
+
+test("a conversion that fails leaves nothing of it, and says what is missing or what the converter said", async () => {
+  // More than a pipe holds: the converter ends while there is still something to write.
+  const large = fakeImage({ layers: [layerOf({ path: "f", body: Buffer.alloc(1 << 20) })] });
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image, "team/large:v1": large }));
+  const directory = await freshDirectory();
+  const dying = join(directory, "dying");
+  await writeFile(dying, '#!/bin/sh\necho half > "$2"\necho "No space left" >&2\nexit 3\n', { mode: 0o755 });
+  for (const name of ["team/app:v1", "team/large:v1"]) {
+    const missing = ensure(registry, { directory, name, mksquashfsPath: join(directory, "missing") });
+    await assert.rejects(missing, /can't convert .*no such program.*apt install squashfs-tools/);
+    const failed = ensure(registry, { directory, name, mksquashfsPath: dying });
+    await assert.rejects(failed, /can't convert .*failed with status 3: No space left/);
+  }
+  assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 2, squashfs: 0, refs: 0, tmp: 0 });
+});
+
+test("names and tags whose layers are the same share one squashfs, each with its own config", async () => {
+  const upper = layerOf({ path: "g", body: "upper" });
+  const images = {
+    "team/app:v1": fakeImage({ layers: [layer, upper], cmd: ["one"] }),
+    "team/app:v2": fakeImage({ layers: [layer, upper], cmd: ["two"] }),
+    // Other blobs, but unpacked the same.
+    "other/app:zipped": fakeImage({
+      layers: [gzipSync(layer), gzipSync(upper)],
+      diffIds: [sha256(layer), sha256(upper)],
+      cmd: ["three"],
+    }),
+    "other/app:reversed": fakeImage({ layers: [upper, layer] }),
+  };
+  await using registry = await LoopbackServer.start(answersOf(images));
+  const directory = await freshDirectory();
+  const first = await ensure(registry, { directory, name: "team/app:v1" });
+  assert.deepEqual([first.cached, first.config.cmd], [false, ["one"]]);
+  const blobs = await contentsOf(directory);
+  for (const [name, cmd] of [
+    ["team/app:v2", "two"],
+    ["other/app:zipped", "three"],
+  ] as const) {
+    // Nothing could be converted, nor is any layer fetched.
+    const shared = await ensure(registry, { directory, name, mksquashfsPath: "/nonexistent/mksquashfs" });
+    assert.deepEqual([shared.cached, shared.config.cmd], [true, [cmd]]);
+    assert.equal(shared.squashfsPath, first.squashfsPath);
+    assert.equal(shared.reference, `${registry.address}/${name}@${images[name].digest}`);
+  }
+  assert.deepEqual(await contentsOf(directory), { ...blobs, refs: 3 });
+  const reversed = await ensure(registry, { directory, name: "other/app:reversed" });
+  assert.equal(reversed.cached, false);
+  assert.notEqual(reversed.squashfsPath, first.squashfsPath);
+});
+
+test("a second start asks nobody; for `latest` the manifest and the config are asked for, no layer", async () => {
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image, "team/app:latest": image }));
+  const directory = await freshDirectory();
+  const first = await ensure(registry, { directory });
+  const asked = registry.requests.length;
+  assert.deepEqual(await ensure(registry, { directory }), { ...first, cached: true });
+  assert.equal(registry.requests.length, asked);
+  const latest = await ensure(registry, { directory, name: "team/app" });
+  assert.deepEqual([latest.cached, latest.squashfsPath], [true, first.squashfsPath]);
+  assert.deepEqual(
+    registry.requests.slice(asked).map(({ path }) => path),
+    ["/v2/team/app/manifests/latest", `/v2/team/app/blobs/${image.configDigest}`],
+  );
+});
+
+test("two that start the same image at once convert it once", async () => {
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
+  const directory = await freshDirectory();
+  const results = await Promise.all([ensure(registry, { directory }), ensure(registry, { directory })]);
+  assert.equal(results.filter(({ cached }) => cached).length, 1);
+  assert.equal(registry.requests.filter(({ path }) => path.endsWith(sha256(layer))).length, 1);
+});
+
+test("a registry that is gone: the image that is here is taken, unless the registry was to be asked", async () => {
+  const registry = await LoopbackServer.start(answersOf({ "team/app:latest": image }));
+  const { address } = registry;
+  const directory = await freshDirectory();
+  await ensure(registry, { directory, name: "team/app" });
+  await registry[Symbol.asyncDispose]();
+  const store = new ImageStore({ directory, registries: {} });
+  const told: string[] = [];
+  const options = {
+    reference: `${address}/team/app`,
+    signal: new AbortController().signal,
+    onProgress: (message: string) => void told.push(message),
+  };
+  assert.equal((await store.ensure({ ...options, forcePull: false })).cached, true);
+  assert.match(told.join("\n"), /^using the stored image of .*connection refused/);
+  await assert.rejects(store.ensure({ ...options, forcePull: true }), /connection refused/);
+});
