@@ -4,10 +4,17 @@
  * and for what is not here.
  */
 import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, rm, stat } from "node:fs/promises";
 import * as v from "valibot";
 import { writeFileAtomically } from "../../system/atomic-file.ts";
-import { ImageError, PullFailedError, RegistryRequestError, StoreFailedError } from "../errors.ts";
+import {
+  BadLayerError,
+  DigestMismatchError,
+  ImageError,
+  PullFailedError,
+  RegistryRequestError,
+  StoreFailedError,
+} from "../errors.ts";
 import { type ImageConfig, ImageConfigSchema } from "../image-config.ts";
 import { formatReference, type ImageReference, parseReference } from "../reference.ts";
 import type { Credentials } from "../registry/authenticator.ts";
@@ -164,7 +171,15 @@ export class ImageStore {
     onProgress?.(`Converting image "${options.reference}" to a disk`);
     const outputPath = await this.#files.temporary();
     const mksquashfsPath = this.#mksquashfsPath;
-    await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
+    try {
+      await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
+    } catch (error) {
+      // Damaged on the disk, or by whoever made the image: the next start pulls the layers again and tells the two apart.
+      if (error instanceof DigestMismatchError || error instanceof BadLayerError) {
+        await Promise.all(layers.map(({ blobPath }) => rm(blobPath, { force: true })));
+      }
+      throw error;
+    }
     await this.#files.publish(outputPath, squashfsPath);
   }
 
