@@ -11,6 +11,7 @@ mod dial;
 mod forward;
 mod isolation;
 mod log;
+mod log_frames;
 mod output;
 mod record;
 mod sink;
