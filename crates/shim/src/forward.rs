@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
@@ -41,13 +42,21 @@ impl Stream {
         }
     }
 
-    /// Runs until the stream's end has been written. The caller gives up when the VM has ended.
-    pub async fn run(mut self) -> Self {
+    /// Runs until the stream's end has been written, or until it is cut off.
+    pub async fn run(mut self, mut cut: watch::Receiver<bool>) -> Self {
+        tokio::select! {
+            () = self.carry() => {}
+            _ = cut.wait_for(|cut| *cut) => {}
+        }
+        self
+    }
+
+    async fn carry(&mut self) {
         let mut offset = 0;
         let mut told = false;
         loop {
             match self.connection(&mut offset).await {
-                Ok(()) => return self,
+                Ok(()) => return,
                 Err(status) => {
                     // Once is enough: while a guest misbehaves this would come twenty times a second.
                     if !told {
@@ -168,6 +177,7 @@ mod tests {
             let _ = stream.write_all(&wire).await;
             std::future::pending::<()>().await;
         };
+        let (cut, _) = watch::channel(false);
         let stream = Stream {
             kind: LogStream::Stdout,
             guest: Guest {
@@ -179,7 +189,7 @@ mod tests {
         };
         tokio::select! {
             () = serve => {}
-            _ = tokio::spawn(stream.run()) => {}
+            _ = tokio::spawn(stream.run(cut.subscribe())) => {}
         }
         let _ = std::fs::remove_file(path);
     }
