@@ -32,6 +32,17 @@ describe("why a VM ended", () => {
     assert.equal(await codeOf({ exitCode: 139, signal: 11 }, { cgroups: [directory] }), "vmm_killed");
   });
 
+  it("the end of a helper counts, not that of the VMM, which was killed for it", async () => {
+    const options = { vmm: { exitCode: 137, signal: 9 }, helper: "vsock", files: machineFiles(directory) };
+    const { code, summary } = await explainEnding({ ...options, record: record() });
+    assert.equal(code, "helper_ended");
+    assert.match(summary, /vsock/);
+    await writeFile(join(directory, "memory.events"), "oom_kill 1\n");
+    const starved = await explainEnding({ ...options, record: record({ cgroups: [directory] }) });
+    assert.equal(starved.code, "helper_ended");
+    assert.match(starved.summary, /no memory left/);
+  });
+
   it("an exit status is the jailer's until the VMM was started", async () => {
     const failed = { exitCode: 1, signal: 0 };
     const startedPath = join(directory, "firecracker.pid");

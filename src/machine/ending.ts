@@ -10,6 +10,7 @@ import type { MachineRecord } from "./machine-record.ts";
 export type EndingCode =
   | "guest_panic"
   | "guest_restarted"
+  | "helper_ended"
   | "vmm_killed"
   | "vmm_out_of_memory"
   | "vmm_failed"
@@ -32,10 +33,16 @@ const consoleBytes = 32 * 1024;
 
 export async function explainEnding(options: {
   vmm: VmmExit | undefined;
+  /** The process beside the VMM that ended first; the supervisor has killed the VMM then. */
+  helper?: string | undefined;
   record: MachineRecord;
   files: MachineFiles;
 }): Promise<Ending> {
-  const { vmm, record, files } = options;
+  const { vmm, helper, record, files } = options;
+  if (helper !== undefined) {
+    const why = (await oomKills(record.cgroups)) > 0 ? "; the VM's cgroup had no memory left" : "";
+    return { code: "helper_ended", summary: `the VM lost its ${helper} process, without which it is no use${why}` };
+  }
   if (vmm === undefined) return { code: "vmm_not_started", summary: "the VM was not started" };
   if (vmm.signal === sigkill && (await oomKills(record.cgroups)) > 0) {
     return {

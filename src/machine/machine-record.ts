@@ -100,6 +100,8 @@ const exitSchema = v.object({
     }),
   ),
   error: v.optional(v.string(), ""),
+  // Supervisors of earlier versions don't have it.
+  helper: v.optional(v.string(), ""),
 });
 
 /** How a VM's task ended: its own exit, or why there is none. */
@@ -121,6 +123,8 @@ export type MachineExit =
       readonly reason: string;
       /** How the VMM ended; undefined when it was never seen to. */
       readonly vmm?: { readonly exitCode: number; readonly signal: number } | undefined;
+      /** The process beside the VMM whose end ended the VM; its last output is in the reason. */
+      readonly helper?: string | undefined;
     };
 
 /** Undefined while there is no record. */
@@ -133,6 +137,7 @@ export async function readExitRecord(path: string): Promise<MachineExit | undefi
       kind: "error",
       reason: record.error,
       vmm: vmm && { exitCode: vmm.exit_code, signal: vmm.signal },
+      helper: record.helper === "" ? undefined : record.helper,
     };
   }
   const { exit_code: exitCode, signal, oom_killed: oomKilled, oom_kills: oomKills } = record.task;

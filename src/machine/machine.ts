@@ -184,7 +184,9 @@ export class Machine implements Disposable {
   async #watchExit(): Promise<MachineExit> {
     const exit = await this.#readExit();
     if (exit.kind === "task" || exit.code !== undefined) return exit;
-    const { code, summary } = await explainEnding({ vmm: exit.vmm, record: this.#record, files: this.files });
+    const { vmm, helper } = exit;
+    const { code, summary } = await explainEnding({ vmm, helper, record: this.#record, files: this.files });
+    if (helper !== undefined) return { ...exit, code, reason: `${summary} (${code}): ${exit.reason}` };
     // The supervisor's own quote makes way for a longer one.
     const [reason = ""] = exit.reason.split("; last output: ");
     const output = await lastOutput(this.files.vmmLog);

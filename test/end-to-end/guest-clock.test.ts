@@ -102,6 +102,37 @@ describe("the supervisor and a guest that is only a clock", () => {
     }
   });
 
+  it("asks again, on another connection, a guest that was silent once", async () => {
+    const socketPath = join(directory, "once");
+    let asked = 0;
+    await using _guest = await FakeGuest.start({
+      socketPath,
+      service: {
+        wait: () => new Promise(() => {}),
+        clock: () => {
+          asked += 1;
+          if (asked === 1) return new Promise<never>(() => {});
+          return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
+        },
+      },
+    });
+    const shim = await startShim({ path: join(directory, "shim-of-once"), vsockSocket: socketPath });
+    try {
+      await waitFor({
+        what: "a look at the clock",
+        timeoutMs: 30_000,
+        attempt: () =>
+          shim.client.syncClock(AbortSignal.timeout(10_000)).then(
+            () => true,
+            () => undefined,
+          ),
+        seen: () => `${asked} times asked`,
+      });
+    } finally {
+      await endShim(shim);
+    }
+  });
+
   it("asks a guest that keeps it waiting no more than that, and says that it can't", async () => {
     const socketPath = join(directory, "silent");
     let asked = 0;

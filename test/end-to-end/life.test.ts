@@ -6,7 +6,7 @@ import { type Allocation, runJob, runService } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { leftovers, machineOf, waitUntilNoMachineIsLeft, waitUntilNothingIsLeft } from "./support/machines.ts";
-import { isRunning, waitUntilGone } from "./support/processes.ts";
+import { isRunning, listProcesses, waitUntilGone } from "./support/processes.ts";
 import { waitFor } from "./support/wait.ts";
 
 const fixture = Fixture.use();
@@ -123,6 +123,25 @@ describe("a VM whose VMM is killed", { skip: skipVms }, () => {
     const machine = await machineOf(allocation);
     process.kill(machine.vmmPid, "SIGKILL");
     assert.equal(await allocation.waitForEnd(30_000), "failed");
+    await waitUntilNothingIsLeft(machine.directory);
+  });
+});
+
+describe("a VM whose vsock device is killed", { skip: skipVms }, () => {
+  it("ends the task as failed, with words that name it, and leaves nothing", async (context) => {
+    const allocation = await runService({
+      agent: fixture.agent,
+      config: shell("echo ready; while :; do sleep 1; done"),
+    });
+    await allocation.waitForLog(/ready/);
+    const machine = await machineOf(allocation);
+    const helper = (await listProcesses()).find(
+      ({ parentPid, pid }) => parentPid === machine.shimPid && pid !== machine.vmmPid,
+    );
+    if (helper === undefined) return context.skip("Firecracker has its vsock device in itself");
+    process.kill(helper.pid, "SIGKILL");
+    assert.equal(await allocation.waitForEnd(30_000), "failed");
+    assert.match(await allocation.eventText(), /vsock.*signal 9.*\(helper_ended\)|\(helper_ended\).*vsock.*signal 9/);
     await waitUntilNothingIsLeft(machine.directory);
   });
 });

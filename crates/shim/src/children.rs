@@ -7,9 +7,11 @@ use crate::output::{self, Tail};
 use crate::sys;
 use litegix_protocol::shim::VmmExit;
 use std::fs;
+use std::future::{Future, poll_fn};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -102,6 +104,13 @@ impl Running {
         self.ended().await
     }
 
+    /// How it ended before the task did, to be put behind its name.
+    pub async fn early_end(&mut self, status: Option<ExitStatus>) -> String {
+        let how = status.map_or_else(|| "unknown status".to_owned(), describe);
+        let words = self.last_words().await;
+        format!("ended ({how}) before the task reported its end{words}")
+    }
+
     /// What it printed last, to be put behind a sentence. For a process that has ended.
     pub async fn last_words(&mut self) -> String {
         let _ = timeout(OUTPUT_DEADLINE, &mut self.output).await;
@@ -109,7 +118,24 @@ impl Running {
     }
 }
 
-pub fn describe(status: ExitStatus) -> String {
+/// Waits for the first to end; for ever where there are none.
+pub async fn any_ended(running: &mut [Running]) -> (usize, Option<ExitStatus>) {
+    let mut ends: Vec<_> = running
+        .iter_mut()
+        .map(|process| Box::pin(process.ended()))
+        .collect();
+    poll_fn(|context| {
+        for (index, end) in ends.iter_mut().enumerate() {
+            if let Poll::Ready(status) = end.as_mut().poll(context) {
+                return Poll::Ready((index, status));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
@@ -151,6 +177,31 @@ mod tests {
         assert_eq!(parse_start_time(&format!("7 (a) b) {rest}")), Some(4242));
         assert_eq!(parse_start_time("7 (a) S 1"), None);
         assert!(start_time(std::process::id()).is_some());
+    }
+
+    fn start(program: &str, argument: &str) -> Running {
+        Running::start(&Process {
+            name: program.to_owned(),
+            argv: vec![program.to_owned(), argument.to_owned()],
+            output: "/dev/null".into(),
+            ready_path: None,
+            pid_namespace: false,
+            binds: Vec::new(),
+            cgroup_procs: Vec::new(),
+        })
+        .expect("start")
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_one_that_ended_is_found_among_those_that_run() {
+        let mut running = [start("/bin/sleep", "600"), start("/bin/false", "")];
+        let (index, status) = any_ended(&mut running).await;
+        assert_eq!(index, 1);
+        let words = running[index].early_end(status).await;
+        assert_eq!(
+            words,
+            "ended (exit status 1) before the task reported its end"
+        );
     }
 
     proptest! {

@@ -35,6 +35,9 @@ const LONGEST_LOOK: Duration = Duration::from_millis(100);
 const SHORT_ROUND_TRIP: Duration = Duration::from_micros(500);
 const LONG_ROUND_TRIP: Duration = Duration::from_millis(4);
 const LARGEST_ANSWER: usize = 4 << 10;
+/// For one answer: longer than what a guest that is worth the asking needs. Without it one that is silent once, or that stood
+/// still for hours, would never be asked again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
 type Client = GuestClient<Channel>;
@@ -70,7 +73,7 @@ async fn keep_connected(
         let measured = look(client).await?;
         let took = began.elapsed();
         if let Some(adjust_ns) = correction(measured) {
-            client.clock(ClockRequest { adjust_ns }).await?;
+            ask(client, adjust_ns).await?;
         }
         shared.clock.send_replace(Some(measured));
         pause = next_pause(pause, measured, took);
@@ -115,9 +118,9 @@ async fn look(client: &mut Client) -> Result<Measured, Status> {
     for count in 1..=MOST_SAMPLES {
         let sent_unix_ns = now_unix_ns();
         let sent = Instant::now();
-        let answer = client.clock(ClockRequest { adjust_ns: 0 }).await?;
+        let guest_unix_ns = ask(client, 0).await?;
         let round_trip = sent.elapsed();
-        let sample = measured(sent_unix_ns, answer.into_inner().unix_ns, round_trip);
+        let sample = measured(sent_unix_ns, guest_unix_ns, round_trip);
         if round_trip < shortest {
             shortest = round_trip;
             best = Some(sample);
@@ -130,6 +133,14 @@ async fn look(client: &mut Client) -> Result<Measured, Status> {
         }
     }
     best.ok_or_else(|| Status::internal("no sample"))
+}
+
+/// Moves the guest's clock by so much; gives what it shows then.
+async fn ask(client: &mut Client, adjust_ns: i64) -> Result<i64, Status> {
+    let answer = timeout(ANSWER_DEADLINE, client.clock(ClockRequest { adjust_ns }))
+        .await
+        .map_err(|_| Status::deadline_exceeded(format!("no answer within {ANSWER_DEADLINE:?}")))?;
+    Ok(answer?.into_inner().unix_ns)
 }
 
 /// The guest may say anything.

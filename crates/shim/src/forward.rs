@@ -3,9 +3,10 @@
 
 use crate::dial::Guest;
 use crate::log;
+use crate::log_frames::{Frames, Next};
 use crate::sink::Sink;
-use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_PAYLOAD};
-use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen, Refusal};
+use litegix_protocol::frame;
+use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message;
 use std::fs::File;
 use std::io;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
-/// Two of the largest frames.
-const BUFFER_BYTES: usize = 128 << 10;
 /// The guest hears at once that so much is written, and of less when nothing more comes for a moment: each message costs it an
 /// interrupt.
 const WORTH_ACKNOWLEDGING: u64 = 256 << 10;
@@ -41,13 +42,21 @@ impl Stream {
         }
     }
 
-    /// Runs until the stream's end has been written. The caller gives up when the VM has ended.
-    pub async fn run(mut self) -> Self {
+    /// Runs until the stream's end has been written, or until it is cut off.
+    pub async fn run(mut self, mut cut: watch::Receiver<bool>) -> Self {
+        tokio::select! {
+            () = self.carry() => {}
+            _ = cut.wait_for(|cut| *cut) => {}
+        }
+        self
+    }
+
+    async fn carry(&mut self) {
         let mut offset = 0;
         let mut told = false;
         loop {
             match self.connection(&mut offset).await {
-                Ok(()) => return self,
+                Ok(()) => return,
                 Err(status) => {
                     // Once is enough: while a guest misbehaves this would come twenty times a second.
                     if !told {
@@ -69,11 +78,17 @@ impl Stream {
         let broken = |error: io::Error| format!("the stream broke off: {error}");
         guest.send(FrameKind::Logs, &open).await.map_err(broken)?;
         loop {
+            // What has arrived is taken without waiting, piece by piece: a guest that sends tiny ones must not keep this
+            // thread from what else it has to do.
+            consume_budget().await;
             let piece = match guest.next(*offset).await.map_err(broken)? {
                 Next::Piece(piece) => piece,
                 Next::End => return Ok(()),
                 Next::Wrong(what) => return Err(what),
             };
+            if piece.is_empty() {
+                continue;
+            }
             let written = self.sink.write_all(piece, |count| *offset += count as u64);
             if let Err(error) = written.await {
                 // A full disk: the task waits, as it would for a full pipe.
@@ -91,15 +106,7 @@ impl Stream {
     }
 }
 
-enum Next<'a> {
-    /// The bytes that follow.
-    Piece(&'a [u8]),
-    End,
-    /// What no honest guest sends, or its refusal.
-    Wrong(String),
-}
-
-/// Frames of a log as they arrive; their bytes are passed on before a frame is complete.
+/// A log's connection with the guest.
 struct Connection {
     stream: UnixStream,
     frames: Frames,
@@ -155,157 +162,58 @@ impl Connection {
     }
 }
 
-/// The bytes from the guest between the socket and the log.
-struct Frames {
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    /// Still to come of the frame that has begun.
-    left: usize,
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self {
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
-            start: 0,
-            end: 0,
-            left: 0,
-        }
-    }
-}
-
-impl Frames {
-    fn here(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    fn head(&self) -> Option<(FrameKind, usize)> {
-        self.here().first_chunk().map(|head| frame::parse(*head))
-    }
-
-    fn has_next(&self) -> bool {
-        if self.left > 0 {
-            return !self.here().is_empty();
-        }
-        match self.head() {
-            // A refusal is taken whole, but not one that is longer than it may be.
-            Some((FrameKind::Refused, length)) if length <= LARGEST_PAYLOAD => {
-                self.here().len() >= HEADER_BYTES + length
-            }
-            Some(_) => true,
-            None => false,
-        }
-    }
-
-    /// Where more can be read to; never empty while `has_next` says no.
-    fn room(&mut self) -> &mut [u8] {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        &mut self.buffer[self.end..]
-    }
-
-    fn filled(&mut self, length: usize) {
-        self.end += length;
-    }
-
-    /// Only where `has_next` said yes.
-    fn take(&mut self) -> Next<'_> {
-        if self.left == 0 {
-            let (kind, length) = self.head().unwrap_or_default();
-            match kind {
-                FrameKind::Data if length <= LARGEST_LOG_PAYLOAD => self.left = length,
-                FrameKind::End if length == 0 => return Next::End,
-                FrameKind::Refused if length <= LARGEST_PAYLOAD => {
-                    let payload = &self.here()[HEADER_BYTES..HEADER_BYTES + length];
-                    return Next::Wrong(match Refusal::decode(payload) {
-                        Ok(refusal) => format!("the guest refuses: {}", refusal.message),
-                        Err(error) => format!("the guest refuses: {error}"),
-                    });
-                }
-                _ => {
-                    let what = format!("the guest sent a {kind:?} of {length} bytes for its log");
-                    return Next::Wrong(what);
-                }
-            }
-            self.start += HEADER_BYTES;
-        }
-        let start = self.start;
-        let length = self.left.min(self.end - start);
-        self.start += length;
-        self.left -= length;
-        Next::Piece(&self.buffer[start..start + length])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use litegix_protocol::guest::{HelloResponse, WaitResponse};
-    use proptest::prelude::*;
 
-    /// What comes out of frames that arrive in pieces: the log's bytes, and how it went on.
-    fn read(mut wire: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<bool>) {
-        let mut frames = Frames::default();
-        let mut cuts = cuts.iter().cycle();
-        let mut log = Vec::new();
-        loop {
-            while frames.has_next() {
-                match frames.take() {
-                    Next::Piece(piece) => log.extend(piece),
-                    Next::End => return (log, Some(true)),
-                    Next::Wrong(_) => return (log, Some(false)),
-                }
-            }
-            let room = frames.room();
-            assert!(!room.is_empty());
-            let cut = cuts
-                .next()
-                .map_or(1, |cut| *cut)
-                .min(room.len())
-                .min(wire.len());
-            if cut == 0 {
-                return (log, None);
-            }
-            room[..cut].copy_from_slice(&wire[..cut]);
-            wire = &wire[cut..];
-            frames.filled(cut);
+    /// Carries the log of a guest that answers with these bytes.
+    async fn carry(wire: Vec<u8>) {
+        let path = std::env::temp_dir().join(format!("litegix-forward-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = tokio::net::UnixListener::bind(&path).expect("bind");
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let _ = stream.write_all(b"OK 1\n").await;
+            let _ = stream.write_all(&wire).await;
+            std::future::pending::<()>().await;
+        };
+        let (cut, _) = watch::channel(false);
+        let stream = Stream {
+            kind: LogStream::Stdout,
+            guest: Guest {
+                socket: path.clone(),
+                port: 10,
+            },
+            sink: Sink::open("/dev/null".as_ref()).expect("sink"),
+            offsets: None,
+        };
+        tokio::select! {
+            () = serve => {}
+            _ = tokio::spawn(stream.run(cut.subscribe())) => {}
         }
+        let _ = std::fs::remove_file(path);
     }
 
-    proptest! {
-        #[test]
-        fn a_log_arrives_whole_whatever_the_cuts(
-            sizes in prop::collection::vec(prop_oneof![0..40_usize, 60_000..LARGEST_LOG_PAYLOAD + 1], 0..6),
-            cuts in prop::collection::vec(1..200_000_usize, 1..8),
-        ) {
-            let mut wire = Vec::new();
-            let mut log = Vec::new();
-            for (index, size) in sizes.into_iter().enumerate() {
-                wire.extend(frame::header(FrameKind::Data, size));
-                wire.extend(vec![index as u8; size]);
-                log.extend(vec![index as u8; size]);
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_log_in_tiny_pieces_leaves_the_others_their_turn() {
+        const PIECES: usize = 20_000;
+        let mut wire = Vec::new();
+        for _ in 0..PIECES {
+            wire.extend(frame::header(FrameKind::Data, 1));
+            wire.push(b'a');
+        }
+        wire.extend(frame::header(FrameKind::End, 0));
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
             }
-            wire.extend(frame::header(FrameKind::End, 0));
-            prop_assert_eq!(read(&wire, &cuts), (log, Some(true)));
+        };
+        tokio::select! {
+            () = others => {}
+            () = carry(wire) => {}
         }
-
-        #[test]
-        fn any_bytes_are_a_log_or_refused(
-            bytes in prop::collection::vec(any::<u8>(), 0..2_000),
-            cuts in prop::collection::vec(1..300_usize, 1..8),
-        ) {
-            let (log, _) = read(&bytes, &cuts);
-            prop_assert!(log.len() <= bytes.len());
-        }
-
-        /// What a guest sends is decoded or refused, and holds no more than was sent.
-        #[test]
-        fn any_message_is_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-            let _ = WaitResponse::decode(bytes.as_slice());
-            let _ = HelloResponse::decode(bytes.as_slice());
-            let _ = Refusal::decode(bytes.as_slice());
-        }
+        assert!(turns > PIECES / 200, "{turns} turns");
     }
 }

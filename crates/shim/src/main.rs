@@ -11,6 +11,8 @@ mod dial;
 mod forward;
 mod isolation;
 mod log;
+mod log_frames;
+mod logs;
 mod output;
 mod record;
 mod sink;
@@ -74,9 +76,8 @@ fn main() -> ExitCode {
                 config.control_socket.display()
             ));
             let record = ExitRecord {
-                task: None,
-                vmm: None,
                 error: format!("the VM's supervisor can't serve its socket: {error}"),
+                ..ExitRecord::default()
             };
             if let Err(error) = record::write(&config.exit_record, &record) {
                 log::line(&format!("{}: {error}", config.exit_record.display()));

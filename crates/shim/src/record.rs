@@ -11,6 +11,7 @@ struct Record<'a> {
     task: Option<Task>,
     vmm: Option<Vmm>,
     error: &'a str,
+    helper: &'a str,
 }
 
 #[derive(Serialize)]
@@ -57,6 +58,7 @@ pub fn write(path: &Path, record: &ExitRecord) -> io::Result<()> {
         task: record.task.as_ref().map(Task::from),
         vmm: record.vmm.as_ref().map(Vmm::from),
         error: &record.error,
+        helper: &record.helper,
     })?;
     replace(path, &text, true)
 }
@@ -90,15 +92,14 @@ mod tests {
                 exit_code: 3,
                 ..TaskExit::default()
             }),
-            vmm: None,
-            error: String::new(),
+            ..ExitRecord::default()
         };
         write(&path, &record).expect("write");
         let text = fs::read_to_string(&path).expect("read");
         assert_eq!(
             text,
             "{\"task\":{\"exit_code\":3,\"signal\":0,\"oom_killed\":false,\"oom_kills\":0,\"started_at_unix_ns\":0,\
-             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\"}"
+             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\",\"helper\":\"\"}"
         );
         let _ = fs::remove_file(path);
     }

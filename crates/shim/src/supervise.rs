@@ -6,24 +6,24 @@ use crate::config::Config;
 use crate::control::Shared;
 use crate::dial::Guest;
 use crate::forward::Stream;
-use crate::sink::Sink;
+use crate::logs::{self, Logs};
 use crate::{log, record};
 use litegix_protocol::guest::guest_client::GuestClient;
-use litegix_protocol::guest::{ExitStatus, LogStream, ShutdownRequest, WaitRequest};
+use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
 use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
 use serde::Serialize;
-use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// From the task's end until its last log byte is written, should a FIFO's reader be stuck.
 const LOG_DEADLINE: Duration = Duration::from_secs(30);
 /// From the VMM's unexpected end until the logs are given up.
 const LAST_BYTES_GRACE: Duration = Duration::from_millis(100);
+/// From a helper's end until it counts as the VM's: on a busy host a VMM that ends takes its time, and a helper may be gone
+/// before it is.
+const HELPER_GRACE: Duration = Duration::from_secs(2);
 /// For the guest to unmount and restart, which ends the hypervisor.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(4);
 /// For the record of a VM that never ran to be fetched.
@@ -53,11 +53,14 @@ struct StateProcess<'a> {
 enum Ending {
     Task(ExitStatus),
     Vmm(Option<std::process::ExitStatus>),
+    /// Of those started before the VMM, the one at this place. A VM without its vsock device would run on, without logs and
+    /// without an end that anybody learns of.
+    Helper(usize, Option<std::process::ExitStatus>),
     Killed,
 }
 
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
-    let sinks = match open_sinks(config) {
+    let sinks = match logs::open_sinks(config) {
         Ok(sinks) => sinks,
         Err(error) => return fail(config, shared, Vec::new(), error).await,
     };
@@ -87,51 +90,50 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
         socket: config.vsock_socket.clone(),
         port: config.guest_port,
     };
-    let forwards = forward(config, &guest, sinks);
+    let logs = Logs::start(config, &guest, sinks);
     let clock = tokio::spawn(clock::keep(guest.clone(), Arc::clone(shared)));
     let ending = tokio::select! {
         status = task_end(&guest) => Ending::Task(status),
         status = vmm.ended() => Ending::Vmm(status),
         () = shared.kill.notified() => Ending::Killed,
+        (index, status) = helper_end(&mut running) => Ending::Helper(index, status),
     };
     clock.abort();
     match ending {
         Ending::Task(status) => {
             // The rest of the logs, unless the VM or somebody's patience ends before.
-            let (forwards, vmm_status) = finish_logs(forwards, &mut vmm, shared).await;
+            let (streams, vmm_status) = finish_logs(logs, &mut vmm, &mut running, shared).await;
             settle(config, shared, record_of(&status, vmm_status));
             // Only now: logmon reads the FIFOs' end after the record is there.
-            drop(forwards);
+            drop(streams);
             shut_down(&guest, &mut vmm, shared).await;
         }
         Ending::Vmm(status) => {
             // What the guest had sent is still in the sockets: a crash's last lines are the ones people want.
             sleep(LAST_BYTES_GRACE).await;
-            let how = status.map_or_else(|| "unknown status".to_owned(), children::describe);
-            let words = vmm.last_words().await;
-            settle(
-                config,
-                shared,
-                ExitRecord {
-                    task: None,
-                    vmm: status.map(children::vmm_exit),
-                    error: format!("the VMM ended ({how}) before the task reported its end{words}"),
-                },
-            );
-            stop(forwards).await;
+            let error = format!("the VMM {}", vmm.early_end(status).await);
+            settle(config, shared, record_without_task(status, error));
+            logs.stop().await;
+        }
+        Ending::Helper(index, status) => {
+            let helper = &mut running[index];
+            let name = helper.name.clone();
+            let error = format!("{name} {}", helper.early_end(status).await);
+            let record = ExitRecord {
+                helper: name,
+                ..record_without_task(vmm.kill().await, error)
+            };
+            settle(config, shared, record);
+            logs.stop().await;
         }
         Ending::Killed => {
             let status = vmm.kill().await;
             settle(
                 config,
                 shared,
-                ExitRecord {
-                    task: None,
-                    vmm: status.map(children::vmm_exit),
-                    error: "killed".to_owned(),
-                },
+                record_without_task(status, "killed".to_owned()),
             );
-            stop(forwards).await;
+            logs.stop().await;
         }
     }
     let _ = vmm.kill().await;
@@ -154,15 +156,7 @@ fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
 /// The end of a VM that never came to life.
 async fn fail(config: &Config, shared: &Arc<Shared>, running: Vec<Running>, error: String) {
     kill_all(running).await;
-    settle(
-        config,
-        shared,
-        ExitRecord {
-            task: None,
-            vmm: None,
-            error,
-        },
-    );
+    settle(config, shared, record_without_task(None, error));
     shared.all_reaped.send_replace(true);
     tokio::select! {
         () = shared.fetched.notified() => {}
@@ -213,74 +207,42 @@ fn write_state(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Resul
     record::replace(&config.state_file, &serde_json::to_vec(&state)?, false)
 }
 
-fn open_sinks(config: &Config) -> Result<[Sink; 2], String> {
-    let open = |path: &Path| {
-        Sink::open(path).map_err(|error| format!("can't open the log {}: {error}", path.display()))
-    };
-    Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
-}
-
-type Forward = JoinHandle<Stream>;
-
-fn forward(config: &Config, guest: &Guest, sinks: [Sink; 2]) -> Vec<Forward> {
-    let mut path = config.state_file.clone().into_os_string();
-    path.push(".offsets");
-    let offsets = File::create(path).ok().map(Arc::new);
-    [LogStream::Stdout, LogStream::Stderr]
-        .into_iter()
-        .zip(sinks)
-        .map(|(kind, sink)| {
-            let stream = Stream {
-                kind,
-                guest: guest.clone(),
-                sink,
-                offsets: offsets.clone(),
-            };
-            tokio::spawn(stream.run())
-        })
-        .collect()
-}
-
-async fn stop(forwards: Vec<Forward>) {
-    for forward in forwards {
-        forward.abort();
-        let _ = forward.await;
-    }
-}
-
-/// Waits for both streams' ends. Gives the streams back, whose FIFOs are closed by dropping them, and how the VMM ended
-/// if it did.
+/// The rest of the logs, and how the VMM ended if it did. The streams' FIFOs are closed by dropping them.
 async fn finish_logs(
-    forwards: Vec<Forward>,
+    logs: Logs,
     vmm: &mut Running,
+    helpers: &mut [Running],
     shared: &Shared,
 ) -> (Vec<Stream>, Option<VmmExit>) {
-    let aborts: Vec<_> = forwards.iter().map(JoinHandle::abort_handle).collect();
-    let collect = async {
-        let mut streams = Vec::new();
-        for forward in forwards {
-            streams.extend(forward.await.ok());
-        }
-        streams
-    };
-    tokio::pin!(collect);
     let mut vmm_status = None;
-    let cut = tokio::select! {
-        streams = &mut collect => return (streams, None),
-        status = vmm.ended() => {
-            vmm_status = status.map(children::vmm_exit);
-            "the VMM ended"
+    let patience = async {
+        tokio::select! {
+            status = vmm.ended() => {
+                vmm_status = status.map(children::vmm_exit);
+                "the VMM ended"
+            }
+            _ = helper_end(helpers) => "a helper of the VMM ended",
+            () = shared.kill.notified() => {
+                // For the step after the record.
+                shared.kill.notify_one();
+                "the VM is to be killed"
+            }
+            () = sleep(LOG_DEADLINE) => "a log's reader is stuck",
         }
-        () = shared.kill.notified() => {
-            // For the step after the record.
-            shared.kill.notify_one();
-            "the VM is to be killed"
-        }
-        () = sleep(LOG_DEADLINE) => "a log's reader is stuck",
     };
-    log::line(&format!("the last log bytes are lost: {cut}"));
-    aborts.iter().for_each(tokio::task::AbortHandle::abort);
-    (collect.await, vmm_status)
+    let (streams, cut) = logs.finish(patience).await;
+    if let Some(cut) = cut {
+        log::line(&format!("the last log bytes are lost: {cut}"));
+    }
+    (streams, vmm_status)
+}
+
+/// Which of the helpers has ended, and how. Not at once: one that ends along with the VMM is not what ended the VM, and
+/// the last log bytes are still in the sockets.
+async fn helper_end(helpers: &mut [Running]) -> (usize, Option<std::process::ExitStatus>) {
+    let end = children::any_ended(helpers).await;
+    sleep(HELPER_GRACE).await;
+    end
 }
 
 /// Asks the guest until it says how the task ended.
@@ -309,7 +271,15 @@ fn record_of(status: &ExitStatus, vmm: Option<VmmExit>) -> ExitRecord {
             finished_at_unix_ns: status.finished_at_unix_ns.max(0),
         }),
         vmm,
-        error: String::new(),
+        ..ExitRecord::default()
+    }
+}
+
+fn record_without_task(vmm: Option<std::process::ExitStatus>, error: String) -> ExitRecord {
+    ExitRecord {
+        vmm: vmm.map(children::vmm_exit),
+        error,
+        ..ExitRecord::default()
     }
 }
 

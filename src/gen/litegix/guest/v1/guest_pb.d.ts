@@ -1442,7 +1442,8 @@ export enum FrameKind {
   EXITED = 19,
 
   /**
-   * Guest, of a log: the bytes that follow on those before, the first at the offset asked for; nothing, which is the last.
+   * Guest, of a log: the bytes that follow on those before, at least one, the first at the offset asked for; nothing, which is
+   * the last.
    *
    * @generated from enum value: FRAME_KIND_DATA = 20;
    */

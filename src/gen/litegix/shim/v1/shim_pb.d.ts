@@ -182,6 +182,13 @@ export declare type ExitRecord = Message<"litegix.shim.v1.ExitRecord"> & {
    * @generated from field: string error = 3;
    */
   error: string;
+
+  /**
+   * The process beside the VMM whose end ended the VM. Empty otherwise.
+   *
+   * @generated from field: string helper = 4;
+   */
+  helper: string;
 };
 
 /**

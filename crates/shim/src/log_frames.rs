@@ -1,0 +1,184 @@
+//! The frames of a log (guest.proto, FrameKind) as they come from the guest, in whatever pieces: each is bounded before
+//! anything is kept of it, and its bytes are passed on before it is complete.
+
+use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_PAYLOAD};
+use litegix_protocol::guest::{FrameKind, Refusal};
+use prost::Message;
+
+/// Two of the largest frames.
+const BUFFER_BYTES: usize = 128 << 10;
+
+pub enum Next<'a> {
+    /// The bytes that follow; none where only a frame's header has come so far.
+    Piece(&'a [u8]),
+    End,
+    /// What no honest guest sends, or its refusal.
+    Wrong(String),
+}
+
+/// The bytes from the guest between the socket and the log.
+pub struct Frames {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Still to come of the frame that has begun.
+    left: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            left: 0,
+        }
+    }
+}
+
+impl Frames {
+    fn here(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn head(&self) -> Option<(FrameKind, usize)> {
+        self.here().first_chunk().map(|head| frame::parse(*head))
+    }
+
+    pub fn has_next(&self) -> bool {
+        if self.left > 0 {
+            return !self.here().is_empty();
+        }
+        match self.head() {
+            // A refusal is taken whole, but not one that is longer than it may be.
+            Some((FrameKind::Refused, length)) if length <= LARGEST_PAYLOAD => {
+                self.here().len() >= HEADER_BYTES + length
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Where more can be read to; never empty while `has_next` says no.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        &mut self.buffer[self.end..]
+    }
+
+    pub fn filled(&mut self, length: usize) {
+        self.end += length;
+    }
+
+    /// Only where `has_next` said yes.
+    pub fn take(&mut self) -> Next<'_> {
+        if self.left == 0 {
+            let (kind, length) = self.head().unwrap_or_default();
+            match kind {
+                // An empty one would cost work and bring nothing.
+                FrameKind::Data if (1..=LARGEST_LOG_PAYLOAD).contains(&length) => {
+                    self.left = length;
+                }
+                FrameKind::End if length == 0 => return Next::End,
+                FrameKind::Refused if length <= LARGEST_PAYLOAD => {
+                    let payload = &self.here()[HEADER_BYTES..HEADER_BYTES + length];
+                    return Next::Wrong(match Refusal::decode(payload) {
+                        Ok(refusal) => format!("the guest refuses: {}", refusal.message),
+                        Err(error) => format!("the guest refuses: {error}"),
+                    });
+                }
+                _ => {
+                    let what = format!("the guest sent a {kind:?} of {length} bytes for its log");
+                    return Next::Wrong(what);
+                }
+            }
+            self.start += HEADER_BYTES;
+        }
+        let start = self.start;
+        let length = self.left.min(self.end - start);
+        self.start += length;
+        self.left -= length;
+        Next::Piece(&self.buffer[start..start + length])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use litegix_protocol::guest::{HelloResponse, WaitResponse};
+    use proptest::prelude::*;
+
+    /// What comes out of frames that arrive in pieces: the log's bytes, and how it went on.
+    fn read(mut wire: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<bool>) {
+        let mut frames = Frames::default();
+        let mut cuts = cuts.iter().cycle();
+        let mut log = Vec::new();
+        loop {
+            while frames.has_next() {
+                match frames.take() {
+                    Next::Piece(piece) => log.extend(piece),
+                    Next::End => return (log, Some(true)),
+                    Next::Wrong(_) => return (log, Some(false)),
+                }
+            }
+            let room = frames.room();
+            assert!(!room.is_empty());
+            let cut = cuts
+                .next()
+                .map_or(1, |cut| *cut)
+                .min(room.len())
+                .min(wire.len());
+            if cut == 0 {
+                return (log, None);
+            }
+            room[..cut].copy_from_slice(&wire[..cut]);
+            wire = &wire[cut..];
+            frames.filled(cut);
+        }
+    }
+
+    #[test]
+    fn an_empty_piece_is_refused() {
+        let mut wire = frame::header(FrameKind::Data, 1).to_vec();
+        wire.extend(b"a");
+        wire.extend(frame::header(FrameKind::Data, 0));
+        wire.extend(frame::header(FrameKind::End, 0));
+        assert_eq!(read(&wire, &[100]), (b"a".to_vec(), Some(false)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_log_arrives_whole_whatever_the_cuts(
+            sizes in prop::collection::vec(prop_oneof![1..40_usize, 60_000..LARGEST_LOG_PAYLOAD + 1], 0..6),
+            cuts in prop::collection::vec(1..200_000_usize, 1..8),
+        ) {
+            let mut wire = Vec::new();
+            let mut log = Vec::new();
+            for (index, size) in sizes.into_iter().enumerate() {
+                wire.extend(frame::header(FrameKind::Data, size));
+                wire.extend(vec![index as u8; size]);
+                log.extend(vec![index as u8; size]);
+            }
+            wire.extend(frame::header(FrameKind::End, 0));
+            prop_assert_eq!(read(&wire, &cuts), (log, Some(true)));
+        }
+
+        #[test]
+        fn any_bytes_are_a_log_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..2_000),
+            cuts in prop::collection::vec(1..300_usize, 1..8),
+        ) {
+            let (log, _) = read(&bytes, &cuts);
+            prop_assert!(log.len() <= bytes.len());
+        }
+
+        /// What a guest sends is decoded or refused, and holds no more than was sent.
+        #[test]
+        fn any_message_is_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let _ = WaitResponse::decode(bytes.as_slice());
+            let _ = HelloResponse::decode(bytes.as_slice());
+            let _ = Refusal::decode(bytes.as_slice());
+        }
+    }
+}

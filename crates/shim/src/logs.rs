@@ -1,0 +1,99 @@
+//! The task's two log streams, from the VM's start until the record is there.
+
+use crate::config::Config;
+use crate::dial::Guest;
+use crate::forward::Stream;
+use crate::sink::Sink;
+use litegix_protocol::guest::LogStream;
+use std::fs::File;
+use std::future::{Future, ready};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub struct Logs {
+    forwards: Vec<JoinHandle<Stream>>,
+    cut: watch::Sender<bool>,
+}
+
+pub fn open_sinks(config: &Config) -> Result<[Sink; 2], String> {
+    let open = |path: &Path| {
+        Sink::open(path).map_err(|error| format!("can't open the log {}: {error}", path.display()))
+    };
+    Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
+}
+
+impl Logs {
+    pub fn start(config: &Config, guest: &Guest, sinks: [Sink; 2]) -> Self {
+        let mut path = config.state_file.clone().into_os_string();
+        path.push(".offsets");
+        let offsets = File::create(path).ok().map(Arc::new);
+        let (cut, _) = watch::channel(false);
+        let forwards = [LogStream::Stdout, LogStream::Stderr]
+            .into_iter()
+            .zip(sinks)
+            .map(|(kind, sink)| {
+                let stream = Stream {
+                    kind,
+                    guest: guest.clone(),
+                    sink,
+                    offsets: offsets.clone(),
+                };
+                tokio::spawn(stream.run(cut.subscribe()))
+            })
+            .collect();
+        Self { forwards, cut }
+    }
+
+    /// Waits for both streams' ends, or cuts them off when `patience` ends, whose outcome is given then. Gives the streams
+    /// back in either case: their FIFOs are closed by dropping them.
+    pub async fn finish<T>(self, patience: impl Future<Output = T>) -> (Vec<Stream>, Option<T>) {
+        let Self { forwards, cut } = self;
+        let mut collect = pin!(async {
+            let mut streams = Vec::new();
+            for forward in forwards {
+                streams.extend(forward.await.ok());
+            }
+            streams
+        });
+        tokio::select! {
+            streams = &mut collect => (streams, None),
+            outcome = patience => {
+                cut.send_replace(true);
+                (collect.await, Some(outcome))
+            }
+        }
+    }
+
+    pub async fn stop(self) {
+        self.finish(ready(())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader of the log sees its end when the sinks are dropped: that is for after the record.
+    #[tokio::test(flavor = "current_thread")]
+    async fn streams_that_are_cut_off_keep_their_sinks() {
+        let config = crate::config::parse(
+            r#"{"version": 1, "id": "a", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
+                "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
+                "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
+                "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null"}]}"#,
+        )
+        .expect("config");
+        // Nobody answers there.
+        let guest = Guest {
+            socket: config.vsock_socket.clone(),
+            port: 10,
+        };
+        let logs = Logs::start(&config, &guest, open_sinks(&config).expect("sinks"));
+        let (streams, cut) = logs.finish(ready("cut")).await;
+        assert_eq!(cut, Some("cut"));
+        assert_eq!(streams.len(), 2);
+    }
+}
