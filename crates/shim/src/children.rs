@@ -66,10 +66,10 @@ impl Running {
         })
     }
 
-    /// Waits until the path exists; an error says what the process said when it ended before.
+    /// Waits until the process listens at the socket; an error says what it said when it ended before.
     pub async fn ready(&mut self, path: &Path) -> Result<(), String> {
         let deadline = Instant::now() + READY_DEADLINE;
-        while fs::symlink_metadata(path).is_err() {
+        while !listens(self.pid, path) {
             if let Ok(Some(status)) = self.child.try_wait() {
                 let words = self.last_words().await;
                 return Err(format!(
@@ -81,7 +81,7 @@ impl Running {
             if Instant::now() >= deadline {
                 let words = self.tail.quote();
                 return Err(format!(
-                    "{} did not make {} within {READY_DEADLINE:?}{words}",
+                    "{} did not listen at {} within {READY_DEADLINE:?}{words}",
                     self.name,
                     path.display()
                 ));
@@ -133,6 +133,25 @@ pub async fn any_ended(running: &mut [Running]) -> (usize, Option<ExitStatus>) {
         Poll::Pending
     })
     .await
+}
+
+/// Whether somebody listens there in the process's network namespace. The socket's file alone says less: it is there before, and
+/// whoever connects then is refused.
+fn listens(pid: u32, path: &Path) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/net/unix")).is_ok_and(|table| {
+        table
+            .lines()
+            .any(|line| listening_path(line).is_some_and(|bound| Path::new(bound) == path))
+    })
+}
+
+/// Of a line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`, the inode padded to five places.
+fn listening_path(line: &str) -> Option<&str> {
+    let mut fields = line.splitn(7, ' ').skip(3);
+    let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let (_inode, path) = fields.nth(2)?.trim_start().split_once(' ')?;
+    // include/linux/net.h, __SO_ACCEPTCON.
+    (flags & 1 << 16 != 0).then_some(path)
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -204,7 +223,25 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_socket_is_ready_when_somebody_listens() {
+        let path = std::env::temp_dir().join(format!("a shim's {}", std::process::id()));
+        let socket = tokio::net::UnixSocket::new_stream().expect("socket");
+        socket.bind(&path).expect("bind");
+        assert!(path.exists() && !listens(std::process::id(), &path));
+        let listener = socket.listen(1).expect("listen");
+        assert!(listens(std::process::id(), &path));
+        drop(listener);
+        assert!(!listens(std::process::id(), &path));
+        fs::remove_file(path).expect("remove");
+    }
+
     proptest! {
+        #[test]
+        fn any_line_of_sockets_is_read(text in ".{0,100}") {
+            let _ = listening_path(&text);
+        }
+
         #[test]
         fn any_stat_is_read(text in ".{0,100}") {
             let _ = parse_start_time(&text);
