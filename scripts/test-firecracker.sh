@@ -14,7 +14,7 @@ fi
 export LITEGIX_E2E_VMM=firecracker
 
 if [ $# -eq 0 ]; then
-  set -- test/end-to-end/{firecracker*,many-vms}.test.ts
+  set -- test/end-to-end/{examples,firecracker*,many-vms}.test.ts
   # Of files that run on QEMU too, the ones in which the VMM matters; an hour more in the emulated machine.
   needs_rig || set -- "$@" test/end-to-end/network*.test.ts
 fi

@@ -1,4 +1,4 @@
-// The real Firecracker, jailed, under a real Nomad: the documented jobs, the ends that a cluster sees, a group's tasks.
+// The real Firecracker, jailed, under a real Nomad: the ends that a cluster sees, a group's tasks.
 // After each of it nothing is left on the host. test/rig gives a machine without KVM what this needs.
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
@@ -12,53 +12,7 @@ import { machineOf, waitUntilNothingIsLeft } from "./support/machines.ts";
 import { isRunning, waitUntilGone } from "./support/processes.ts";
 import { waitFor } from "./support/wait.ts";
 
-const examples = join(import.meta.dirname, "../../example");
-
 const fixture = Fixture.use();
-
-describe("the documented jobs", { skip: skipFirecracker }, () => {
-  it("simple-test prints its line and ends", async () => {
-    const [id = ""] = await runFile({
-      agent: fixture.agent,
-      path: join(examples, "simple-test.nomad"),
-      job: "simple-firecracker",
-      status: "complete",
-    });
-    const logs = await fixture.agent.nomad(["alloc", "logs", id]);
-    assert.match(logs.stdout, /hello from a microVM/);
-  });
-
-  it("detailed-test tells of its VM", async () => {
-    const [id = ""] = await runFile({
-      agent: fixture.agent,
-      path: join(examples, "detailed-test.nomad"),
-      job: "detailed-test",
-      status: "complete",
-    });
-    const logs = await fixture.agent.nomad(["alloc", "logs", id]);
-    assert.match(logs.stdout, /== cpu\n2\n/);
-    assert.match(logs.stdout, /== done/);
-  });
-
-  it("exec-test runs commands", async () => {
-    const [id = ""] = await runFile({
-      agent: fixture.agent,
-      path: join(examples, "exec-test.nomad"),
-      job: "exec-test",
-      status: "running",
-    });
-    const { agent } = fixture;
-    const env = await agent.nomad(["alloc", "exec", id, "env"]);
-    assert.match(env.stdout, /^GREETING=hello$/m);
-    const ended = await agent.nomad(["alloc", "exec", id, "/bin/sh", "-c", "echo out; echo err >&2; exit 43"]);
-    assert.deepEqual([ended.exitCode, ended.stdout, ended.stderr.includes("err")], [43, "out\n", true]);
-    const counted = await agent.nomad(["alloc", "exec", "-i", id, "wc", "-c"], { stdin: "x".repeat(10_000) });
-    assert.equal(counted.stdout.trim(), "10000");
-    await stopJob(fixture.agent, "exec-test");
-  });
-
-  it("leave nothing", () => assertNothingLeft(fixture.agent));
-});
 
 describe("the ends that a cluster sees", { skip: skipFirecracker }, () => {
   it("kill -9 of the VMM fails the task, with code and console, and leaves nothing", async () => {
