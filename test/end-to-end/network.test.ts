@@ -6,6 +6,7 @@ import { readTaps } from "../../src/network/address-pool.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
+import { inRig } from "./support/environment.ts";
 import { machineOf } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
@@ -113,7 +114,7 @@ if (!outside) {
           "-c",
           `${pattern}; for i in $(seq 64); do cat /tmp/pattern; done | nc ${peerAddress} ${big} | md5sum`,
         ],
-        { timeoutMs: 120_000 },
+        { timeoutMs: inRig ? 400_000 : 120_000 },
       );
       assert.equal(seen.stdout.split(" ")[0], expected);
     });
