@@ -3,6 +3,7 @@
 
 use crate::buffer::LogBuffer;
 use crate::cgroup::TaskGroup;
+use crate::fill::fill;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
@@ -187,6 +188,7 @@ impl Agent {
         let agent = Arc::clone(self);
         let watch = tokio::spawn(thrash::watch(group.clone()));
         tokio::spawn(async move {
+            let (over, is_over) = watch::channel(false);
             let ended = async {
                 let end = end.await.unwrap_or(End {
                     exit_code: 255,
@@ -196,6 +198,7 @@ impl Agent {
                     main.running = false;
                 }
                 drop(hold);
+                over.send_replace(true);
                 watch.abort();
                 let oom_kills = group.oom_kills();
                 ExitStatus {
@@ -207,11 +210,11 @@ impl Agent {
                     finished_at_unix_ns: clock::now_unix_ns(),
                 }
             };
-            // The end of the namespace's first process has ended all others, so the pipes come to their end too.
+            // The end of the namespace's first process has ended all others: nobody is left to write.
             let (status, (), ()) = tokio::join!(
                 ended,
-                agent.logs.stdout.fill(&from_stdout),
-                agent.logs.stderr.fill(&from_stderr),
+                fill(&agent.logs.stdout, &from_stdout, is_over.clone()),
+                fill(&agent.logs.stderr, &from_stderr, is_over.clone()),
             );
             log::info(&format!("the task ended: exit code {}", status.exit_code));
             agent.exit.send_replace(Some(status));
