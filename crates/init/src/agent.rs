@@ -10,6 +10,7 @@ use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Started};
 use crate::{clock, configure, layers, log, peers, thrash, world};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,8 @@ pub struct Agent {
 #[derive(Default)]
 struct Life {
     configured: Option<(ConfigureRequest, TaskGroup)>,
+    /// The task's /etc/hosts, once configured.
+    hosts: Option<Arc<File>>,
     main: Option<Main>,
     /// Whether anybody has asked for the task's death by SIGKILL.
     kill_sent: bool,
@@ -108,17 +111,19 @@ impl Agent {
         let group = configure::configure(&request)
             .await
             .map_err(LifeError::Configure)?;
-        self.life().configured = Some((request, group));
+        let hosts = peers::open(&configure::etc_hosts()).map_err(LifeError::Peers)?;
+        let mut life = self.life();
+        life.hosts = Some(Arc::new(hosts));
+        life.configured = Some((request, group));
         Ok(())
     }
 
     /// Names the group's other tasks in the task's /etc/hosts.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), LifeError> {
         let _changing = self.changing.lock().await;
-        if self.life().configured.is_none() {
-            return Err(LifeError::State("not configured"));
-        }
-        peers::set(&configure::etc_hosts(), peers).map_err(LifeError::Peers)
+        let hosts = self.life().hosts.clone();
+        let hosts = hosts.ok_or(LifeError::State("not configured"))?;
+        peers::set(&hosts, peers).map_err(LifeError::Peers)
     }
 
     /// The plan for a program in the task's world.
