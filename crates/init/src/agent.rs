@@ -3,12 +3,14 @@
 
 use crate::buffer::LogBuffer;
 use crate::cgroup::TaskGroup;
+use crate::fill::fill;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Started};
 use crate::{clock, configure, layers, log, peers, thrash, world};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +36,8 @@ pub struct Agent {
 #[derive(Default)]
 struct Life {
     configured: Option<(ConfigureRequest, TaskGroup)>,
+    /// The task's /etc/hosts, once configured.
+    hosts: Option<Arc<File>>,
     main: Option<Main>,
     /// Whether anybody has asked for the task's death by SIGKILL.
     kill_sent: bool,
@@ -107,17 +111,19 @@ impl Agent {
         let group = configure::configure(&request)
             .await
             .map_err(LifeError::Configure)?;
-        self.life().configured = Some((request, group));
+        let hosts = peers::open(&configure::etc_hosts()).map_err(LifeError::Peers)?;
+        let mut life = self.life();
+        life.hosts = Some(Arc::new(hosts));
+        life.configured = Some((request, group));
         Ok(())
     }
 
     /// Names the group's other tasks in the task's /etc/hosts.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), LifeError> {
         let _changing = self.changing.lock().await;
-        if self.life().configured.is_none() {
-            return Err(LifeError::State("not configured"));
-        }
-        peers::set(&configure::etc_hosts(), peers).map_err(LifeError::Peers)
+        let hosts = self.life().hosts.clone();
+        let hosts = hosts.ok_or(LifeError::State("not configured"))?;
+        peers::set(&hosts, peers).map_err(LifeError::Peers)
     }
 
     /// The plan for a program in the task's world.
@@ -187,6 +193,7 @@ impl Agent {
         let agent = Arc::clone(self);
         let watch = tokio::spawn(thrash::watch(group.clone()));
         tokio::spawn(async move {
+            let (over, is_over) = watch::channel(false);
             let ended = async {
                 let end = end.await.unwrap_or(End {
                     exit_code: 255,
@@ -196,6 +203,7 @@ impl Agent {
                     main.running = false;
                 }
                 drop(hold);
+                over.send_replace(true);
                 watch.abort();
                 let oom_kills = group.oom_kills();
                 ExitStatus {
@@ -207,11 +215,11 @@ impl Agent {
                     finished_at_unix_ns: clock::now_unix_ns(),
                 }
             };
-            // The end of the namespace's first process has ended all others, so the pipes come to their end too.
+            // The end of the namespace's first process has ended all others: nobody is left to write.
             let (status, (), ()) = tokio::join!(
                 ended,
-                agent.logs.stdout.fill(&from_stdout),
-                agent.logs.stderr.fill(&from_stderr),
+                fill(&agent.logs.stdout, &from_stdout, is_over.clone()),
+                fill(&agent.logs.stderr, &from_stderr, is_over.clone()),
             );
             log::info(&format!("the task ended: exit code {}", status.exit_code));
             agent.exit.send_replace(Some(status));

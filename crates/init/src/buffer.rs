@@ -1,23 +1,12 @@
 //! One log stream of the task: a ring that one session of the host's reads. Only acknowledged bytes are freed; a full ring
 //! stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
 
-use crate::flood::Flood;
 use crate::ring::Ring;
 use crate::socket::Payload;
 use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::time::timeout;
-
-/// The pipe is read when there is room for so much at least.
-const WORTH_READING: usize = 64 << 10;
-/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
-/// what it writes.
-const FLOOD: usize = 64 << 10;
-const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct LogBuffer {
     log: Mutex<Log>,
@@ -67,45 +56,14 @@ impl LogBuffer {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Reads the pipe to its end, as far as there is room.
-    pub async fn fill(&self, pipe: &pipe::Receiver) {
-        let mut flood = None;
-        loop {
-            let soon = match &flood {
-                Some(_) => timeout(FLOOD_PAUSE, self.readable(pipe)).await.ok(),
-                None => None,
-            };
-            let readable = match soon {
-                Some(readable) => readable,
-                None => {
-                    flood = None;
-                    self.readable(pipe).await
-                }
-            };
-            if readable.is_err() {
-                break;
-            }
-            match self.take(|room| pipe.try_read_vectored(room)) {
-                Ok(0) => break,
-                Ok(count) if count >= FLOOD => {
-                    flood.get_or_insert_with(Flood::begin);
-                }
-                Ok(_) => flood = None,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
-        }
-        self.finish();
-    }
-
-    /// Waits until there is something to read, and room for it.
-    async fn readable(&self, pipe: &pipe::Receiver) -> io::Result<()> {
-        self.until(|log| (log.ring.room() >= WORTH_READING).then_some(()))
+    /// Waits until there is room for so much.
+    pub async fn room(&self, count: usize) {
+        self.until(|log| (log.ring.room() >= count).then_some(()))
             .await;
-        pipe.readable().await
     }
 
-    fn take(
+    /// `read` fills the slices in their order and tells how many bytes it has put there.
+    pub fn take(
         &self,
         read: impl FnOnce(&mut [io::IoSliceMut<'_>; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
@@ -114,7 +72,8 @@ impl LogBuffer {
         Ok(count)
     }
 
-    fn finish(&self) {
+    /// Nothing more will follow.
+    pub fn finish(&self) {
         self.log().ended = true;
         self.announce();
     }
@@ -220,10 +179,8 @@ impl Payload for Held<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{files, scheduling};
     use proptest::prelude::*;
-    use std::fs::File;
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
@@ -299,49 +256,6 @@ mod tests {
         let new = buffer.open(0).expect("open");
         assert_eq!(now(&buffer, old, 0), Some(Next::Replaced));
         assert_eq!(now(&buffer, new, 0), None);
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_task_that_floods_is_left_the_processor_until_it_pauses() {
-        let (from, to) = files::large_pipe().expect("pipe");
-        files::set_nonblocking(&from).expect("nonblocking");
-        let from = pipe::Receiver::from_owned_fd(from).expect("receiver");
-        let mut to = File::from(to);
-        let buffer = LogBuffer::default();
-        let session = buffer.open(0).expect("open");
-        let mut written = 0;
-        let mut write = |count: usize| {
-            to.write_all(&vec![0; count]).expect("write");
-            written += count;
-            written
-        };
-        {
-            let mut fill = pin!(buffer.fill(&from));
-            for (count, batch) in [(1, false), (FLOOD, true), (1, false), (FLOOD, true)] {
-                let upto = write(count);
-                tokio::select! {
-                    () = &mut fill => panic!("the pipe is open"),
-                    () = buffer.gathered(session, 0, upto) => {}
-                }
-                assert_eq!(scheduling::is_batch(), batch, "after {count}");
-            }
-            let paused = async {
-                while scheduling::is_batch() {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::select! {
-                () = &mut fill => panic!("the pipe is open"),
-                paused = timeout(Duration::from_secs(10), paused) => paused.expect("paused"),
-            }
-            let upto = write(FLOOD);
-            tokio::select! {
-                () = &mut fill => panic!("the pipe is open"),
-                () = buffer.gathered(session, 0, upto) => {}
-            }
-            assert!(scheduling::is_batch());
-        }
-        assert!(!scheduling::is_batch());
     }
 
     proptest! {

@@ -163,6 +163,7 @@ async fn send_log(
 mod tests {
     use super::*;
     use crate::agent::Agent;
+    use crate::fill::fill;
     use crate::sys::files;
     use litegix_protocol::frame::{self, HEADER_BYTES};
     use std::fs::File;
@@ -198,8 +199,8 @@ mod tests {
     async fn a_log_larger_than_the_buffer_goes_on_as_it_is_acknowledged() {
         let (agent, mut host) = connected();
         let (from, to) = files::pipe().expect("pipe");
-        files::set_nonblocking(&from).expect("nonblocking");
-        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from).expect("receiver");
+        let from = files::watch_for(from, tokio::io::Interest::READABLE).expect("watch");
+        let over = tokio::sync::watch::Sender::new(false);
         let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
         let wanted = all.clone();
         let writer = std::thread::spawn(move || File::from(to).write_all(&all).expect("write"));
@@ -224,7 +225,7 @@ mod tests {
                 );
             }
         });
-        agent.logs.stdout.fill(&from).await;
+        fill(&agent.logs.stdout, &from, over.subscribe()).await;
         writer.join().expect("writer");
         while !reader.is_finished() {
             tokio::task::yield_now().await;

@@ -9,6 +9,9 @@ use std::sync::LazyLock;
 use std::thread;
 use tokio::sync::watch;
 
+/// What Docker allows a container. The kernel would give 1,024, which 256 sessions exceed. What the task gets is in `limits`.
+const MOST_DESCRIPTORS: u64 = 524_288;
+
 /// /dev first: without it not even the standard streams are there.
 pub fn standard_streams() {
     let _ = fs::create_dir_all("/dev");
@@ -33,6 +36,16 @@ pub fn prepare() {
         fs::write("/proc/self/oom_score_adj", "-1000"),
     );
     log::warn_on_error("Ctrl-Alt-Del", machine::catch_control_alt_delete());
+    log::warn_on_error(
+        "descriptors",
+        rights::set_limit(libc::RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS),
+    );
+    // The kernel counts them by user, whatever its rights, and the task's root is the same user as init: it could leave none
+    // for init's own connections and pipes. Their memory counts as the task's, and ends before this does.
+    log::warn_on_error(
+        "epoll watches",
+        fs::write("/proc/sys/fs/epoll/max_user_watches", i64::MAX.to_string()),
+    );
     boot_steps::done("kernel file systems");
 }
 

@@ -232,7 +232,7 @@ async fn host_gone(feeder: tokio::task::JoinHandle<Result<(), Status>>, answers:
 
 /// Ends the whole tree: hang-up first; after the grace what is left is killed. Without a grace all is killed.
 async fn end_tree(reaper: &Reaper, leader: i32, grace: Option<Duration>) {
-    let mut tree = Tree::of(leader, reaper.signal(leader, 0).is_ok());
+    let mut tree = Tree::of(leader, reaper);
     if let Some(grace) = grace {
         tree.signal(libc::SIGHUP);
         // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.

@@ -20,6 +20,7 @@ mod configure;
 mod devices;
 mod early;
 mod exec;
+mod fill;
 mod flood;
 mod frames;
 mod generation;

@@ -1,9 +1,10 @@
 //! The names of the group's other tasks in the task's /etc/hosts. The task may write to the file too: only lines of ours are
-//! ever replaced, and the file stays the one that is mounted over the image's.
+//! ever replaced, and the file stays the one that is mounted over the image's. It is opened before the task runs and stays
+//! so: a lease, which the task could have on a file that nobody else has open, would hold up each later opening.
 
 use litegix_protocol::guest::Peer;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,11 +14,15 @@ const MARK: &str = "# a task of this group";
 /// More than that is nothing to read into init's memory.
 const MOST_BYTES: u64 = 1 << 20;
 
+pub fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(path)
+}
+
 /// Fails where the file has become too large, and for a peer that has no name or address.
-pub fn set(path: &Path, peers: &[Peer]) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(path)?;
+pub fn set(mut file: &File, peers: &[Peer]) -> io::Result<()> {
     let mut before = Vec::new();
-    (&file).take(MOST_BYTES + 1).read_to_end(&mut before)?;
+    file.rewind()?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut before)?;
     if before.len() as u64 > MOST_BYTES {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
@@ -78,8 +83,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("litegix-peers-{}", std::process::id()));
         std::fs::write(&path, "127.0.0.1\tlocalhost\n10.0.0.1\tmine").expect("write");
         let read = || std::fs::read_to_string(&path).expect("read");
+        let file = open(&path).expect("open");
         set(
-            &path,
+            &file,
             &[peer("web", &[169, 254, 230, 6]), peer("db", &[0; 16])],
         )
         .expect("set");
@@ -88,11 +94,19 @@ mod tests {
             read(),
             format!("{own}169.254.230.6\tweb\t{MARK}\n::\tdb\t{MARK}\n")
         );
-        set(&path, &[peer("db", &[1, 2, 3, 4])]).expect("set");
+        set(&file, &[peer("db", &[1, 2, 3, 4])]).expect("set");
         assert_eq!(read(), format!("{own}1.2.3.4\tdb\t{MARK}\n"));
-        set(&path, &[]).expect("set");
+        set(&file, &[]).expect("set");
         assert_eq!(read(), own);
         std::fs::remove_file(&path).expect("remove");
+    }
+
+    #[test]
+    fn a_file_that_has_become_too_large_is_left_alone() {
+        let file = crate::sys::files::memory_file("hosts").expect("file");
+        file.set_len(MOST_BYTES + 1).expect("grow");
+        let error = set(&file, &[peer("db", &[1, 2, 3, 4])]).expect_err("large");
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
     }
 
     #[test]

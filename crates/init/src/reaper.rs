@@ -1,5 +1,7 @@
-//! The only place that waits for children. A status that nobody claimed yet is kept, so a child that ends before its
-//! starter knows its id is not lost; and signals go only to children not reaped yet, so an id is never used twice.
+//! The only place that waits for children. A status that nobody claimed yet is kept while something is being started, so a
+//! child that ends before its starter knows its id is not lost; and signals go only to children not reaped yet, so an id is
+//! never used twice. The task's programs can make children of init too, with any id that is free (CLONE_PARENT): their ends
+//! are nobody's.
 
 use crate::sys::process;
 use std::collections::HashMap;
@@ -21,12 +23,33 @@ pub struct Reaper {
 #[derive(Default)]
 struct Children {
     awaited: HashMap<i32, oneshot::Sender<End>>,
+    /// Since the beginning of the first of the starts.
     unclaimed: HashMap<i32, End>,
+    /// Starts under way.
+    starts: usize,
+}
+
+/// Something is being started: to be held until what it consists of has been claimed.
+pub struct Start<'a>(&'a Reaper);
+
+impl Drop for Start<'_> {
+    fn drop(&mut self) {
+        let mut children = self.0.children();
+        children.starts -= 1;
+        if children.starts == 0 {
+            children.unclaimed = HashMap::new();
+        }
+    }
 }
 
 impl Reaper {
     fn children(&self) -> MutexGuard<'_, Children> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn start(&self) -> Start<'_> {
+        self.children().starts += 1;
+        Start(self)
     }
 
     /// Reaps every child that has ended.
@@ -44,8 +67,9 @@ impl Reaper {
         let mut children = self.children();
         match children.unclaimed.remove(&pid) {
             // The receiver is in our hands.
-            Some(end) => drop(sender.send(end)),
-            None => drop(children.awaited.insert(pid, sender)),
+            Some(end) if !process::is_child(pid) => drop(sender.send(end)),
+            // None, or that of an earlier child whose id this one was given.
+            _ => drop(children.awaited.insert(pid, sender)),
         }
         receiver
     }
@@ -65,7 +89,8 @@ impl Children {
         match self.awaited.remove(&pid) {
             // Who no longer waits does not want to know.
             Some(sender) => drop(sender.send(end)),
-            None => drop(self.unclaimed.insert(pid, end)),
+            None if self.starts > 0 => drop(self.unclaimed.insert(pid, end)),
+            None => {}
         }
     }
 }
@@ -74,16 +99,52 @@ impl Children {
 mod tests {
     use super::*;
 
+    const END: End = End {
+        exit_code: 3,
+        signal: 0,
+    };
+
     #[test]
     fn an_end_before_the_claim_is_kept() {
         let reaper = Reaper::default();
-        let end = End {
-            exit_code: 3,
-            signal: 0,
-        };
-        reaper.children().record(7, end);
-        assert_eq!(reaper.claim(7).try_recv(), Ok(end));
+        let _start = reaper.start();
+        reaper.children().record(7, END);
+        assert_eq!(reaper.claim(7).try_recv(), Ok(END));
         assert!(reaper.children().unclaimed.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_child_that_nobody_started_is_not_the_next_ones() {
+        let reaper = Reaper::default();
+        reaper.children().record(7, END);
+        let first = reaper.start();
+        let second = reaper.start();
+        reaper.children().record(8, END);
+        drop(first);
+        assert_eq!(reaper.children().unclaimed.len(), 1);
+        drop(second);
+        let _start = reaper.start();
+        for pid in [7, 8] {
+            assert!(reaper.claim(pid).try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_child_is_not_that_of_one_that_runs() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let pid = i32::try_from(child.id()).expect("pid");
+        let reaper = Reaper::default();
+        let _start = reaper.start();
+        reaper.children().record(pid, END);
+        let mut end = reaper.claim(pid);
+        assert!(end.try_recv().is_err());
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        reaper.children().record(pid, END);
+        assert_eq!(end.try_recv(), Ok(END));
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Spawner {
 
     pub async fn start(&self, plan: &Plan, streams: Streams) -> Result<Started, Failure> {
         let deadline = Instant::now() + DEADLINE;
+        let _start = self.reaper.start();
         let mut reports = timeout_at(deadline, self.launch(plan, streams))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -135,6 +136,7 @@ impl Spawner {
 
 impl Zygote {
     fn start(reaper: &Reaper) -> io::Result<Self> {
+        let _start = reaper.start();
         let (socket, its) = passing::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg("zygote")

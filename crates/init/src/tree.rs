@@ -1,73 +1,91 @@
-//! The processes of an exec session: its first program, whatever that started, and who shares their terminal session.
-//! Held by pidfds, so that a signal never meets a process that was given an id again.
+//! The processes of an exec session: its first program, whatever that started, and who shares their terminal session. The
+//! first is init's child, so only the reaper may signal it; the others are held by pidfds. Neither way a signal meets a
+//! process that was given an id again.
 
+use crate::reaper::Reaper;
 use crate::sys::process;
 use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A fork bomb shall not cost init its descriptors; what is beyond dies in the next round, or with its parents.
 const MOST_MEMBERS: usize = 4096;
 
-#[derive(Default)]
-pub struct Tree {
+pub struct Tree<'a> {
+    reaper: &'a Reaper,
+    leader: i32,
+    /// Without the leader.
     members: Vec<(i32, OwnedFd)>,
 }
 
+#[derive(Clone, Copy)]
 struct Seen {
     pid: i32,
-    parent: i32,
-    session: i32,
-    descriptor: OwnedFd,
+    stat: Stat,
 }
 
-impl Tree {
-    /// Everything below the leader as it is now, and the leader. Once it has been reaped, somebody else may have its id;
-    /// its session's id stays taken while anyone is in it.
-    pub fn of(leader: i32, leader_is_there: bool) -> Self {
-        let mut tree = Self::default();
-        let others = processes()
-            .into_iter()
-            .filter(|it| leader_is_there || (it.pid != leader && it.parent != leader))
-            .collect();
-        tree.grow(&HashSet::from([leader]), others);
+/// Of /proc/PID/stat.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stat {
+    parent: i32,
+    session: i32,
+    /// In ticks since the kernel's own start. With the id it tells a process from a later one.
+    start: u64,
+}
+
+impl<'a> Tree<'a> {
+    /// The leader, which the reaper knows, and everything below it as it is now.
+    pub fn of(leader: i32, reaper: &'a Reaper) -> Self {
+        let mut tree = Self {
+            reaper,
+            leader,
+            members: Vec::new(),
+        };
+        tree.look_again();
         tree
     }
 
-    /// Adds what the members have started since.
-    pub fn look_again(&mut self) {
-        let roots = self.members.iter().map(|(pid, _)| *pid).collect();
-        self.grow(&roots, processes());
+    fn leader_is_there(&self) -> bool {
+        self.reaper.signal(self.leader, 0).is_ok()
     }
 
-    fn grow(&mut self, roots: &HashSet<i32>, mut others: Vec<Seen>) {
-        let mut inside = roots.clone();
+    /// Adds what has been started since.
+    pub fn look_again(&mut self) {
+        let leader = self.leader;
+        // Once the leader has been reaped, somebody else may have its id; its session's id stays taken while anyone is in it.
+        let leader_is_there = self.leader_is_there();
+        let others = processes()
+            .filter(|it| it.pid != leader && (leader_is_there || it.stat.parent != leader))
+            .collect();
+        self.grow(others);
+    }
+
+    fn grow(&mut self, mut others: Vec<Seen>) {
+        let mut inside: HashSet<i32> = self.members.iter().map(|(pid, _)| *pid).collect();
+        inside.insert(self.leader);
         // Children may be listed before their parents.
         loop {
             let (found, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|it| {
                 inside.contains(&it.pid)
-                    || inside.contains(&it.parent)
-                    || inside.contains(&it.session)
+                    || inside.contains(&it.stat.parent)
+                    || inside.contains(&it.stat.session)
             });
             others = rest;
             if found.is_empty() {
                 return;
             }
-            for Seen {
-                pid, descriptor, ..
-            } in found
-            {
-                inside.insert(pid);
-                let held = self.members.iter().any(|(member, _)| *member == pid);
+            for seen in found {
+                inside.insert(seen.pid);
+                let held = self.members.iter().any(|(member, _)| *member == seen.pid);
                 if !held && self.members.len() < MOST_MEMBERS {
-                    self.members.push((pid, descriptor));
+                    self.members.extend(hold(seen).map(|it| (seen.pid, it)));
                 }
             }
         }
     }
 
     pub fn signal(&self, signal: i32) {
+        let _ = self.reaper.signal(self.leader, signal);
         for (_, descriptor) in &self.members {
             // It may have ended, which is what is wanted.
             let _ = process::signal_pidfd(descriptor.as_fd(), signal);
@@ -78,81 +96,148 @@ impl Tree {
     pub fn is_gone(&mut self) -> bool {
         self.members
             .retain(|(_, descriptor)| process::signal_pidfd(descriptor.as_fd(), 0).is_ok());
-        self.members.is_empty()
+        self.members.is_empty() && !self.leader_is_there()
     }
 }
 
-fn processes() -> Vec<Seen> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
+/// All but kernel threads, which are children of process 2.
+fn processes() -> impl Iterator<Item = Seen> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| *pid > 2)
-        .filter_map(|pid| see(pid).ok().flatten())
-        .collect()
+        .filter_map(|pid| {
+            Some(Seen {
+                pid,
+                stat: see(pid)?,
+            })
+        })
+        .filter(|it| it.stat.parent != 2)
 }
 
-/// The descriptor first: whoever has the id afterwards is who is held. Kernel threads are children of process 2.
-fn see(pid: i32) -> io::Result<Option<Seen>> {
-    let descriptor = process::open_pidfd(pid)?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    Ok(parse(&stat)
-        .filter(|(parent, _)| *parent != 2)
-        .map(|(parent, session)| Seen {
-            pid,
-            parent,
-            session,
-            descriptor,
-        }))
+fn see(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Parent and session. The program's name, field 2, stands in parentheses and may contain anything.
-fn parse(stat: &str) -> Option<(i32, i32)> {
+/// Only of those that belong to the session: a machine may run more processes than init may have descriptors. Whoever has
+/// the id once the descriptor is there is who is held.
+fn hold(seen: Seen) -> Option<OwnedFd> {
+    let descriptor = process::open_pidfd(seen.pid).ok()?;
+    (see(seen.pid)?.start == seen.stat.start).then_some(descriptor)
+}
+
+/// The program's name, field 2, stands in parentheses and may contain anything.
+fn parse(stat: &str) -> Option<Stat> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    Some((parent, session))
+    Some(Stat {
+        parent: fields.nth(1)?.parse().ok()?,
+        session: fields.nth(1)?.parse().ok()?,
+        start: fields.nth(15)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
     #[test]
-    fn parent_and_session_are_found_behind_any_name() {
-        assert_eq!(parse("7 (a) b) S 3 4 5 6"), Some((3, 5)));
+    fn the_fields_are_found_behind_any_name() {
+        let stat = Stat {
+            parent: 3,
+            session: 5,
+            start: 22,
+        };
+        let line = "7 (a) b) S 3 4 5 6 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23";
+        assert_eq!(parse(line), Some(stat));
         assert_eq!(parse("7 (a) S 3"), None);
+    }
+
+    /// A session's first program, of whose end the reaper is told as in the machine.
+    fn leader(script: &str, reaper: &Reaper) -> (Child, i32) {
+        let child = Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let pid = i32::try_from(child.id()).expect("pid");
+        drop(reaper.claim(pid));
+        (child, pid)
+    }
+
+    fn grown<'a>(leader: i32, reaper: &'a Reaper, members: usize) -> Tree<'a> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut tree = Tree::of(leader, reaper);
+        while tree.members.len() < members {
+            assert!(Instant::now() < deadline, "{}", tree.members.len());
+            std::thread::yield_now();
+            tree.look_again();
+        }
+        tree
     }
 
     #[test]
     fn grandchildren_in_sessions_of_their_own_belong_to_it() {
         // The shell in the middle stays, so that the tree holds together.
         let script = "setsid sh -c 'sleep 60; :' & sleep 60; :";
-        let mut child = Command::new("setsid")
-            .args(["sh", "-c", script])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("sh");
-        let leader = i32::try_from(child.id()).expect("pid");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut tree = Tree::of(leader, true);
-        while tree.members.len() < 4 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-            tree.look_again();
-        }
-        assert!(tree.members.len() >= 4, "{}", tree.members.len());
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader(script, &reaper);
+        let mut tree = grown(leader, &reaper, 3);
         assert!(!tree.is_gone());
         tree.signal(libc::SIGKILL);
-        child.wait().expect("wait");
-        while !tree.is_gone() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
         // Zombies whom nobody reaps here still take signals; what counts is that they do not run.
-        assert!(!std::path::Path::new(&format!("/proc/{leader}")).exists());
+        assert_eq!(child.wait().expect("wait").code(), None);
+    }
+
+    #[test]
+    fn a_tree_is_found_among_more_processes_than_there_are_descriptors() {
+        // The limit is a whole process's: this test runs itself again in one of its own.
+        if std::env::var_os("FEW_DESCRIPTORS").is_none() {
+            let name =
+                "tree::tests::a_tree_is_found_among_more_processes_than_there_are_descriptors";
+            let outcome = Command::new("sh")
+                .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().expect("this program"))
+                .args(["--exact", name])
+                .env("FEW_DESCRIPTORS", "1")
+                .output()
+                .expect("run");
+            let text = String::from_utf8_lossy(&outcome.stdout);
+            assert!(
+                outcome.status.success() && text.contains("1 passed"),
+                "{text}"
+            );
+            return;
+        }
+        let mut crowd: Vec<Child> = (0..100)
+            .map(|_| Command::new("sleep").arg("60").spawn().expect("sleep"))
+            .collect();
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader("sleep 60 & sleep 60; :", &reaper);
+        let tree = grown(leader, &reaper, 2);
+        tree.signal(libc::SIGKILL);
+        child.wait().expect("wait");
+        for other in &mut crowd {
+            other.kill().expect("kill");
+            other.wait().expect("wait");
+        }
+    }
+
+    #[test]
+    fn a_leader_without_descriptor_is_signalled_and_waited_for() {
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader("sleep 60; :", &reaper);
+        let mut tree = Tree {
+            reaper: &reaper,
+            leader,
+            members: Vec::new(),
+        };
+        assert!(!tree.is_gone());
+        tree.signal(libc::SIGKILL);
+        assert_eq!(child.wait().expect("wait").code(), None);
     }
 
     proptest! {

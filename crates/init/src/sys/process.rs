@@ -87,6 +87,19 @@ pub fn reap_any() -> Option<(i32, i32)> {
     }
 }
 
+/// Whether it is a child of this process that has not been reaped.
+pub fn is_child(pid: i32) -> bool {
+    let Ok(pid) = libc::id_t::try_from(pid) else {
+        return false;
+    };
+    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: siginfo is plain data for which zero is a value; waitid writes one, and reaps nobody.
+    unsafe {
+        let mut found: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, pid, &raw mut found, how) == 0
+    }
+}
+
 /// (exit code, signal) of a raw wait status; 128 + signal where a signal ended the process.
 pub fn decode_status(status: i32) -> (i32, i32) {
     if libc::WIFSIGNALED(status) {
