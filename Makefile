@@ -1,5 +1,5 @@
 # The doors to the project. Every target installs what it needs (Debian packages as root); make and bash are enough to begin.
-.PHONY: build lint test-unit test-e2e test-firecracker test bench bench-boot bench-exec bench-network fuzz demo generate clean
+.PHONY: build lint test-unit test-e2e test-bulk test-firecracker test bench bench-boot bench-exec bench-network fuzz demo generate clean
 
 build:
 	@scripts/build.sh
@@ -12,6 +12,9 @@ test-unit:
 
 test-e2e:
 	@scripts/test-e2e.sh
+
+test-bulk:
+	@scripts/test-bulk.sh
 
 test-firecracker:
 	@scripts/test-firecracker.sh

@@ -20,7 +20,7 @@ export async function* execByBulk(options: {
   killAtOnce?: boolean;
   input: ExecInputQueue;
   signal: AbortSignal;
-}): AsyncGenerator<Exclude<GuestFrame, { kind: "refused" | "taken" }>, void, undefined> {
+}): AsyncGenerator<Exclude<GuestFrame, { kind: "refused" }>, void, undefined> {
   const { socket, signal } = options;
   const end = (): void => void socket.destroy();
   // Iterating reports it; an unhandled event would end the process.
@@ -38,7 +38,7 @@ export async function* execByBulk(options: {
       for (const frame of frames.read(chunk)) {
         if (frame.kind === "refused") throw guestError(new ConnectError(frame.message, frame.code));
         if (frame.kind === "taken") window.open(frame.bytes);
-        else yield frame;
+        yield frame;
       }
     }
   } finally {

@@ -6,6 +6,7 @@ import { GuestUnreachableError } from "./errors.ts";
 import { execByBulk } from "./exec-bulk.ts";
 import { type ExecInput, ExecInputQueue } from "./exec-input.ts";
 import { type GuestClient, guestError } from "./guest-client.ts";
+import { longestStartMs, StartDeadline } from "./start-deadline.ts";
 
 export type { ExecInput } from "./exec-input.ts";
 
@@ -37,33 +38,20 @@ export interface ExecTimes {
   readonly runMs: number;
 }
 
-/** For the guest to say that the program runs: from the call, or from its last answer to anyone. */
-const startTimeoutMs = 3_500;
-/** However much it answers others. */
-const longestStartMs = 30_000;
-
 /** Fails with GuestRefusedError (no such program, not running), GuestIncompatibleError or GuestUnreachableError. */
 export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOutput, void, undefined> {
   const { guest } = options;
   const stop = new AbortController();
   const signal = AbortSignal.any([options.signal, stop.signal]);
   const calledMs = performance.now();
-  const checkStart = (): void => {
-    const now = performance.now();
-    const patienceMs = Math.min(
-      Math.max(calledMs, guest.lastAnswerMs) + startTimeoutMs - now,
-      calledMs + longestStartMs - now,
-    );
-    if (patienceMs > 0) startTimer = setTimeout(checkStart, patienceMs);
-    else stop.abort(new GuestUnreachableError(`exec: no answer within ${Math.round((now - calledMs) / 1000)} s`));
-  };
-  let startTimer = setTimeout(checkStart, startTimeoutMs);
+  using start = new StartDeadline({ guest, onMissed: (error) => stop.abort(error) });
   let leaveGate = (): void => {};
   const queue = new ExecInputQueue();
   signal.addEventListener("abort", () => queue.close(), { once: true });
   try {
     await guest.greet(signal);
     leaveGate = await guest.startGate.enter(signal);
+    start.asked();
     void fill(queue, options.input);
     const socket = await guest.openBulk({ timeoutMs: longestStartMs, signal });
     const dialledMs = performance.now();
@@ -72,9 +60,11 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
     const session = { ...options, input: queue, signal };
     for await (const message of socket === undefined ? execByCall(session) : execByBulk({ ...session, socket })) {
       switch (message.kind) {
+        case "taken":
+          start.heard();
+          break;
         case "started":
-          clearTimeout(startTimer);
-          guest.noteAnswer();
+          start.met();
           leaveGate();
           startedMs = performance.now();
           guestMs = message.startUs / 1000;
@@ -99,12 +89,11 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
     throw guestError(error);
   } finally {
     leaveGate();
-    clearTimeout(startTimer);
     stop.abort(new Error("the session has ended"));
   }
 }
 
-type SessionMessage = ExecOutput | { readonly kind: "started"; readonly startUs: number };
+type SessionMessage = ExecOutput | { readonly kind: "started"; readonly startUs: number } | { readonly kind: "taken" };
 
 interface SessionOptions extends Omit<ExecOptions, "input"> {
   readonly input: ExecInputQueue;

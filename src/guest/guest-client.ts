@@ -81,6 +81,7 @@ export class GuestClient implements Disposable {
   #lastAnswerMs = Number.NEGATIVE_INFINITY;
   #greeted: boolean;
   #bulkPort: number;
+  #tellsLongStarts = false;
 
   constructor(options: GuestClientOptions) {
     this.#options = options;
@@ -101,6 +102,11 @@ export class GuestClient implements Disposable {
 
   noteAnswer(): void {
     this.#lastAnswerMs = performance.now();
+  }
+
+  /** Whether the guest, once greeted, says of a session within half a second that it knows it, if its program does not run yet. */
+  get tellsLongStarts(): boolean {
+    return this.#tellsLongStarts;
   }
 
   /** A connection of one's own, for a bulk stream; the caller disposes of it. */
@@ -163,6 +169,7 @@ export class GuestClient implements Disposable {
     }
     this.#greeted = true;
     this.#bulkPort = answer.bulkPort;
+    this.#tellsLongStarts = answer.tellsLongStarts;
     return {
       version: answer.version,
       kernelRelease: answer.kernelRelease,

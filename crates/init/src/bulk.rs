@@ -10,10 +10,13 @@ use crate::statuses::no_message;
 use bytes::Bytes;
 use litegix_protocol::frame::PORT;
 use litegix_protocol::guest::exec_response::Response as Answer;
-use litegix_protocol::guest::{ExecStart, FrameKind, LogsAcknowledge, LogsOpen, Refusal};
+use litegix_protocol::guest::{
+    ExecStart, FrameKind, LogsAcknowledge, LogsOpen, Refusal, StdinTaken,
+};
 use prost::Message as _;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -24,6 +27,9 @@ use tonic::Status;
 /// each.
 const SMALL_PIECE: usize = 16 << 10;
 const LOG_LINGER: Duration = Duration::from_millis(5);
+/// A program that has not started after so long: the host is told that its session is known, by which it tells a guest that
+/// has little of a busy host's CPU from one whose agent hangs. Not sooner: a quick start needs no frame more.
+const LONG_START: Duration = Duration::from_millis(500);
 /// Before listening again when that failed.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,7 +94,7 @@ async fn exec(
     socket: &Socket,
 ) -> Result<(), Status> {
     let start = ExecStart::decode(payload).map_err(no_message)?;
-    let mut answers = service.exec_session(start, frames).await?;
+    let mut answers = told_if_long(socket, service.exec_session(start, frames)).await?;
     while let Some(answer) = answers.recv().await {
         let sent = match answer?.response {
             Some(Answer::Started(started)) => {
@@ -107,6 +113,17 @@ async fn exec(
         }
     }
     Ok(())
+}
+
+async fn told_if_long<T>(socket: &Socket, starting: impl Future<Output = T>) -> T {
+    let mut starting = pin!(starting);
+    if let Ok(started) = timeout(LONG_START, &mut starting).await {
+        return started;
+    }
+    let nothing = StdinTaken { bytes: 0 }.encode_to_vec();
+    // A host that has gone shows when it is sent the rest.
+    let _ = send(socket, FrameKind::Taken, &nothing).await;
+    starting.await
 }
 
 async fn logs(
@@ -231,6 +248,20 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(reader.join().expect("reader") == wanted);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_start_that_takes_long_is_told_of_and_no_other() {
+        let (mut host, guest) = std::os::unix::net::UnixStream::pair().expect("pair");
+        let socket = Socket::new(OwnedFd::from(guest)).expect("socket");
+        told_if_long(&socket, std::future::ready(())).await;
+        send(&socket, FrameKind::Started, b"").await.expect("send");
+        let mut next = host.try_clone().expect("clone");
+        assert_eq!(read(&mut next).0, FrameKind::Started);
+        // It ends when the host has been told.
+        let told = tokio::task::spawn_blocking(move || read(&mut host));
+        let told = told_if_long(&socket, told).await.expect("told");
+        assert_eq!(told, (FrameKind::Taken, vec![]));
     }
 
     #[tokio::test(flavor = "current_thread")]

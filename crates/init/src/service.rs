@@ -124,6 +124,7 @@ impl Guest for Service {
             state: self.agent.state().into(),
             uptime_ns: machine::uptime_ns(),
             bulk_port: frame::PORT,
+            tells_long_starts: true,
         }))
     }
 

@@ -87,10 +87,10 @@ export async function startJob(options: JobOptions): Promise<Allocation> {
   return new Allocation({ agent, job, id });
 }
 
-/** Runs a batch job to its end. */
-export async function runJob(options: JobOptions): Promise<Allocation> {
+/** Runs a batch job to its end; `runTimeoutMs` is for one that runs for long. */
+export async function runJob(options: JobOptions & { readonly runTimeoutMs?: number }): Promise<Allocation> {
   const allocation = await startJob(options);
-  await allocation.waitForEnd();
+  await allocation.waitForEnd(options.runTimeoutMs);
   return allocation;
 }
 

@@ -83,6 +83,13 @@ export declare type HelloResponse = Message<"litegix.guest.v1.HelloResponse"> & 
    * @generated from field: uint32 bulk_port = 10;
    */
   bulkPort: number;
+
+  /**
+   * In a session by bulk stream a TAKEN of 0 bytes comes where the program has not started within half a second.
+   *
+   * @generated from field: bool tells_long_starts = 11;
+   */
+  tellsLongStarts: boolean;
 };
 
 /**
@@ -1464,6 +1471,7 @@ export enum FrameKind {
   /**
    * Guest, in a session: a StdinTaken. The host never has sent more than 128 KiB beyond it: a guest that can't read a vsock
    * connection for long is asked for room by some hypervisors again and again, and comes to nothing else.
+   * One of 0 bytes may come ahead of STARTED: the session is known, its program takes its time to start.
    *
    * @generated from enum value: FRAME_KIND_TAKEN = 23;
    */
