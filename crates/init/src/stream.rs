@@ -187,6 +187,9 @@ impl Output {
             let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
             tokio::select! {
                 biased;
+                // First: whom the program has left behind may write without a pause. The sender going away means the same
+                // as its message.
+                _ = ended.changed() => break,
                 read = files::receive(&self.descriptor, &mut chunk) => match read {
                     Ok(length) if length > 0 => {
                         if length < WORTH_A_MESSAGE {
@@ -208,22 +211,28 @@ impl Output {
                     // A terminal says EIO when its last user has gone.
                     _ => return,
                 },
-                // The sender going away means the same as its message.
-                _ = ended.changed() => break,
             }
         }
         self.drain(&answers).await;
     }
 
-    /// After the program's end: everything that is there now, and what follows without a pause.
+    /// After the program's end: everything that is there now, however long the host takes for it, and what follows without
+    /// a pause. What is there needs no waiting for.
     async fn drain(&self, answers: &Answers) {
-        let waiting = files::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
-        let mut owed = waiting.max(TERMINAL_BUFFER);
+        let (mut owed, quiet) = if self.terminal {
+            (TERMINAL_BUFFER, TERMINAL_QUIET)
+        } else {
+            let waiting = files::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
+            (waiting, QUIET)
+        };
         let deadline = Instant::now() + LONGEST_TAIL;
-        let quiet = if self.terminal { TERMINAL_QUIET } else { QUIET };
-        while owed > 0 || Instant::now() < deadline {
+        let mut waited = Duration::ZERO;
+        while waited < LONGEST_TAIL && (owed > 0 || Instant::now() < deadline) {
             let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
-            match timeout(quiet, files::receive(&self.descriptor, &mut chunk)).await {
+            let asked = Instant::now();
+            let read = timeout(quiet, files::receive(&self.descriptor, &mut chunk)).await;
+            waited += asked.elapsed();
+            match read {
                 Ok(Ok(length)) if length > 0 => {
                     self.read_waiting(&mut chunk);
                     owed = owed.saturating_sub(chunk.len());
@@ -248,5 +257,85 @@ impl Output {
             response: Some((self.wrap)(bytes.into())),
         };
         answers.send(Ok(message)).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use tokio::sync::mpsc;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Runs an output whose program has ended; gives the bytes that came of it. `writer` is whom it left behind.
+    async fn tail(output: Output, writer: impl FnOnce() + Send + 'static) -> usize {
+        let (answers, mut receiver) = mpsc::channel(4);
+        let (ended, has_ended) = watch::channel(false);
+        let writer = thread::spawn(writer);
+        let pump = tokio::spawn(output.pump(answers, has_ended));
+        let mut count = 0;
+        let receive = async {
+            while let Some(message) = receiver.recv().await {
+                if let Some(Answer::Stdout(bytes)) = message.expect("message").response {
+                    count += bytes.len();
+                }
+                // It runs until it has written something.
+                ended.send_replace(true);
+            }
+        };
+        timeout(PATIENCE, receive).await.expect("an end");
+        pump.await.expect("pump");
+        writer.join().expect("writer");
+        count
+    }
+
+    fn pipe() -> (Output, File) {
+        let (from, to) = files::large_pipe().expect("pipe");
+        let output = Output::pipe(from, Answer::Stdout).expect("output");
+        (output, File::from(to))
+    }
+
+    /// Until nobody reads any more.
+    fn write_on(mut to: File, bytes: &[u8], pause: Duration) {
+        while to.write_all(bytes).is_ok() {
+            thread::sleep(pause);
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_left_behind_and_dribbles_does_not_hold_the_session() {
+        let (output, to) = pipe();
+        tail(output, || write_on(to, &[0; 30], Duration::from_millis(50))).await;
+        let terminal = tty::open("/dev/pts/ptmx".as_ref()).expect("terminal");
+        let output = Output::terminal(terminal.master).expect("output");
+        let to = File::from(terminal.slave);
+        tail(output, || write_on(to, &[0; 30], Duration::from_millis(5))).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_left_behind_and_floods_does_not_hold_the_session() {
+        let (output, to) = pipe();
+        tail(output, || write_on(to, &[0; 65_536], Duration::ZERO)).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_was_written_before_the_end_comes_whole_though_the_host_is_slow() {
+        let (output, mut to) = pipe();
+        to.write_all(&[0; 256 << 10]).expect("write");
+        let (answers, mut receiver) = mpsc::channel(1);
+        let (ended, has_ended) = watch::channel(false);
+        ended.send_replace(true);
+        let pump = tokio::spawn(output.pump(answers, has_ended));
+        let mut count = 0;
+        while let Some(message) = receiver.recv().await {
+            tokio::time::sleep(LONGEST_TAIL / 3).await;
+            if let Some(Answer::Stdout(bytes)) = message.expect("message").response {
+                count += bytes.len();
+            }
+        }
+        pump.await.expect("pump");
+        assert_eq!(count, 256 << 10);
+        drop(to);
     }
 }
