@@ -1,33 +1,29 @@
 //! One exec session: a program in the task's world, its streams, and the rules by which it ends.
 
+use crate::feed::{feed, resize};
+use crate::hang_up::{end_tree, host_gone};
+use crate::input::Input;
+use crate::output::Output;
 use crate::plan::{Failure, Plan};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
-use crate::stream::{Input, Output};
 use crate::sys::{files, tty};
-use crate::tree::Tree;
 use litegix_protocol::guest::exec_request::Request as Message;
 use litegix_protocol::guest::exec_response::Response as Answer;
-use litegix_protocol::guest::{
-    ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus, TerminalSize,
-};
+use litegix_protocol::guest::{ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus};
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Messages on their way to the host at most; each holds 64 KiB.
 const QUEUE: usize = 4;
-/// Bytes of input taken, of which the host hears at once.
-const WORTH_TELLING: u64 = 32 << 10;
 /// From the hang-up to the kill, when the host goes away.
 const HANG_UP_GRACE: Duration = Duration::from_secs(10);
-const HANG_UP_PAUSE: Duration = Duration::from_millis(50);
-const KILL_ROUNDS: usize = 20;
 
 pub type Answers = mpsc::Sender<Result<ExecResponse, Status>>;
 
@@ -174,7 +170,8 @@ impl Session {
             .into_iter()
             .map(|output| tokio::spawn(output.pump(answers.clone(), has_ended.clone())))
             .collect();
-        let feeder = tokio::spawn(feed(input, requests, terminal));
+        let (over, is_over) = oneshot::channel();
+        let feeder = tokio::spawn(feed(input, requests, terminal, is_over));
         let finish = async {
             let end = end.await.ok();
             let finished_at_unix_ns = crate::clock::now_unix_ns();
@@ -197,7 +194,6 @@ impl Session {
             let _ = answers.send(Ok(answer(Answer::Exited(status)))).await;
         };
         tokio::pin!(finish);
-        let abort = feeder.abort_handle();
         tokio::select! {
             () = &mut finish => {}
             () = host_gone(feeder, &answers) => {
@@ -205,7 +201,8 @@ impl Session {
                 finish.await;
             }
         }
-        abort.abort();
+        // Told, not aborted: it may be within a frame, which the end must not follow.
+        drop(over);
     }
 }
 
@@ -215,99 +212,74 @@ fn answer(response: Answer) -> ExecResponse {
     }
 }
 
-/// The host hung up: its call was cancelled, its connection broke, or it sent nonsense. A request stream that ends in
-/// good order is no hang-up; the answers go on.
-async fn host_gone(feeder: tokio::task::JoinHandle<Result<(), Status>>, answers: &Answers) {
-    let broken = async {
-        match feeder.await {
-            Ok(Err(_)) => {}
-            _ => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = broken => {}
-        () = answers.closed() => {}
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use tokio::sync::{Notify, Semaphore};
 
-/// Ends the whole tree: hang-up first; after the grace what is left is killed. Without a grace all is killed.
-async fn end_tree(reaper: &Reaper, leader: i32, grace: Option<Duration>) {
-    let mut tree = Tree::of(leader, reaper);
-    if let Some(grace) = grace {
-        tree.signal(libc::SIGHUP);
-        // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
-        tree.signal(libc::SIGCONT);
-        let deadline = Instant::now() + grace;
-        while !tree.is_gone() && Instant::now() < deadline {
-            sleep(HANG_UP_PAUSE).await;
+    /// A host that sends some input, and does not read what it is told of it before its turn.
+    struct SlowReader {
+        input: Mutex<Option<Message>>,
+        asked: Arc<Notify>,
+        turn: Arc<Notify>,
+        told: Arc<Notify>,
+    }
+
+    impl Requests for SlowReader {
+        async fn message(&mut self) -> Result<Option<Message>, Status> {
+            let input = self.input.lock().expect("lock").take();
+            match input {
+                Some(input) => Ok(Some(input)),
+                None => pending().await,
+            }
+        }
+
+        async fn taken(&self, _bytes: u64) {
+            self.asked.notify_one();
+            self.turn.notified().await;
+            self.told.notify_one();
+        }
+
+        async fn gone(&self) {
+            pending().await
         }
     }
-    for _ in 0..KILL_ROUNDS {
-        if tree.is_gone() {
-            return;
-        }
-        // What it has started meanwhile dies too.
-        tree.look_again();
-        tree.signal(libc::SIGKILL);
-        sleep(HANG_UP_PAUSE).await;
-    }
-}
 
-/// 0 x 0 is what clients without a terminal say; it means nothing.
-fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
-    let Some(size) = size else { return };
-    let (Ok(rows), Ok(columns)) = (u16::try_from(size.rows), u16::try_from(size.columns)) else {
-        return;
-    };
-    if rows > 0 && columns > 0 {
-        let _ = tty::set_size(terminal, rows, columns);
-    }
-}
-
-/// Only while there is room: a program that does not read holds up the host's sending.
-async fn next_message(requests: &mut impl Requests, room: bool) -> Result<Option<Message>, Status> {
-    if room {
-        return requests.message().await;
-    }
-    requests.gone().await;
-    Err(Status::cancelled("the host has gone"))
-}
-
-/// Carries the host's messages to the program. An error means that the host is gone.
-async fn feed(
-    mut input: Input,
-    mut requests: impl Requests,
-    terminal: Option<Arc<OwnedFd>>,
-) -> Result<(), Status> {
-    let mut told = 0;
-    loop {
-        let taken = input.taken();
-        if taken - told >= WORTH_TELLING || (input.idle() && taken > told) {
-            told = taken;
-            requests.taken(taken).await;
-        }
-        let message = tokio::select! {
-            message = next_message(&mut requests, input.has_room()) => message?,
-            () = input.write_some(), if !input.idle() => continue,
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_frame_that_has_begun_is_sent_whole_though_the_session_ends() {
+        let [asked, turn, told] = [(); 3].map(|()| Arc::new(Notify::new()));
+        let requests = SlowReader {
+            input: Mutex::new(Some(Message::Stdin(vec![0; 100].into()))),
+            asked: Arc::clone(&asked),
+            turn: Arc::clone(&turn),
+            told: Arc::clone(&told),
         };
-        let Some(message) = message else { break };
-        match message {
-            Message::Stdin(bytes) => input.push(bytes),
-            Message::StdinEnd(_) => input.finish(),
-            Message::Resize(size) => {
-                if let Some(terminal) = &terminal {
-                    resize(terminal, Some(size));
-                }
-            }
-            Message::Start(_) => {
-                return Err(Status::invalid_argument("a session starts only once"));
-            }
-        }
+        let (_stdin, to_stdin) = files::pipe().expect("pipe");
+        let (ended, end) = oneshot::channel();
+        let session = Session {
+            pid: i32::MAX,
+            end,
+            started_at_unix_ns: 0,
+            start_took: Duration::ZERO,
+            input: Input::pipe(to_stdin).expect("input"),
+            outputs: Vec::new(),
+            terminal: None,
+            grace: None,
+        };
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().expect("permit");
+        let mut answers = session.run(Arc::default(), requests, permit);
+        asked.notified().await;
+        let end = End {
+            exit_code: 0,
+            signal: 0,
+        };
+        ended.send(end).expect("a session");
+        while answers.recv().await.is_some() {}
+        let _over = permits.acquire().await.expect("the session's end");
+        turn.notify_one();
+        let told = tokio::time::timeout(Duration::from_secs(10), told.notified()).await;
+        told.expect("the whole frame");
     }
-    input.finish();
-    while !input.idle() {
-        input.write_some().await;
-    }
-    // A terminal must stay open for its output.
-    Ok(())
 }
