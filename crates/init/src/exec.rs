@@ -7,7 +7,8 @@ use crate::output::Output;
 use crate::plan::{Failure, Plan};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
-use crate::sys::{files, tty};
+use crate::sys::files;
+use crate::terminals;
 use litegix_protocol::guest::exec_request::Request as Message;
 use litegix_protocol::guest::exec_response::Response as Answer;
 use litegix_protocol::guest::{ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus};
@@ -83,8 +84,8 @@ impl Session {
         let asked = Instant::now();
         let broken = |error: io::Error| Failure::internal("making the session's streams", &error);
         if plan.terminal {
-            let multiplexer = format!("/proc/{main}/root/dev/pts/ptmx");
-            let terminal = tty::open(multiplexer.as_ref()).map_err(broken)?;
+            let root = format!("/proc/{main}/root");
+            let terminal = terminals::open(root.as_ref()).map_err(broken)?;
             resize(&terminal.master, start.size);
             let slave = terminal.slave;
             let streams = Streams {

@@ -54,6 +54,7 @@ mod stats;
 mod statuses;
 mod sys;
 mod task_processes;
+mod terminals;
 mod thrash;
 mod tree;
 mod users;

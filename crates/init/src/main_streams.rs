@@ -1,7 +1,8 @@
 //! The standard streams of the task's main process: pipes, or one terminal.
 
 use crate::spawn::Streams;
-use crate::sys::{files, tty};
+use crate::sys::files;
+use crate::terminals;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,7 +45,7 @@ pub fn open(root: &Path, terminal: bool, open_stdin: bool) -> io::Result<MainStr
 }
 
 fn terminal_streams(root: &Path) -> io::Result<MainStreams> {
-    let terminal = tty::open(&root.join("dev/pts/ptmx"))?;
+    let terminal = terminals::open(root)?;
     // Never written to: everything that a terminal shows is stdout.
     let (from_stderr, _) = files::pipe()?;
     let slave = terminal.slave;
