@@ -46,6 +46,7 @@ mod request_check;
 mod ring;
 mod rooted;
 mod service;
+mod sessions;
 mod shutdown;
 mod socket;
 mod spawn;
