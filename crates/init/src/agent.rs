@@ -7,6 +7,7 @@ use crate::fill::fill;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
+use crate::sessions::Sessions;
 use crate::spawn::{Spawner, Started};
 use crate::{clock, configure, layers, log, peers, thrash, world};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
@@ -27,6 +28,7 @@ pub struct Agent {
     pub reaper: Arc<Reaper>,
     pub spawner: Arc<Spawner>,
     pub logs: Arc<Logs>,
+    pub sessions: Arc<Sessions>,
     life: Mutex<Life>,
     /// Held while configuring or starting, so that two such calls never run at once.
     changing: tokio::sync::Mutex<()>,
@@ -64,6 +66,7 @@ impl Agent {
             spawner: Arc::new(Spawner::new(Arc::clone(&reaper))),
             reaper,
             logs: Arc::default(),
+            sessions: Arc::default(),
             life: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             exit: watch::Sender::new(None),

@@ -68,8 +68,12 @@ async fn listen(service: &Service) -> io::Error {
 
 async fn converse(service: &Service, socket: &Arc<Socket>) {
     let mut frames = Frames::new(Arc::clone(socket));
+    let mut open = None;
     let outcome = match frames.next().await {
-        Ok(Some((FrameKind::Exec, payload))) => exec(service, payload, frames, socket).await,
+        Ok(Some((FrameKind::Exec, payload))) => {
+            open = Some(service.session_opened());
+            exec(service, payload, frames, socket).await
+        }
         Ok(Some((FrameKind::Logs, payload))) => logs(service, payload, frames, socket).await,
         Ok(Some(_)) => Err(Status::invalid_argument(
             "the first frame must open a session or a log",
@@ -85,6 +89,7 @@ async fn converse(service: &Service, socket: &Arc<Socket>) {
     }
     // What is on its way would be lost if this side closed first.
     socket.drain().await;
+    drop(open);
 }
 
 async fn exec(
@@ -262,6 +267,21 @@ mod tests {
         let told = tokio::task::spawn_blocking(move || read(&mut host));
         let told = told_if_long(&socket, told).await.expect("told");
         assert_eq!(told, (FrameKind::Taken, vec![]));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_machines_end_waits_for_a_session_until_the_host_has_closed_it() {
+        let (agent, mut host) = connected();
+        write(&mut host, FrameKind::Exec, &ExecStart::default());
+        let read = tokio::task::spawn_blocking(move || (read(&mut host), host));
+        let (_, host) = read.await.expect("answer");
+        assert!(!agent.sessions.wait(Duration::ZERO));
+        drop(host);
+        let waiting = tokio::task::spawn_blocking(move || {
+            let longest = Duration::from_secs(10);
+            agent.sessions.wait(longest)
+        });
+        assert!(waiting.await.expect("waiting"));
     }
 
     #[tokio::test(flavor = "current_thread")]

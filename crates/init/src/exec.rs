@@ -1,13 +1,14 @@
 //! One exec session: a program in the task's world, its streams, and the rules by which it ends.
 
 use crate::feed::{feed, resize};
+use crate::hang_up::{end_tree, host_gone};
+use crate::input::Input;
+use crate::output::Output;
 use crate::plan::{Failure, Plan};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
-use crate::stream::{Input, Output};
 use crate::sys::files;
 use crate::terminals;
-use crate::tree::Tree;
 use litegix_protocol::guest::exec_request::Request as Message;
 use litegix_protocol::guest::exec_response::Response as Answer;
 use litegix_protocol::guest::{ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus};
@@ -17,15 +18,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Messages on their way to the host at most; each holds 64 KiB.
 const QUEUE: usize = 4;
 /// From the hang-up to the kill, when the host goes away.
 const HANG_UP_GRACE: Duration = Duration::from_secs(10);
-const HANG_UP_PAUSE: Duration = Duration::from_millis(50);
-const KILL_ROUNDS: usize = 20;
 
 pub type Answers = mpsc::Sender<Result<ExecResponse, Status>>;
 
@@ -211,44 +210,6 @@ impl Session {
 fn answer(response: Answer) -> ExecResponse {
     ExecResponse {
         response: Some(response),
-    }
-}
-
-/// The host hung up: its call was cancelled, its connection broke, or it sent nonsense. A request stream that ends in
-/// good order is no hang-up; the answers go on.
-async fn host_gone(feeder: tokio::task::JoinHandle<Result<(), Status>>, answers: &Answers) {
-    let broken = async {
-        match feeder.await {
-            Ok(Err(_)) => {}
-            _ => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = broken => {}
-        () = answers.closed() => {}
-    }
-}
-
-/// Ends the whole tree: hang-up first; after the grace what is left is killed. Without a grace all is killed.
-async fn end_tree(reaper: &Reaper, leader: i32, grace: Option<Duration>) {
-    let mut tree = Tree::of(leader, reaper);
-    if let Some(grace) = grace {
-        tree.signal(libc::SIGHUP);
-        // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
-        tree.signal(libc::SIGCONT);
-        let deadline = Instant::now() + grace;
-        while !tree.is_gone() && Instant::now() < deadline {
-            sleep(HANG_UP_PAUSE).await;
-        }
-    }
-    for _ in 0..KILL_ROUNDS {
-        if tree.is_gone() {
-            return;
-        }
-        // What it has started meanwhile dies too.
-        tree.look_again();
-        tree.signal(libc::SIGKILL);
-        sleep(HANG_UP_PAUSE).await;
     }
 }
 

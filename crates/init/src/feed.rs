@@ -1,7 +1,7 @@
 //! What the host says in an exec session, on its way to the program.
 
 use crate::exec::Requests;
-use crate::stream::Input;
+use crate::input::Input;
 use crate::sys::tty;
 use litegix_protocol::guest::TerminalSize;
 use litegix_protocol::guest::exec_request::Request as Message;

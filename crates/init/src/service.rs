@@ -5,7 +5,7 @@ use crate::buffer::LogBuffer;
 use crate::exec::{Requests, Session};
 use crate::statuses::{status_of, status_of_life};
 use crate::sys::machine;
-use crate::{boot_steps, clock, generation, log, shutdown, stats};
+use crate::{boot_steps, clock, generation, log, sessions, shutdown, stats};
 use litegix_protocol::frame;
 use litegix_protocol::guest::exec_request::Request as ExecMessage;
 use litegix_protocol::guest::guest_server::Guest;
@@ -58,6 +58,11 @@ impl Service {
             ))
         })?;
         Ok((Arc::clone(buffer), session))
+    }
+
+    /// The machine's end is to wait for a session of the host's.
+    pub fn session_opened(&self) -> sessions::Open {
+        self.agent.sessions.open()
     }
 
     /// Starts a program in the task's world; gives the stream of its session's answers.

@@ -1,4 +1,5 @@
-//! The end of the VM: what runs is killed, disks are unmounted clean, the machine restarts, which ends the VMM.
+//! The end of the VM: what runs is killed, sessions are drained, disks are unmounted clean, the machine restarts, which ends
+//! the VMM.
 
 use crate::agent::Agent;
 use crate::cgroup::TaskGroup;
@@ -9,27 +10,36 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// For everything together.
-const DEADLINE: Duration = Duration::from_secs(3);
 const KILL_DEADLINE: Duration = Duration::from_secs(1);
+/// For the hosts of exec sessions to read what is left, the exit code last. The supervisor's patience is longer.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
+/// For the disks.
+const DEADLINE: Duration = Duration::from_secs(3);
 
-/// To be called once, off the runtime's thread: it blocks, and does not come back.
-pub fn shut_down(group: Option<&TaskGroup>) -> ! {
+/// To be called once, off the runtime's thread, which goes on serving sessions: it blocks, and does not come back.
+fn shut_down(agent: &Agent) -> ! {
+    if let Some(group) = agent.group() {
+        kill(&group);
+    }
+    if !agent.sessions.wait(SESSIONS_DEADLINE) {
+        log::warn("an exec session was not read to its end");
+    }
     // A disk that hangs must not keep the VM: this thread ends it whatever the other does.
     let _ = thread::Builder::new().spawn(|| {
         thread::sleep(DEADLINE);
         restart();
     });
-    if let Some(group) = group {
-        log::warn_on_error("killing the task", group.kill());
-        let deadline = Instant::now() + KILL_DEADLINE;
-        while group.populated() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
     configure::tear_down();
     machine::sync();
     restart();
+}
+
+fn kill(group: &TaskGroup) {
+    log::warn_on_error("killing the task", group.kill());
+    let deadline = Instant::now() + KILL_DEADLINE;
+    while group.populated() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Ends the machine by the first means that works.
@@ -46,7 +56,7 @@ pub fn restart() -> ! {
 pub fn end_machine(agent: Arc<Agent>, grace: Duration) {
     let ending = thread::Builder::new().spawn(move || {
         thread::sleep(grace);
-        shut_down(agent.group().as_ref());
+        shut_down(&agent);
     });
     if ending.is_err() {
         restart();

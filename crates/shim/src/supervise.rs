@@ -24,8 +24,8 @@ const LAST_BYTES_GRACE: Duration = Duration::from_millis(100);
 /// From a helper's end until it counts as the VM's: on a busy host a VMM that ends takes its time, and a helper may be gone
 /// before it is.
 const HELPER_GRACE: Duration = Duration::from_secs(2);
-/// For the guest to unmount and restart, which ends the hypervisor.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(4);
+/// For the guest to end its exec sessions (5 s), to unmount (3 s) and to restart, which ends the hypervisor.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// For the record of a VM that never ran to be fetched.
 const FAILED_START_GRACE: Duration = Duration::from_secs(10);
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
