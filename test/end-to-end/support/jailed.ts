@@ -21,7 +21,7 @@ export function shell(script: string): string {
 export interface SeenRecord {
   readonly id: string;
   readonly user?: { readonly uid: number };
-  readonly network?: { readonly address: string };
+  readonly network?: { readonly address: string; readonly tap: string };
   readonly cgroups: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
 }
