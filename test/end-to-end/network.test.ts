@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { readTaps } from "../../src/network/address-pool.ts";
 import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
@@ -266,15 +267,33 @@ if (!outside) {
 
   describe("kill -9", () => {
     const config = `${image}\n${serving}`;
-    const assertOnly = async (taps: ReadonlySet<string>): Promise<void> => {
-      assert.deepEqual(await readTaps(), taps);
-      const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
-      assert.deepEqual(new Set(ruleset.match(/\blg[0-9a-f]{8}\b/g)), taps);
+    /** Nomad tells of a task's end before it has the VM destroyed. */
+    const waitForOnly = async (taps: ReadonlySet<string>): Promise<void> => {
+      await waitFor({
+        what: `the interfaces ${[...taps].join(", ")} and no others`,
+        timeoutMs: 60_000,
+        attempt: async () => {
+          const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
+          const seen = [await readTaps(), new Set(ruleset.match(/\blg[0-9a-f]{8}\b/g))];
+          return seen.every((set) => isDeepStrictEqual(set, taps)) || undefined;
+        },
+        seen: async () => [...(await readTaps())].join(),
+      });
     };
+    /** That of the VM that all tests are about: those that earlier ones stopped are gone. */
+    const ownOnly = async (): Promise<Set<string>> =>
+      await waitFor({
+        what: "one VM",
+        timeoutMs: 60_000,
+        attempt: async () => {
+          const taps = await readTaps();
+          return taps.size === 1 ? taps : undefined;
+        },
+      });
 
     it("of the plugin in the middle of a start: the task has one network in the end", async () => {
       const { agent } = fixture;
-      const present = await readTaps();
+      const present = await ownOnly();
       const plugin = await agent.plugin();
       const started = runService({ agent, config, group: groupNetwork(), restarts: 3 });
       await waitFor({
@@ -285,20 +304,20 @@ if (!outside) {
       });
       process.kill(plugin.pid, "SIGKILL");
       const allocation = await started;
-      await assertOnly(new Set([...present, (await tapOf(allocation)).tap]));
+      await waitForOnly(new Set([...present, (await tapOf(allocation)).tap]));
       await allocation.stop();
-      await assertOnly(present);
+      await waitForOnly(present);
     });
 
     it("of a VMM and its supervisor at once: nothing is left", async () => {
-      const present = await readTaps();
+      const present = await ownOnly();
       const allocation = await runService({ agent: fixture.agent, config, group: groupNetwork() });
       const { vmmPid, shimPid } = await machineOf(allocation);
       process.kill(shimPid, "SIGKILL");
       process.kill(vmmPid, "SIGKILL");
       assert.equal(await allocation.waitForEnd(), "failed");
       await allocation.stop();
-      await assertOnly(present);
+      await waitForOnly(present);
     });
   });
 
