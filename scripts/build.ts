@@ -60,6 +60,9 @@ async function bundle(): Promise<void> {
   });
 }
 
+// V8 14's Maglev compiler miscompiles hot byte loops: the kernel's LZ4 blocks came out damaged, differently each time.
+const v8Flags = ["--no-maglev", "--max-semi-space-size=1"];
+
 function buildExecutable(): string {
   // Only an unbuilt node may be stripped: the finished file breaks.
   const node = join(work, "node");
@@ -73,8 +76,7 @@ function buildExecutable(): string {
     disableExperimentalSEAWarning: true,
     useCodeCache: true,
     useSnapshot: false,
-    // V8 14's Maglev compiler miscompiles hot byte loops: the kernel's LZ4 blocks came out damaged, differently each time.
-    execArgv: ["--no-maglev", "--max-semi-space-size=1", "--no-warnings"],
+    execArgv: [...v8Flags, "--no-warnings"],
     // NODE_OPTIONS of the agent's environment must not reach a daemon.
     execArgvExtension: "none",
     assets: Object.fromEntries(
@@ -83,7 +85,8 @@ function buildExecutable(): string {
   };
   const configPath = join(work, "sea.json");
   writeFileSync(configPath, JSON.stringify(config));
-  run(process.execPath, ["--build-sea", configPath]);
+  // A code cache that was made with other flags is rejected at every start, silently.
+  run(process.execPath, [...v8Flags, "--build-sea", configPath]);
   const final = join(dist, "litegix-fc-driver");
   renameSync(output, final);
   return final;
