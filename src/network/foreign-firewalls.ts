@@ -41,9 +41,10 @@ let allowed = false;
 export async function allowForwarding(options: Options): Promise<void> {
   if (allowed) return;
   await putRules(options);
+  // Asked once, whatever it says: others that start wait for this one.
+  allowed = true;
   try {
     await trustTaps(options);
-    allowed = true;
   } catch {
     // Its table is there, but it does not answer: it may just be starting. `keepForwarding` tries again, and tells.
     options.signal?.throwIfAborted();

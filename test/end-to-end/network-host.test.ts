@@ -18,6 +18,25 @@ import { nft } from "./support/packet-rules.ts";
 runInNamespaces("the host's side of networks", import.meta.filename);
 
 if (!outside) {
+  const firstPort = 22_000;
+  /** Networks as starts of VMs make them, for VMs that there are not. */
+  const networks = async () => {
+    const host = await inspectNetwork({ subnet: undefined });
+    const plans: NetworkPlan[] = [];
+    const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+    const start = async (vm: number): Promise<NetworkPlan> => {
+      const request = networkRequest({ allocId: `${vm}`, hostPort: firstPort + vm });
+      using reserved = await reserveNetwork({ request, host, basePath: "/networks", readPlans });
+      const { plan } = reserved;
+      assert.ok(plan !== undefined);
+      plans.push(plan);
+      await makeInterface({ plan, owner: undefined });
+      await openNetwork({ plan, allowMetadata: false, readPlans });
+      return plan;
+    };
+    return { plans, readPlans, start };
+  };
+
   describe("what the host has", () => {
     const candidates = ["10.207.0.0/16", "10.83.0.0/16", "10.149.0.0/16", "100.117.0.0/16"];
     const route = async (change: "add" | "del", to: string): Promise<void> => {
@@ -79,18 +98,7 @@ if (!outside) {
 
   describe("rules that somebody took away", () => {
     it("come back for each VM, although one that started since has made the tables anew", async () => {
-      const host = await inspectNetwork({ subnet: undefined });
-      const plans: NetworkPlan[] = [];
-      const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
-      const start = async (vm: number): Promise<void> => {
-        const request = networkRequest({ allocId: `${vm}`, hostPort: 22_000 + vm });
-        using reserved = await reserveNetwork({ request, host, basePath: "/restored", readPlans });
-        const { plan } = reserved;
-        assert.ok(plan !== undefined);
-        plans.push(plan);
-        await makeInterface({ plan, owner: undefined });
-        await openNetwork({ plan, allowMetadata: false, readPlans });
-      };
+      const { plans, readPlans, start } = await networks();
       /** A VM's, without what differs between VMs and what depends on its place among them. */
       const rulesOf = async ({ tap, address, guestMac }: NetworkPlan, vm: number): Promise<string[]> =>
         (await nft("/proc/self/ns/net", "--stateless", "list", "ruleset"))
@@ -101,7 +109,7 @@ if (!outside) {
               .replaceAll(tap, "tap")
               .replaceAll(address, "address")
               .replaceAll(guestMac, "mac")
-              .replace(`${22_000 + vm}`, "port")
+              .replace(`${firstPort + vm}`, "port")
               .replace(/^\s*(elements = \{ )?/, "")
               .replace(/(,| \})$/, "")
               // Others' in the same line.
@@ -124,21 +132,9 @@ if (!outside) {
 
   describe("many at once", () => {
     it("fifty networks are made at once, each with an address of its own, and gone at once", async () => {
-      const host = await inspectNetwork({ subnet: undefined });
-      const plans: NetworkPlan[] = [];
-      const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
-      const make = async (vm: number): Promise<NetworkPlan> => {
-        const request = networkRequest({ allocId: `${vm}`, hostPort: 21_000 + vm });
-        using reserved = await reserveNetwork({ request, host, basePath: "/fifty", readPlans });
-        const { plan } = reserved;
-        assert.ok(plan !== undefined);
-        plans.push(plan);
-        await makeInterface({ plan, owner: undefined });
-        await openNetwork({ plan, allowMetadata: false, readPlans });
-        return plan;
-      };
+      const { plans, readPlans, start } = await networks();
       const before = await readTaps();
-      const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => make(vm)));
+      const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => start(vm)));
       assert.equal(new Set(made.map(({ tap }) => tap)).size, 50);
       assert.equal((await readTaps()).size, before.size + 50);
       const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");

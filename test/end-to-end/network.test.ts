@@ -2,13 +2,9 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { before, describe, it } from "node:test";
-import { isDeepStrictEqual } from "node:util";
-import { readTaps } from "../../src/network/address-pool.ts";
-import { TableWatch } from "../../src/network/table-watch.ts";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { inRig } from "./support/environment.ts";
-import { machineOf } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -26,63 +22,28 @@ import {
   outside,
   page,
   peer,
+  registered,
   runInNamespaces,
-  serving,
+  runWithServices,
   spoofer,
   tapOf,
   useNetworkFixture,
   waitForAnswer,
   who,
 } from "./support/network.ts";
-import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
-import { waitUntilGone } from "./support/processes.ts";
 import { askServer, serveInNamespace } from "./support/sockets.ts";
-import { waitFor } from "./support/wait.ts";
 
 runInNamespaces("the default network of VMs", import.meta.filename);
 
 if (!outside) {
   const fixture = useNetworkFixture();
-  const registered = async (service: string): Promise<string[]> =>
-    ((await fixture.agent.get(`/v1/service/${service}`)) as { Address: string; Port: number }[]).map(
-      ({ Address, Port }) => `${Address}:${Port}`,
-    );
-
   describe("the default network", () => {
     let allocation: Allocation;
     before(async () => {
       await fixture.ready();
       // Whoever has rules in this chain makes ours needed.
       await runSuccessfully({ file: "iptables", args: ["-A", "FORWARD", "-i", "another0", "-j", "DROP"] });
-      allocation = await runService({
-        agent: fixture.agent,
-        config: `${image}\nports = ["web", "echo"]\n${serving}`,
-        group: groupNetwork(),
-        task: `
-          service {
-            name = "by-host"
-            provider = "nomad"
-            port = "web"
-            check {
-              type = "http"
-              path = "/"
-              interval = "1s"
-              timeout = "1s"
-            }
-          }
-          service {
-            name = "by-driver"
-            provider = "nomad"
-            port = "web"
-            address_mode = "driver"
-            check {
-              type = "tcp"
-              interval = "1s"
-              timeout = "1s"
-            }
-          }
-        `,
-      });
+      allocation = await runWithServices(fixture.agent);
     });
 
     it("out: to a peer, which sees the host's address, in front of others' rules", async () => {
@@ -124,8 +85,10 @@ if (!outside) {
       await waitForAnswer("two checks that pass", /^success,success$/, async () =>
         (await checksOf(allocation)).join(","),
       );
-      assert.deepEqual(await registered("by-host"), [`${agentAddress}:${await hostPort(allocation, "web")}`]);
-      assert.deepEqual(await registered("by-driver"), [`${(await tapOf(allocation)).address}:8080`]);
+      assert.deepEqual(await registered(fixture.agent, "by-host"), [
+        `${agentAddress}:${await hostPort(allocation, "web")}`,
+      ]);
+      assert.deepEqual(await registered(fixture.agent, "by-driver"), [`${(await tapOf(allocation)).address}:8080`]);
     });
 
     it("the VM knows itself by its address; NOMAD_PORT is the port inside", async () => {
@@ -207,128 +170,6 @@ if (!outside) {
       );
       assert.ok((await counterOf("flooded", tap)) > 0);
       await waitForAnswer("the peer", /status 0/, () => inVm(allocation, peer(who)));
-    });
-
-    it("the kernel tells of a table that is removed", async () => {
-      using watch = new TableWatch();
-      watch.ensure();
-      let told = false;
-      void watch.next.then(() => {
-        told = true;
-      });
-      const table = ["table", "inet", "litegix_probe"];
-      await waitFor({
-        what: "the notice",
-        timeoutMs: 10_000,
-        // Until the watching program listens.
-        attempt: async () => {
-          await runSuccessfully({ file: "nft", args: ["add", ...table] });
-          await runSuccessfully({ file: "nft", args: ["delete", ...table] });
-          return told || undefined;
-        },
-      });
-    });
-
-    it("rules that something on the host removes come back", async () => {
-      await removeTablesUntilTheyAreBack({ tap: (await tapOf(allocation)).tap });
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
-      assert.match(await inVm(allocation, peer(forbidden)), /status 1[\s\S]*refused/);
-    });
-
-    it("an open connection outlives the plugin and the agent", async () => {
-      const count = "i=0; while [ $i -lt 600 ]; do i=$((i+1)); echo $i; sleep 0.2; done";
-      await inVm(allocation, `(${count}) | nc ${peerAddress} ${big} > /tmp/echoed 2> /dev/null & echo began`);
-      const echoed = async (): Promise<number> => Number((await inVm(allocation, "tail -n 1 /tmp/echoed")) || "0");
-      await waitFor({
-        what: "the first echo",
-        timeoutMs: 10_000,
-        attempt: async () => (await echoed()) > 0 || undefined,
-      });
-      const plugin = await fixture.agent.plugin();
-      await fixture.agent.kill();
-      process.kill(plugin.pid, "SIGKILL");
-      await waitUntilGone({ pid: plugin.pid, timeoutMs: 10_000 });
-      await fixture.agent.launch();
-      await allocation.waitForStatus(["running"]);
-      const seen = await echoed();
-      await waitFor({
-        what: "more echoes",
-        timeoutMs: 10_000,
-        attempt: async () => (await echoed()) > seen + 2 || undefined,
-      });
-      await waitForAnswer("checks after the restart", /^success,success$/, async () =>
-        (await checksOf(allocation)).join(","),
-      );
-    });
-  });
-
-  describe("kill -9", () => {
-    const config = `${image}\n${serving}`;
-    /** Nomad tells of a task's end before it has the VM destroyed. */
-    const waitForOnly = async (taps: ReadonlySet<string>): Promise<void> => {
-      await waitFor({
-        what: `the interfaces ${[...taps].join(", ")} and no others`,
-        timeoutMs: 60_000,
-        attempt: async () => {
-          const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
-          const seen = [await readTaps(), new Set(ruleset.match(/\blg[0-9a-f]{8}\b/g))];
-          return seen.every((set) => isDeepStrictEqual(set, taps)) || undefined;
-        },
-        seen: async () => [...(await readTaps())].join(),
-      });
-    };
-    /** That of the VM that all tests are about: those that earlier ones stopped are gone. */
-    const ownOnly = async (): Promise<Set<string>> =>
-      await waitFor({
-        what: "one VM",
-        timeoutMs: 60_000,
-        attempt: async () => {
-          const taps = await readTaps();
-          return taps.size === 1 ? taps : undefined;
-        },
-      });
-
-    it("of the plugin in the middle of a start: the task has one network in the end", async () => {
-      const { agent } = fixture;
-      const present = await ownOnly();
-      const plugin = await agent.plugin();
-      const started = runService({ agent, config, group: groupNetwork(), restarts: 3 });
-      await waitFor({
-        what: "a TAP",
-        timeoutMs: 120_000,
-        intervalMs: 2,
-        attempt: async () => (await readTaps()).size > present.size || undefined,
-      });
-      process.kill(plugin.pid, "SIGKILL");
-      const allocation = await started;
-      await waitForOnly(new Set([...present, (await tapOf(allocation)).tap]));
-      await allocation.stop();
-      await waitForOnly(present);
-    });
-
-    it("of a VMM and its supervisor at once: nothing is left", async () => {
-      const present = await ownOnly();
-      const allocation = await runService({ agent: fixture.agent, config, group: groupNetwork() });
-      const { vmmPid, shimPid } = await machineOf(allocation);
-      process.kill(shimPid, "SIGKILL");
-      process.kill(vmmPid, "SIGKILL");
-      assert.equal(await allocation.waitForEnd(), "failed");
-      await allocation.stop();
-      await waitForOnly(present);
-    });
-  });
-
-  describe("services", () => {
-    it("go with their jobs", async () => {
-      assert.equal((await registered("by-host")).length, 1);
-      const jobs = (await fixture.agent.get("/v1/jobs")) as { ID: string }[];
-      for (const { ID } of jobs) await fixture.agent.nomad(["job", "stop", "-purge", ID]);
-      await waitForAnswer("no service", /^0,0$/, async () =>
-        [await registered("by-host"), await registered("by-driver")].map(({ length }) => length).join(),
-      );
     });
   });
 

@@ -5,7 +5,8 @@ import { padding } from "../../src/images/tar/read-tar.ts";
 import type { TarHeader } from "../../src/images/tar/tar-entry.ts";
 import type { Answer, SeenRequest } from "./loopback-server.ts";
 
-const PLAIN: TarHeader = {
+/** Of an empty file with nothing of its own. */
+export const plainHeader: TarHeader = {
   path: "",
   type: "file",
   mode: 0o644,
@@ -25,7 +26,7 @@ export type LayerMember = Partial<TarHeader> & { readonly path: string; readonly
 export function layerOf(...members: readonly LayerMember[]): Buffer {
   const blocks = members.map(({ body = "", ...fields }) => {
     const bytes = Buffer.from(body);
-    const header = encodeTarHeader({ ...PLAIN, ...fields, sizeBytes: bytes.length });
+    const header = encodeTarHeader({ ...plainHeader, ...fields, sizeBytes: bytes.length });
     return Buffer.concat([header, bytes, Buffer.alloc(padding(bytes.length))]);
   });
   return Buffer.concat([...blocks, Buffer.alloc(1024)]);

@@ -1,53 +1,30 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type LayerMember, layerOf } from "../../../test/fakes/fake-image.ts";
 import { BadLayerError } from "../errors.ts";
-import { encodeTarHeader } from "../tar/encode-tar-header.ts";
-import { padding, readTar } from "../tar/read-tar.ts";
+import { readTar } from "../tar/read-tar.ts";
 import type { TarHeader } from "../tar/tar-entry.ts";
 import { applyLayer } from "./apply-layer.ts";
 import { newDirectory } from "./file-tree.ts";
 import { mergedTar } from "./merged-tar.ts";
 
-type Member = Partial<TarHeader> & { readonly path: string; readonly body?: string };
-
-const PLAIN: TarHeader = {
-  path: "",
-  type: "file",
-  mode: 0o644,
-  uid: 0,
-  gid: 0,
-  mtime: 0,
-  sizeBytes: 0,
-  target: "",
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: [],
-};
-const file = (path: string, body = "", more: Partial<TarHeader> = {}): Member => ({ path, body, ...more });
-const dir = (path: string, more: Partial<TarHeader> = {}): Member => ({
+const file = (path: string, body = "", more: Partial<TarHeader> = {}): LayerMember => ({ path, body, ...more });
+const dir = (path: string, more: Partial<TarHeader> = {}): LayerMember => ({
   path,
   type: "directory",
   mode: 0o755,
   ...more,
 });
-const link = (path: string, target: string): Member => ({ path, type: "hardlink", target });
-const symlink = (path: string, target: string): Member => ({ path, type: "symlink", target });
-
-function archive(members: readonly Member[]): Buffer {
-  const blocks = members.map(({ body = "", ...fields }) => {
-    const header = encodeTarHeader({ ...PLAIN, ...fields, sizeBytes: body.length });
-    return Buffer.concat([header, Buffer.from(body), Buffer.alloc(padding(body.length))]);
-  });
-  return Buffer.concat([...blocks, Buffer.alloc(1024)]);
-}
+const link = (path: string, target: string): LayerMember => ({ path, type: "hardlink", target });
+const symlink = (path: string, target: string): LayerMember => ({ path, type: "symlink", target });
 
 async function* once(data: Buffer): AsyncGenerator<Buffer> {
   yield data;
 }
 
 /** Lower layer first; gives `path: content` as one unpacking the merged archive in its order would see it. */
-async function merge(...layers: readonly (readonly Member[])[]): Promise<Record<string, string>> {
-  const archives = layers.map(archive);
+async function merge(...layers: readonly (readonly LayerMember[])[]): Promise<Record<string, string>> {
+  const archives = layers.map((members) => layerOf(...members));
   const root = newDirectory();
   for (const [layerIndex, data] of archives.entries()) {
     const headers: TarHeader[] = [];

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import * as tarStream from "tar-stream";
+import { plainHeader } from "../../../test/fakes/fake-image.ts";
 import { ImageError } from "../errors.ts";
 import { encodeTarHeader } from "./encode-tar-header.ts";
 import { padding, readTar } from "./read-tar.ts";
@@ -31,19 +32,7 @@ async function readAll(archive: Buffer, chunkBytes = 1 << 20): Promise<Read[]> {
 }
 
 const END = Buffer.alloc(1024);
-const PLAIN: TarHeader = {
-  path: "f",
-  type: "file",
-  mode: 0o644,
-  uid: 0,
-  gid: 0,
-  mtime: 0,
-  sizeBytes: 0,
-  target: "",
-  deviceMajor: 0,
-  deviceMinor: 0,
-  xattrs: [],
-};
+const PLAIN: TarHeader = { ...plainHeader, path: "f" };
 
 function archiveOf(...members: readonly (readonly [Partial<TarHeader>, Buffer?])[]): Buffer {
   const blocks = members.map(([fields, body = Buffer.alloc(0)]) => {

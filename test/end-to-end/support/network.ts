@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
 import type { Agent } from "./agent.ts";
-import type { Allocation } from "./allocation.ts";
+import { type Allocation, runService } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
 import { driverPath, inRig, skipVms } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
@@ -34,6 +34,45 @@ export function groupNetwork(mode = ""): string {
       port "echo" { to = 9090 }
     }
   `;
+}
+
+/** A VM with a page and an echo, whose services Nomad checks: "by-host" and "by-driver". */
+export async function runWithServices(agent: Agent): Promise<Allocation> {
+  return await runService({
+    agent,
+    config: `${image}\nports = ["web", "echo"]\n${serving}`,
+    group: groupNetwork(),
+    task: `
+      service {
+        name = "by-host"
+        provider = "nomad"
+        port = "web"
+        check {
+          type = "http"
+          path = "/"
+          interval = "1s"
+          timeout = "1s"
+        }
+      }
+      service {
+        name = "by-driver"
+        provider = "nomad"
+        port = "web"
+        address_mode = "driver"
+        check {
+          type = "tcp"
+          interval = "1s"
+          timeout = "1s"
+        }
+      }
+    `,
+  });
+}
+
+/** Where a service of Nomad's is to be found. */
+export async function registered(agent: Agent, service: string): Promise<string[]> {
+  const found = (await agent.get(`/v1/service/${service}`)) as { Address: string; Port: number }[];
+  return found.map(({ Address, Port }) => `${Address}:${Port}`);
 }
 
 interface PortsDocument {

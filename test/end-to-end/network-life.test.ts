@@ -1,0 +1,176 @@
+// The default network over time: rules that vanish, plugin, agent and VM that are killed, jobs that go. In namespaces of the test's own.
+import assert from "node:assert/strict";
+import { before, describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
+import { readTaps } from "../../src/network/address-pool.ts";
+import { TableWatch } from "../../src/network/table-watch.ts";
+import { type Allocation, runService } from "./support/allocation.ts";
+import { runSuccessfully } from "./support/command.ts";
+import { machineOf } from "./support/machines.ts";
+import { agentAddress, peerAddress } from "./support/namespaces.ts";
+import {
+  assertNoNetworkIsLeft,
+  big,
+  checksOf,
+  forbidden,
+  groupNetwork,
+  hostPort,
+  image,
+  inVm,
+  outside,
+  page,
+  peer,
+  registered,
+  runInNamespaces,
+  runWithServices,
+  serving,
+  tapOf,
+  useNetworkFixture,
+  waitForAnswer,
+} from "./support/network.ts";
+import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { waitUntilGone } from "./support/processes.ts";
+import { askServer } from "./support/sockets.ts";
+import { waitFor } from "./support/wait.ts";
+
+runInNamespaces("the life of VMs' networks", import.meta.filename);
+
+if (!outside) {
+  const fixture = useNetworkFixture();
+
+  describe("a network", () => {
+    let allocation: Allocation;
+    before(async () => {
+      await fixture.ready();
+      allocation = await runWithServices(fixture.agent);
+    });
+
+    it("the kernel tells of a table that is removed", async () => {
+      using watch = new TableWatch();
+      watch.ensure();
+      let told = false;
+      void watch.next.then(() => {
+        told = true;
+      });
+      const table = ["table", "inet", "litegix_probe"];
+      await waitFor({
+        what: "the notice",
+        timeoutMs: 10_000,
+        // Until the watching program listens.
+        attempt: async () => {
+          await runSuccessfully({ file: "nft", args: ["add", ...table] });
+          await runSuccessfully({ file: "nft", args: ["delete", ...table] });
+          return told || undefined;
+        },
+      });
+    });
+
+    it("rules that something on the host removes come back", async () => {
+      await removeTablesUntilTheyAreBack({ tap: (await tapOf(allocation)).tap });
+      const web = await hostPort(allocation, "web");
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
+      assert.match(await inVm(allocation, peer(forbidden)), /status 1[\s\S]*refused/);
+    });
+
+    it("an open connection outlives the plugin and the agent", async () => {
+      const count = "i=0; while [ $i -lt 600 ]; do i=$((i+1)); echo $i; sleep 0.2; done";
+      await inVm(allocation, `(${count}) | nc ${peerAddress} ${big} > /tmp/echoed 2> /dev/null & echo began`);
+      const echoed = async (): Promise<number> => Number((await inVm(allocation, "tail -n 1 /tmp/echoed")) || "0");
+      await waitFor({
+        what: "the first echo",
+        timeoutMs: 10_000,
+        attempt: async () => (await echoed()) > 0 || undefined,
+      });
+      const plugin = await fixture.agent.plugin();
+      await fixture.agent.kill();
+      process.kill(plugin.pid, "SIGKILL");
+      await waitUntilGone({ pid: plugin.pid, timeoutMs: 10_000 });
+      await fixture.agent.launch();
+      await allocation.waitForStatus(["running"]);
+      const seen = await echoed();
+      await waitFor({
+        what: "more echoes",
+        timeoutMs: 10_000,
+        attempt: async () => (await echoed()) > seen + 2 || undefined,
+      });
+      await waitForAnswer("checks after the restart", /^success,success$/, async () =>
+        (await checksOf(allocation)).join(","),
+      );
+    });
+  });
+
+  describe("kill -9", () => {
+    const config = `${image}\n${serving}`;
+    /** Nomad tells of a task's end before it has the VM destroyed. */
+    const waitForOnly = async (taps: ReadonlySet<string>): Promise<void> => {
+      await waitFor({
+        what: `the interfaces ${[...taps].join(", ")} and no others`,
+        timeoutMs: 60_000,
+        attempt: async () => {
+          const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
+          const seen = [await readTaps(), new Set(ruleset.match(/\blg[0-9a-f]{8}\b/g))];
+          return seen.every((set) => isDeepStrictEqual(set, taps)) || undefined;
+        },
+        seen: async () => [...(await readTaps())].join(),
+      });
+    };
+    /** That of the VM that all tests are about: those that earlier ones stopped are gone. */
+    const ownOnly = async (): Promise<Set<string>> =>
+      await waitFor({
+        what: "one VM",
+        timeoutMs: 60_000,
+        attempt: async () => {
+          const taps = await readTaps();
+          return taps.size === 1 ? taps : undefined;
+        },
+      });
+
+    it("of the plugin in the middle of a start: the task has one network in the end", async () => {
+      const { agent } = fixture;
+      const present = await ownOnly();
+      const plugin = await agent.plugin();
+      const started = runService({ agent, config, group: groupNetwork(), restarts: 3 });
+      await waitFor({
+        what: "a TAP",
+        timeoutMs: 120_000,
+        intervalMs: 2,
+        attempt: async () => (await readTaps()).size > present.size || undefined,
+      });
+      process.kill(plugin.pid, "SIGKILL");
+      const allocation = await started;
+      await waitForOnly(new Set([...present, (await tapOf(allocation)).tap]));
+      await allocation.stop();
+      await waitForOnly(present);
+    });
+
+    it("of a VMM and its supervisor at once: nothing is left", async () => {
+      const present = await ownOnly();
+      const allocation = await runService({ agent: fixture.agent, config, group: groupNetwork() });
+      const { vmmPid, shimPid } = await machineOf(allocation);
+      process.kill(shimPid, "SIGKILL");
+      process.kill(vmmPid, "SIGKILL");
+      assert.equal(await allocation.waitForEnd(), "failed");
+      await allocation.stop();
+      await waitForOnly(present);
+    });
+  });
+
+  describe("services", () => {
+    it("go with their jobs", async () => {
+      assert.equal((await registered(fixture.agent, "by-host")).length, 1);
+      const jobs = (await fixture.agent.get("/v1/jobs")) as { ID: string }[];
+      for (const { ID } of jobs) await fixture.agent.nomad(["job", "stop", "-purge", ID]);
+      await waitForAnswer("no service", /^0,0$/, async () =>
+        [await registered(fixture.agent, "by-host"), await registered(fixture.agent, "by-driver")]
+          .map(({ length }) => length)
+          .join(),
+      );
+    });
+  });
+
+  describe("afterwards", () => {
+    it("no interface, no table and no rule is left", () => assertNoNetworkIsLeft(fixture.agent));
+  });
+}
