@@ -166,16 +166,8 @@ describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
     const before = countLines(await allocation.log());
     await allocation.waitForLog(new RegExp(`line ${before + 5}\n`));
     countLines(await allocation.log());
-    const result = await waitFor({
-      what: "exec to work",
-      timeoutMs: 30_000,
-      intervalMs: 500,
-      attempt: async () => {
-        const attempt = await allocation.exec(["echo", "hello"]);
-        return attempt.exitCode === 0 ? attempt : undefined;
-      },
-      seen: async () => (await allocation.exec(["echo", "hello"])).stderr,
-    });
+    await allocation.waitForExec();
+    const result = await allocation.exec(["echo", "hello"]);
     assert.equal(result.stdout, "hello\n");
     assert.equal(await allocation.status(), "running");
   }

@@ -118,6 +118,8 @@ if (!outside) {
       await fixture.agent.launch();
       await allocation.waitForStatus(["running"]);
       await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+      // Nomad shows the check's last result from before its restart too.
+      await allocation.waitForExec();
       assert.deepEqual(await cniCheck(allocation), []);
       assert.deepEqual(await machineOf(allocation), before);
       assert.match(await inVm(allocation, "ip addr show eth0"), new RegExp(`${addresses.four}/24`));

@@ -89,6 +89,7 @@ if (!outside) {
       await waitUntilGone({ pid: plugin.pid, timeoutMs: 10_000 });
       await fixture.agent.launch();
       await allocation.waitForStatus(["running"]);
+      await allocation.waitForExec();
       const seen = await echoed();
       await waitFor({
         what: "more echoes",

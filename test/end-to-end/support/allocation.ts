@@ -185,6 +185,21 @@ export class Allocation {
     return await this.agent.nomad(["alloc", "exec", "-task", taskName, this.id, ...argv], options);
   }
 
+  /** A restarted agent tells of a task from what it wrote down before it has the task back, and refuses exec until then. */
+  async waitForExec(timeoutMs = 30_000): Promise<void> {
+    let last = "";
+    await waitFor({
+      what: "exec to work",
+      timeoutMs,
+      attempt: async () => {
+        const { exitCode, stderr } = await this.exec(["true"]);
+        last = stderr;
+        return exitCode === 0 || undefined;
+      },
+      seen: () => last,
+    });
+  }
+
   /** `nomad alloc exec -i -t` in a terminal of 24 rows and 80 columns. */
   openTerminal(argv: readonly string[]): Terminal {
     return new Terminal({ agent: this.agent, args: ["alloc", "exec", "-i", "-t", this.id, ...argv] });

@@ -1,5 +1,6 @@
 // Network namespaces of a test's own: one for the agent, one for its peers, a veth pair between them. Nothing leaves them.
 import { spawn } from "node:child_process";
+import { text } from "node:stream/consumers";
 import { run, runSuccessfully } from "./command.ts";
 
 export const agentAddress = "10.99.0.2";
@@ -19,8 +20,8 @@ function names(): { agent: string; peer: string } {
   return { agent, peer };
 }
 
-/** Runs a test file again, in the agent's namespace. Resolves with its exit code; the output is passed on. */
-export async function runInside(file: string): Promise<number | null> {
+/** Runs a test file again, in the agent's namespace. The output is passed on; what failed is in the error too, as the last to be read. */
+export async function runInside(file: string): Promise<void> {
   const { agent, peer } = names();
   try {
     for (const name of [agent, peer]) await ip(["netns", "add", name]);
@@ -39,14 +40,19 @@ export async function runInside(file: string): Promise<number | null> {
       "nsenter",
       [`--net=/run/netns/${agent}`, "--", process.execPath, "--test-reporter=spec", file],
       {
-        stdio: ["ignore", "inherit", "inherit"],
+        stdio: ["ignore", "pipe", "inherit"],
         env: { ...env, [variable]: `${agent},${peer}` },
       },
     );
-    return await new Promise((resolve, reject) => {
-      child.once("error", reject);
-      child.once("exit", resolve);
-    });
+    child.stdout.pipe(process.stdout, { end: false });
+    const [output, code] = await Promise.all([
+      text(child.stdout),
+      new Promise<number | null>((resolve, reject) => {
+        child.once("error", reject);
+        child.once("close", resolve);
+      }),
+    ]);
+    if (code !== 0) throw new Error(`exit code ${code}: ${output.slice(output.lastIndexOf("failing tests:"))}`);
   } finally {
     for (const name of [agent, peer]) await run({ file: "ip", args: ["netns", "delete", name] });
   }
