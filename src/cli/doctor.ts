@@ -45,7 +45,7 @@ function report(host: ReadyHost): string {
     `  huge pages    ${facts.freeHugePages} free`,
     `  tun           ${facts.tun ? "yes" : "no"}`,
     `  network       default: ${network.nat.usable ? networkText(network.nat.subnet) : network.nat.reason}`,
-    `                bridge, CNI: ${network.group.usable ? "yes" : network.group.reason}`,
+    `                bridge, CNI: ${network.group.usable ? (network.bridgeLack ?? "yes") : network.group.reason}`,
     ...warnings.map((warning) => `warning: ${warning}`),
     "",
   ].join("\n");

@@ -54,12 +54,13 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
 
 /** Which networks a job can have here; empty where there is nothing to say, which deletes an earlier reason. */
 function networkAttributes(network: NetworkHost): Record<string, string | boolean> {
-  const { nat, group } = network;
+  const { nat, group, bridgeLack } = network;
   return {
     [`${prefix}.network.default`]: nat.usable,
     [`${prefix}.network.default_subnet`]: nat.usable ? networkText(nat.subnet) : "",
     [`${prefix}.network.default_reason`]: nat.usable ? "" : nat.reason,
     [`${prefix}.network.group`]: group.usable,
     [`${prefix}.network.group_reason`]: group.usable ? "" : group.reason,
+    [`${prefix}.network.bridge_reason`]: bridgeLack ?? "",
   };
 }

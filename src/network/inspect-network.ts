@@ -2,6 +2,7 @@
 import { access } from "node:fs/promises";
 import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../system/ip-address.ts";
 import { isTapName } from "./address-pool.ts";
+import { whyNoBridge } from "./find-cni-plugins.ts";
 import { readLinks, readRoutes } from "./read-namespace.ts";
 import { ask } from "./run-steps.ts";
 
@@ -12,6 +13,8 @@ export type NetworkAbility<T = object> =
 export interface NetworkHost {
   readonly nat: NetworkAbility<{ readonly subnet: IpNetwork; readonly mtu: number }>;
   readonly group: NetworkAbility;
+  /** What Nomad seems to lack for its bridge mode, which it would make before it calls the driver. */
+  readonly bridgeLack: string | undefined;
 }
 
 /** None is docker's (172.17.0.0/12 and 192.168.0.0/16 by parts), podman's (10.88), Nomad's (172.26.64.0/20) or Kubernetes'. */
@@ -25,11 +28,12 @@ const usualMtu = 1500;
 export async function inspectNetwork(options: {
   /** Set by the plugin's config. */
   subnet: IpNetwork | undefined;
+  cniDirectories?: readonly string[] | undefined;
   signal?: AbortSignal | undefined;
 }): Promise<NetworkHost> {
-  const reason = await whatIsMissing(options.signal);
-  if (reason !== undefined) return { nat: { usable: false, reason }, group: { usable: false, reason } };
-  return { nat: await inspectNat(options), group: { usable: true } };
+  const [reason, bridgeLack] = await Promise.all([whatIsMissing(options.signal), whyNoBridge(options.cniDirectories)]);
+  if (reason !== undefined) return { nat: { usable: false, reason }, group: { usable: false, reason }, bridgeLack };
+  return { nat: await inspectNat(options), group: { usable: true }, bridgeLack };
 }
 
 async function whatIsMissing(signal: AbortSignal | undefined): Promise<string | undefined> {

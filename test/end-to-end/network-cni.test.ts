@@ -10,6 +10,7 @@ import { machineOf } from "./support/machines.ts";
 import { agentAddress, agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
+  assertSpoofsAreStopped,
   checksOf,
   groupNetwork,
   hostPort,
@@ -19,6 +20,7 @@ import {
   page,
   runInNamespaces,
   serving,
+  spoofer,
   useNetworkFixture,
   waitForAnswer,
   who,
@@ -108,6 +110,21 @@ if (!outside) {
         `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | socat -T 5 - TCP6:[${address}]:8080`;
       assert.match(await inVm(allocation, get(own)), /200 OK/);
       assert.match(await inVm(other, get(addresses.six)), /200 OK/);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
+    it("another's IPv6 address doesn't pass, nor does it answer for one", async () => {
+      const other = await runService({
+        agent: fixture.agent,
+        config: spoofer,
+        group: groupNetwork('mode = "cni/dual"'),
+      });
+      assert.match(await inVm(other, `ping -6 -c 1 -W 5 ${peerAddressV6}`), / 0% packet loss/);
+      // To send from an address that duplicate address detection has asked for is both.
+      await assertSpoofsAreStopped(other, "lga9fee602", `/run/netns/${other.id}`, [
+        `ip -6 addr add fd98::66:66/128 dev eth0 && sleep 2; ping -6 -c 1 -W 1 -I fd98::66:66 ${peerAddressV6}`,
+        `ip link set eth0 address 02:66:66:66:66:66 && ping -6 -c 1 -W 1 ${peerAddressV6}`,
+      ]);
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 

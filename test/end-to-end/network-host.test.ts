@@ -1,5 +1,8 @@
 // What the host has for networks, and many networks at once, in a namespace of the test's own; no VM is started.
 import assert from "node:assert/strict";
+import { mkdtempDisposable, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { readTaps } from "../../src/network/address-pool.ts";
 import { PortClaimedError } from "../../src/network/errors.ts";
@@ -60,6 +63,21 @@ if (!outside) {
       } finally {
         for (const candidate of candidates.slice(0, seen.length)) await route("del", candidate);
       }
+    });
+
+    it("CNI plugins that are missing are named, with where they were looked for", async () => {
+      assert.equal(
+        (await inspectNetwork({ subnet: undefined, cniDirectories: ["/usr/lib/cni"] })).bridgeLack,
+        undefined,
+      );
+      await using some = await mkdtempDisposable(join(tmpdir(), "litegix-cni-"));
+      for (const name of ["loopback", "bridge", "host-local", "firewall"]) await writeFile(join(some.path, name), "");
+      const { bridgeLack, group } = await inspectNetwork({
+        subnet: undefined,
+        cniDirectories: ["/nowhere", some.path],
+      });
+      assert.deepEqual(group, { usable: true });
+      assert.match(bridgeLack ?? "", /no portmap in \/nowhere, .*install them .*containernetworking-plugins/);
     });
 
     it("a program that is missing is named, with the package that has it", async () => {

@@ -133,6 +133,30 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
+    it("UDP: another VM has the echo through the host's port; what its policy allows for TCP alone is refused", async () => {
+      const web = await hostPort(allocation, "web");
+      const echo = await hostPort(allocation, "echo");
+      const other = await runService({
+        agent: fixture.agent,
+        config: `
+          ${image}
+          command = "sleep"
+          args = ["3600"]
+          egress {
+            default = "deny"
+            allow   = ["${agentAddress}/32:${web}/tcp", "${agentAddress}/32:${echo}/udp"]
+          }
+        `,
+      });
+      const ask = (kind: "TCP" | "UDP", port: number): Promise<string> =>
+        inVm(other, `echo hello | socat -T 5 - ${kind}4:${agentAddress}:${port}`);
+      assert.equal(await ask("UDP", echo), "hello");
+      assert.match(await ask("UDP", web), /No route to host/);
+      assert.match(await ask("TCP", echo), /refused/);
+      assert.ok((await counterOf("refused", (await tapOf(other)).tap)) >= 2);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+    });
+
     it("another's IP, ARP and MAC don't pass", async () => {
       const other = await runService({ agent: fixture.agent, config: spoofer });
       await assertSpoofsAreStopped(other, (await tapOf(other)).tap);

@@ -145,13 +145,19 @@ export async function tapOf(allocation: Allocation): Promise<{ tap: string; addr
   return { tap: `lg${hex}`, address };
 }
 
+const spoofsOverIpv4 = [
+  `ip addr add 10.66.66.66/32 dev eth0 && ping -c 1 -W 1 -I 10.66.66.66 ${peerAddress}`,
+  "arping -c 1 -w 2 -U -I eth0 -s 10.66.66.66 10.66.66.66",
+  `ip link set eth0 address 02:66:66:66:66:66 && ping -c 1 -W 1 ${peerAddress}`,
+];
+
 /** A root that may change its interface: nothing leaves with addresses that are not the VM's. */
-export async function assertSpoofsAreStopped(allocation: Allocation, tap: string, namespace?: string): Promise<void> {
-  const spoofs = [
-    `ip addr add 10.66.66.66/32 dev eth0 && ping -c 1 -W 1 -I 10.66.66.66 ${peerAddress}`,
-    "arping -c 1 -w 2 -U -I eth0 -s 10.66.66.66 10.66.66.66",
-    `ip link set eth0 address 02:66:66:66:66:66 && ping -c 1 -W 1 ${peerAddress}`,
-  ];
+export async function assertSpoofsAreStopped(
+  allocation: Allocation,
+  tap: string,
+  namespace?: string,
+  spoofs: readonly string[] = spoofsOverIpv4,
+): Promise<void> {
   for (const spoof of spoofs) {
     const before = await counterOf("spoofed", tap, namespace);
     const output = await inVm(allocation, spoof);
@@ -187,10 +193,13 @@ export function runInNamespaces(title: string, file: string): void {
 }
 
 /** In the agent's namespace: an agent with the image that serves, and peers that listen. */
-export function useNetworkFixture(options: Pick<FixtureOptions, "cniNetworks" | "clientConfig" | "env"> = {}): Fixture {
+export function useNetworkFixture(
+  options: Pick<FixtureOptions, "cniNetworks" | "clientConfig" | "env"> & { pluginConfig?: string } = {},
+): Fixture {
   const fixture = Fixture.use(
     (address) => `
       registry "docker.io" { mirrors = ["http://${address}"] }
+      ${options.pluginConfig ?? ""}
       network {
         egress_deny     = ["10.99.0.1/32:${forbidden}/tcp"]
         connection_rate = 20

@@ -1,0 +1,90 @@
+// Networks of the real Firecracker without its jail, and its rate limiters, in namespaces that the test makes (as network.test.ts).
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { runService } from "./support/allocation.ts";
+import { skipFirecracker } from "./support/environment.ts";
+import { agentAddress, peerAddress } from "./support/namespaces.ts";
+import {
+  assertNoNetworkIsLeft,
+  big,
+  groupNetwork,
+  hostPort,
+  image,
+  inVm,
+  outside,
+  page,
+  peer,
+  runInNamespaces,
+  serving,
+  useNetworkFixture,
+  waitForAnswer,
+  who,
+} from "./support/network.ts";
+import { askServer } from "./support/sockets.ts";
+
+if (skipFirecracker === false) runInNamespaces("Firecracker's networks", import.meta.filename);
+else describe("Firecracker's networks", { skip: skipFirecracker }, () => undefined);
+
+if (!outside) {
+  const fixture = useNetworkFixture({ pluginConfig: "jailer {\n enabled = false\n}" });
+
+  describe("without a jail", () => {
+    for (const { mode, config } of [
+      { mode: "", config: 'ports = ["web", "echo"]' },
+      { mode: 'mode = "bridge"', config: "" },
+    ]) {
+      it(`${mode || "the default network"}: out and in`, async () => {
+        const allocation = await runService({
+          agent: fixture.agent,
+          config: `${image}\n${config}\n${serving}`,
+          group: groupNetwork(mode),
+        });
+        assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
+        const web = await hostPort(allocation, "web");
+        const echo = await hostPort(allocation, "echo");
+        await waitForAnswer("the page", /200 OK/, () =>
+          askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+        );
+        await waitForAnswer("the echo", /^hello$/, () =>
+          askServer({ host: agentAddress, port: echo, text: "hello", kind: "udp", from: "peer" }),
+        );
+        await fixture.agent.nomad(["job", "stop", "-purge", allocation.job]);
+      });
+    }
+  });
+
+  describe("rate limiters", () => {
+    /** Seconds in which the VM has sent a megabyte to the peer and has it back. */
+    const echoTime = async (limiter: string): Promise<number> => {
+      const allocation = await runService({
+        agent: fixture.agent,
+        config: `${image}\ncommand = "sleep"\nargs = ["3600"]\n${limiter}`,
+      });
+      const start = performance.now();
+      assert.equal(await inVm(allocation, `head -c 1048576 /dev/zero | nc ${peerAddress} ${big} | wc -c`), "1048576");
+      const seconds = (performance.now() - start) / 1000;
+      await fixture.agent.nomad(["job", "stop", "-purge", allocation.job]);
+      return seconds;
+    };
+
+    it("hold each direction to what the job says", async (t) => {
+      // 48 KiB a second and as much at once: a megabyte takes 20 s or more, however fast the host is.
+      const limit = `{
+        bandwidth {
+          size        = 49152
+          refill_time = 1000
+        }
+      }`;
+      const free = await echoTime("");
+      for (const direction of ["rx", "tx"]) {
+        const seconds = await echoTime(`${direction}_rate_limiter ${limit}`);
+        t.diagnostic(`${direction}_rate_limiter: ${seconds.toFixed(1)} s, without: ${free.toFixed(1)} s`);
+        assert.ok(seconds > 20 && seconds > free, `${direction}: ${seconds} s; without: ${free} s`);
+      }
+    });
+  });
+
+  describe("afterwards", () => {
+    it("no interface, no table and no rule is left", () => assertNoNetworkIsLeft(fixture.agent));
+  });
+}
