@@ -4,7 +4,7 @@ import { type NomadDriver, NotImplementedError } from "../driver/nomad-driver.ts
 import { Driver, type StartTaskRequest, TaskState } from "../gen/nomad/drivers/driver_pb.js";
 import { execStream } from "./exec-stream.ts";
 import { type ExecAnswer, encodeAnswer, execMessages } from "./exec-wire.ts";
-import type { RawStream } from "./grpc-server.ts";
+import type { RawStream } from "./grpc-calls.ts";
 import { toSpecMessage } from "./hcl-spec-message.ts";
 import { answering, streaming, untilAborted } from "./status.ts";
 import {

@@ -5,14 +5,13 @@ import { join } from "node:path";
 import type { NomadDriver } from "../driver/nomad-driver.ts";
 import type { Logger } from "../system/logger.ts";
 import { createAutoMtls } from "./auto-mtls.ts";
-import { baseRoutes } from "./base-service.ts";
-import { driverRoutes, driverStreams } from "./driver-service.ts";
-import { goPluginRoutes, shutdownPath } from "./go-plugin-services.ts";
-import { startGrpcServer } from "./grpc-server.ts";
+import { type AnswerCall, startGrpcServer } from "./grpc-server.ts";
 import { type Environment, handshakeLine, magicCookie } from "./handshake.ts";
 
 export interface ServePluginOptions {
-  readonly driver: NomadDriver;
+  readonly name: string;
+  /** Called when the host has been told where to connect to. */
+  readonly loadDriver: () => Promise<NomadDriver>;
   readonly logger: Logger;
   readonly env: Environment;
 }
@@ -23,11 +22,11 @@ export interface ServePluginOptions {
  */
 const orphanedMs = 10 * 60_000;
 
-/** Resolves when the plugin serves; the process then lives until the host ends it. */
+/** Resolves when the host has been told; the process then lives until the host ends it. */
 export async function servePlugin(options: ServePluginOptions): Promise<void> {
-  const { driver, logger, env } = options;
+  const { name, logger, env } = options;
   if (env[magicCookie.name] !== magicCookie.value) {
-    throw new Error(`${driver.info.name} is a Nomad plugin: ${magicCookie.name} is not Nomad's`);
+    throw new Error(`${name} is a Nomad plugin: ${magicCookie.name} is not Nomad's`);
   }
   installProcessHandlers(logger);
   const directory = mkdtempSync(join(env["PLUGIN_UNIX_SOCKET_DIR"] ?? tmpdir(), "litegix-plugin-"));
@@ -36,20 +35,12 @@ export async function servePlugin(options: ServePluginOptions): Promise<void> {
   const clientCertificate = env["PLUGIN_CLIENT_CERT"];
   const mtls = clientCertificate === undefined ? undefined : await createAutoMtls(clientCertificate);
   let orphanTimer: NodeJS.Timeout | undefined;
+  const answer = Promise.withResolvers<AnswerCall>();
   await startGrpcServer({
     socketPath,
     tls: mtls?.tls,
     logger,
-    routes: (router) => {
-      goPluginRoutes(router);
-      baseRoutes(router, driver);
-      driverRoutes(router, driver);
-    },
-    rawStreams: driverStreams(driver),
-    onAnswered: (path) => {
-      // The host waits two seconds for the process to be gone; the answer's last bytes are in the kernel by now.
-      if (path === shutdownPath) setTimeout(() => process.exit(0), 10);
-    },
+    answer: answer.promise,
     onSessions: (count) => {
       clearTimeout(orphanTimer);
       if (count === 0) orphanTimer = setTimeout(() => process.exit(0), orphanedMs);
@@ -63,6 +54,13 @@ export async function servePlugin(options: ServePluginOptions): Promise<void> {
       multiplexingAsked: env["PLUGIN_MULTIPLEX_GRPC"] !== undefined,
     }),
   );
+  // Nobody catches what goes wrong here: the process ends with a log line.
+  void loadCalls(options).then(answer.resolve);
+}
+
+async function loadCalls({ loadDriver, logger }: ServePluginOptions): Promise<AnswerCall> {
+  const [{ pluginCalls }, driver] = await Promise.all([import("./plugin-calls.ts"), loadDriver()]);
+  return pluginCalls({ driver, logger });
 }
 
 function installProcessHandlers(logger: Logger): void {

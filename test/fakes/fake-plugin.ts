@@ -91,4 +91,4 @@ async function* echo(
   yield { kind: "exited", exitCode: 7, signal: 0 };
 }
 
-await servePlugin({ driver, logger, env: process.env });
+await servePlugin({ name: driver.info.name, loadDriver: async () => driver, logger, env: process.env });
