@@ -7,7 +7,7 @@ import { measureSetUp } from "./measure-set-up.ts";
 import { measureTraffic } from "./measure-traffic.ts";
 
 if (inside === undefined) {
-  process.exitCode = (await runInside(import.meta.filename)) ?? 1;
+  await runInside(import.meta.filename);
 } else {
   await measureSetUp();
   await measureTraffic();

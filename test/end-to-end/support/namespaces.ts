@@ -20,7 +20,7 @@ function names(): { agent: string; peer: string } {
   return { agent, peer };
 }
 
-/** Runs a test file again, in the agent's namespace. The output is passed on; what failed is in the error too, as the last to be read. */
+/** Runs a program's file again, in the agent's namespace. The output is passed on; what failed is in the error too, as the last to be read. */
 export async function runInside(file: string): Promise<void> {
   const { agent, peer } = names();
   try {
@@ -52,7 +52,8 @@ export async function runInside(file: string): Promise<void> {
         child.once("close", resolve);
       }),
     ]);
-    if (code !== 0) throw new Error(`exit code ${code}: ${output.slice(output.lastIndexOf("failing tests:"))}`);
+    if (code !== 0)
+      throw new Error(`exit code ${code}: ${/failing tests:[\s\S]*$/.exec(output)?.[0] ?? output.slice(-2000)}`);
   } finally {
     for (const name of [agent, peer]) await run({ file: "ip", args: ["netns", "delete", name] });
   }
