@@ -141,7 +141,9 @@ if (!outside) {
       assert.deepEqual(await machineOf(allocation), before);
       assert.match(await inVm(allocation, "ip addr show eth0"), new RegExp(`${addresses.four}/24`));
       const web = await hostPort(allocation, "web");
-      assert.match(await askServer({ host: agentAddress, port: web, text: page, from: "peer" }), /200 OK/);
+      await waitForAnswer("the page", /200 OK/, () =>
+        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
+      );
     });
 
     it("the service goes with the job", async () => {
