@@ -186,8 +186,8 @@ export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < 
 export const outside = inside === undefined;
 
 /** The one case of a file outside: all its others, inside. */
-export function runInNamespaces(title: string, file: string): void {
-  describe(title, { skip: skipVms || !outside }, () => {
+export function runInNamespaces(title: string, file: string, skip = skipVms): void {
+  describe(title, { skip: skip || !outside }, () => {
     it("in namespaces of its own", () => runInside(file));
   });
 }
