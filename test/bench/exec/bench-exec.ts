@@ -1,18 +1,19 @@
 // Exec and logs against two yardsticks of the same run: Nomad's raw_exec on the host, and a bare copy over vsock between the
 // same host and the same guest. What is faster says nothing by itself where the guest is emulated; the ratios do.
 // Run by `make bench-exec`, on an idle machine. LITEGIX_BENCH_MB: bytes a measurement (default 128 MB). LITEGIX_BENCH_VCPUS: of
-// each guest (default 1, where a writer and what carries its bytes take turns).
+// each guest (default 1, where a writer and what carries its bytes take turns). LITEGIX_BENCH_PARTS: of latency, output, input
+// and logs, those wanted, with commas between (default all).
 import { randomBytes } from "node:crypto";
 import { readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Agent, driverName } from "../../end-to-end/support/agent.ts";
-import { type Allocation, runJob, runService } from "../../end-to-end/support/allocation.ts";
+import { type Allocation, runService, startJob } from "../../end-to-end/support/allocation.ts";
 import { execCopy } from "../../end-to-end/support/exec-copy.ts";
 import { ImageBuilder } from "../../end-to-end/support/image-builder.ts";
 import { machineOf } from "../../end-to-end/support/machines.ts";
 import { Registry } from "../../end-to-end/support/registry.ts";
 import { median } from "../median.ts";
-import { bareIn, bareOut } from "./bare-copy.ts";
+import { type BareCopyOptions, bareIn, bareOut } from "./bare-copy.ts";
 import { cliLatency, driverTimes, endpointLatency } from "./exec-latency.ts";
 import { execIn, execOut, type Side } from "./exec-streams.ts";
 
@@ -24,7 +25,10 @@ const execs = number("LITEGIX_BENCH_EXECS", 21);
 const wholeBytes = number("LITEGIX_BENCH_WHOLE_MB", 0) * 1_000_000;
 const logBytes = number("LITEGIX_BENCH_LOG_MB", 0) * 1_000_000;
 const vcpus = number("LITEGIX_BENCH_VCPUS", 1);
+const parts = process.env["LITEGIX_BENCH_PARTS"]?.split(",");
+const wanted = (part: "latency" | "output" | "input" | "logs"): boolean => parts?.includes(part) ?? true;
 const hostProgram = process.env["LITEGIX_BENCH_COPY"] ?? "";
+const longestLogMs = 1_200_000;
 const guestProgram = "/bench/bench-copy";
 const sleeper = ["-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"];
 
@@ -59,9 +63,25 @@ async function pipeTime(guest: Allocation): Promise<number> {
   return Number(/(\d+) us/.exec(stderr)?.[1]) / 1000;
 }
 
+/** Asks the agent once in a long while, and has it answer when something changes: it carries the bytes that are timed. */
+async function waitForEndAtRest({ agent, id }: Allocation): Promise<void> {
+  const deadline = performance.now() + longestLogMs;
+  for (let index = "0"; performance.now() < deadline; ) {
+    const response = await fetch(`${agent.address}/v1/allocation/${id}?index=${index}&wait=60s`, {
+      signal: AbortSignal.timeout(90_000),
+    });
+    const { ClientStatus: status } = (await response.json()) as { ClientStatus: string };
+    if (status === "complete") return;
+    if (status !== "pending" && status !== "running") throw new Error(`the allocation ${id} is ${status}`);
+    index = response.headers.get("x-nomad-index") ?? "0";
+  }
+  throw new Error(`the allocation ${id} has not ended after ${longestLogMs / 1000} s`);
+}
+
 /** Milliseconds in which a task writes the bytes to its standard output, by the task's own clock. */
 async function logTime(options: { agent: Agent; driver: string; config: string }): Promise<number> {
-  const allocation = await runJob(options);
+  const allocation = await startJob(options);
+  await waitForEndAtRest(allocation);
   const match = await allocation.waitForLog(/(\d+) us\n/, { stream: "stderr" });
   await allocation.agent.nomad(["job", "stop", "-purge", "-detach", allocation.job]);
   return Number(match[1]) / 1000;
@@ -92,6 +112,40 @@ async function printLatency(agent: Agent, guest: Allocation, raw: Allocation): P
   );
   console.log(
     `  raw_exec      CLI ${ms(latency.raw - latency.rawEndpoint)}, agent, driver and program ${ms(latency.rawEndpoint)}`,
+  );
+}
+
+async function printInput(sides: Record<"ours" | "raw", Side>, bare: BareCopyOptions): Promise<void> {
+  const input = join(sides.ours.allocation.agent.directory, "input");
+  await writeFile(input, "");
+  await truncate(input, bytes);
+  const times = await medians(
+    {
+      ours: () => execIn(sides.ours, input, bytes),
+      raw: () => execIn(sides.raw, input, bytes),
+      bare: () => bareIn(bare),
+    },
+    rounds,
+  );
+  await rm(input);
+  printRates("exec input", times);
+}
+
+async function printLogs(agent: Agent, guest: Allocation, bare: BareCopyOptions): Promise<void> {
+  const send = ["send", `${bytes}`];
+  const logs = await medians(
+    {
+      ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
+      raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
+      bare: () => bareOut(bare),
+      pipe: () => pipeTime(guest),
+    },
+    rounds,
+  );
+  printRates("logs", logs);
+  console.log(
+    `  of it         a pipe in the guest by itself ${rate(logs.pipe).toFixed(1)} MB/s; it and the bare copy one after the other, ` +
+      `as on one vCPU: ${rate(logs.pipe + logs.bare).toFixed(1)} MB/s`,
   );
 }
 
@@ -134,50 +188,19 @@ async function run(): Promise<void> {
   await guest.waitForLog(/listening/);
   const { directory } = await machineOf(guest);
   const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
-  const input = join(agent.directory, "input");
-  await writeFile(input, "");
-  await truncate(input, bytes);
   const sides: Record<"ours" | "raw", Side> = {
     ours: { allocation: guest, program: guestProgram },
     raw: { allocation: raw, program: hostProgram },
   };
   const bare = { vsockPath, bytes };
-
-  await printLatency(agent, guest, raw);
-  printRates(
-    "exec output",
-    await medians(
-      { ours: () => execOut(sides.ours, bytes), raw: () => execOut(sides.raw, bytes), bare: () => bareOut(bare) },
-      rounds,
-    ),
-  );
-  printRates(
-    "exec input",
-    await medians(
-      {
-        ours: () => execIn(sides.ours, input, bytes),
-        raw: () => execIn(sides.raw, input, bytes),
-        bare: () => bareIn(bare),
-      },
-      rounds,
-    ),
-  );
-  await rm(input);
-  const send = ["send", `${bytes}`];
-  const logs = await medians(
-    {
-      ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
-      raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
-      bare: () => bareOut(bare),
-      pipe: () => pipeTime(guest),
-    },
-    rounds,
-  );
-  printRates("logs", logs);
-  console.log(
-    `  of it         a pipe in the guest by itself ${rate(logs.pipe).toFixed(1)} MB/s; it and the bare copy one after the other, ` +
-      `as on one vCPU: ${rate(logs.pipe + logs.bare).toFixed(1)} MB/s`,
-  );
+  if (wanted("latency")) await printLatency(agent, guest, raw);
+  if (wanted("output")) {
+    const ours = () => execOut(sides.ours, bytes);
+    const times = await medians({ ours, raw: () => execOut(sides.raw, bytes), bare: () => bareOut(bare) }, rounds);
+    printRates("exec output", times);
+  }
+  if (wanted("input")) await printInput(sides, bare);
+  if (wanted("logs")) await printLogs(agent, guest, bare);
   await printWhole(agent, guest);
 }
 
