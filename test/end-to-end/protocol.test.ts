@@ -1,6 +1,7 @@
 // What Nomad and an operator see of the plugin before any job: that it loads, how it is, and what is missing.
 // The cases with a broken host have an agent each, as the agent's environment is what is broken.
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, delimiter, join } from "node:path";
@@ -135,6 +136,24 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     const refused = await startJob({ agent, config });
     assert.equal(await refused.waitForEnd(), "failed");
     assert.match(await refused.eventText(), /nft can't be run: install Debian's nftables/);
+  });
+
+  it("CNI plugins: it is healthy, says that there is no bridge mode, and runs tasks in the default one", async () => {
+    await using registry = await Registry.start();
+    await registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
+    const directories = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+    await using agent = await Agent.start({
+      hidden: directories.filter((path) => existsSync(path)),
+      pluginConfig: `registry "docker.io" { mirrors = ["http://${registry.address}"] }`,
+    });
+    const { Attributes: attributes, Drivers: drivers } = await agent.node();
+    assert.equal(drivers[driverName]?.Healthy, true);
+    assert.match(
+      attributes[`driver.${driverName}.network.bridge_reason`] ?? "",
+      /needs the CNI plugins .*: no loopback, bridge, .* in \/opt\/cni\/bin, .*containernetworking-plugins/,
+    );
+    const config = 'image = "busybox:latest"\ncommand = "/bin/true"';
+    assert.equal((await (await runJob({ agent, config })).exit()).exitCode, 0);
   });
 
   it("a kernel", { skip: skipWithoutKernel }, async () => {

@@ -30,6 +30,8 @@ export interface AgentOptions {
   readonly agentConfig?: string;
   /** HCL lines of the agent's client block. */
   readonly clientConfig?: string;
+  /** Directories that are empty for the agent and its driver, in a mount namespace of theirs. Default: none. */
+  readonly hidden?: readonly string[];
   /** Whether Nomad's raw_exec runs too, for comparisons. */
   readonly rawExec?: boolean;
 }
@@ -136,7 +138,12 @@ export class Agent implements AsyncDisposable {
   /** Starts the process: the first time, and again after `kill` or `interrupt`. */
   async launch(): Promise<void> {
     const log = openSync(join(this.directory, "agent.log"), "a");
-    const child = spawn(nomadPath, ["agent", "-config", join(this.directory, "agent.hcl")], {
+    const agent = [nomadPath, "agent", "-config", join(this.directory, "agent.hcl")];
+    const hide = (this.#options.hidden ?? []).map((path) => `mount -t tmpfs none ${path} && `).join("");
+    // One process after the other takes this one's place: its id is the agent's.
+    const [file = "", ...args] =
+      hide === "" ? agent : ["unshare", "--mount", "/bin/sh", "-c", `${hide}exec "$0" "$@"`, ...agent];
+    const child = spawn(file, args, {
       stdio: ["ignore", log, log],
       detached: true,
       env: { ...process.env, ...this.#options.env },
