@@ -5,7 +5,7 @@ import { ConnectError } from "@connectrpc/connect";
 import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../gen/litegix/guest/v1/guest_pb.js";
 import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowBytes } from "./bulk-frames.ts";
 import type { ExecInput, ExecInputQueue } from "./exec-input.ts";
-import { guestError } from "./guest-client.ts";
+import { guestError } from "./guest-error.ts";
 
 const nothing = new Uint8Array();
 

@@ -5,7 +5,8 @@ import { Guest } from "../gen/litegix/guest/v1/guest_pb.js";
 import { GuestUnreachableError } from "./errors.ts";
 import { execByBulk } from "./exec-bulk.ts";
 import { type ExecInput, ExecInputQueue } from "./exec-input.ts";
-import { type GuestClient, guestError } from "./guest-client.ts";
+import type { GuestClient } from "./guest-client.ts";
+import { guestError } from "./guest-error.ts";
 import { longestStartMs, StartDeadline } from "./start-deadline.ts";
 
 export type { ExecInput } from "./exec-input.ts";

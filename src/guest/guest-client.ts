@@ -1,13 +1,15 @@
 // The driver's side of the guest's API (proto/litegix/guest/v1). One connection for control calls, and one of its own for each
 // exec session, so that a session whose reader stops holds up nothing else. Every call has a deadline.
 import type { Socket } from "node:net";
-import { type CallOptions, type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import { type CallOptions, type Client, createClient } from "@connectrpc/connect";
 import { Guest, type State, State as StateValue } from "../gen/litegix/guest/v1/guest_pb.js";
 import { GrpcConnection } from "../system/grpc-connection.ts";
 import { pollUntil } from "../system/poll.ts";
 import { dial } from "./dial.ts";
-import { GuestIncompatibleError, type GuestRefusal, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+import { GuestIncompatibleError, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+import { guestError } from "./guest-error.ts";
 import { configureRequest, type GuestSetup } from "./guest-setup.ts";
+import { type GuestStats, guestStats } from "./guest-stats.ts";
 import { StartGate } from "./start-gate.ts";
 
 export const guestPort = 10;
@@ -43,35 +45,6 @@ export interface GuestFacts {
   readonly state: "booted" | "configured" | "running" | "exited";
   readonly uptimeMs: number;
 }
-
-export interface GuestStats {
-  readonly cpuUsageUs: number;
-  readonly cpuUserUs: number;
-  readonly cpuSystemUs: number;
-  readonly memoryCurrentBytes: number;
-  readonly memoryPeakBytes: number;
-  readonly memoryAnonBytes: number;
-  readonly memoryFileBytes: number;
-  readonly memoryKernelBytes: number;
-  readonly memorySwapBytes: number;
-  /** Processes of the task that the guest's kernel killed for want of memory. */
-  readonly oomKills: number;
-  /** Of the guest's agent itself. */
-  readonly init: { readonly residentBytes: number; readonly descriptors: number; readonly children: number };
-  /** Some of the task's where there are many. */
-  readonly processes: readonly GuestProcess[];
-}
-
-export interface GuestProcess {
-  /** As the task sees it. */
-  readonly pid: number;
-  readonly cpuUserUs: number;
-  readonly cpuSystemUs: number;
-  readonly residentBytes: number;
-}
-
-/** More than an honest guest lists. */
-const mostProcesses = 64;
 
 export class GuestClient implements Disposable {
   readonly #options: GuestClientOptions;
@@ -210,29 +183,7 @@ export class GuestClient implements Disposable {
 
   async stats(options: { signal?: AbortSignal } = {}): Promise<GuestStats> {
     const answer = await this.#call(options.signal, (call) => this.#client.stats({}, call));
-    return {
-      cpuUsageUs: Number(answer.cpuUsageUs),
-      cpuUserUs: Number(answer.cpuUserUs),
-      cpuSystemUs: Number(answer.cpuSystemUs),
-      memoryCurrentBytes: Number(answer.memoryCurrentBytes),
-      memoryPeakBytes: Number(answer.memoryPeakBytes),
-      memoryAnonBytes: Number(answer.memoryAnonBytes),
-      memoryFileBytes: Number(answer.memoryFileBytes),
-      memoryKernelBytes: Number(answer.memoryKernelBytes),
-      memorySwapBytes: Number(answer.memorySwapBytes),
-      oomKills: Number(answer.oomKills),
-      init: {
-        residentBytes: Number(answer.initResidentBytes),
-        descriptors: answer.initDescriptors,
-        children: answer.initChildren,
-      },
-      processes: answer.processes.slice(0, mostProcesses).map((process) => ({
-        pid: process.pid,
-        cpuUserUs: Number(process.cpuUserUs),
-        cpuSystemUs: Number(process.cpuSystemUs),
-        residentBytes: Number(process.residentBytes),
-      })),
-    };
+    return guestStats(answer);
   }
 
   /** Once, before anything else is asked of a guest that another driver process may have started. */
@@ -255,39 +206,6 @@ export class GuestClient implements Disposable {
       throw guestError(error);
     }
   }
-}
-
-const refusals: ReadonlyMap<Code, GuestRefusal> = new Map([
-  [Code.NotFound, "not_found"],
-  [Code.PermissionDenied, "not_executable"],
-  [Code.InvalidArgument, "invalid"],
-  [Code.FailedPrecondition, "not_running"],
-  [Code.ResourceExhausted, "busy"],
-  [Code.Unimplemented, "unsupported"],
-  [Code.Internal, "internal"],
-  [Code.Unknown, "internal"],
-]);
-
-/** From connect's errors to ours: a refusal has the guest's reason, everything else means that it can't be reached. */
-export function guestError(error: unknown): Error {
-  if (
-    error instanceof GuestUnreachableError ||
-    error instanceof GuestRefusedError ||
-    error instanceof GuestIncompatibleError
-  ) {
-    return error;
-  }
-  const converted = ConnectError.from(error);
-  if (converted.cause instanceof GuestUnreachableError) return converted.cause;
-  if (converted.code === Code.DeadlineExceeded) {
-    return new GuestUnreachableError("no answer within the deadline", { cause: error });
-  }
-  const refusal = refusals.get(converted.code);
-  // Without a cause the status came from the guest; with one the transport broke.
-  if (refusal !== undefined && converted.cause === undefined) {
-    return new GuestRefusedError(refusal, converted.rawMessage, { cause: error });
-  }
-  return new GuestUnreachableError(converted.rawMessage, { cause: error });
 }
 
 function stateName(state: State): GuestFacts["state"] {

@@ -16,6 +16,7 @@ mod logs;
 mod output;
 mod record;
 mod sink;
+mod state;
 mod supervise;
 mod sys;
 

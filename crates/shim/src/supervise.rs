@@ -7,12 +7,10 @@ use crate::control::Shared;
 use crate::dial::Guest;
 use crate::forward::Stream;
 use crate::logs::{self, Logs};
-use crate::{log, record};
+use crate::{log, record, state};
 use litegix_protocol::guest::guest_client::GuestClient;
 use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
 use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
-use serde::Serialize;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -32,22 +30,6 @@ const WAIT_PAUSE: Duration = Duration::from_millis(50);
 const LARGEST_ANSWER: usize = 64 << 10;
 /// More than any guest can have had; it goes into a sentence for the user.
 const MOST_OOM_KILLS: u64 = 1_000_000;
-
-#[derive(Serialize)]
-struct State<'a> {
-    shim_pid: u32,
-    shim_start_time: u64,
-    vmm_pid: u32,
-    vmm_start_time: u64,
-    processes: Vec<StateProcess<'a>>,
-}
-
-#[derive(Serialize)]
-struct StateProcess<'a> {
-    name: &'a str,
-    pid: u32,
-    start_time: u64,
-}
 
 /// How the VM's life ended, as seen from here.
 enum Ending {
@@ -79,7 +61,7 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
         .await;
     };
     shared.vmm_pid.send_replace(vmm.pid);
-    if let Err(error) = write_state(config, &vmm, &running) {
+    if let Err(error) = state::write(config, &vmm, &running) {
         running.push(vmm);
         let error = format!("can't write {}: {error}", config.state_file.display());
         return fail(config, shared, running, error).await;
@@ -185,26 +167,6 @@ async fn kill_all(running: Vec<Running>) {
     for mut process in running {
         process.kill().await;
     }
-}
-
-fn write_state(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Result<()> {
-    let shim_pid = std::process::id();
-    let state = State {
-        shim_pid,
-        shim_start_time: children::start_time(shim_pid).unwrap_or(0),
-        vmm_pid: vmm.pid,
-        vmm_start_time: vmm.start_time,
-        processes: helpers
-            .iter()
-            .chain([vmm])
-            .map(|process| StateProcess {
-                name: &process.name,
-                pid: process.pid,
-                start_time: process.start_time,
-            })
-            .collect(),
-    };
-    record::replace(&config.state_file, &serde_json::to_vec(&state)?, false)
 }
 
 /// The rest of the logs, and how the VMM ended if it did. The streams' FIFOs are closed by dropping them.

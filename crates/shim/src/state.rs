@@ -1,0 +1,43 @@
+//! The file that tells, for as long as the VM lives, by which processes it does: who finds one of them knows it again.
+
+use crate::children::{self, Running};
+use crate::config::Config;
+use crate::record;
+use serde::Serialize;
+use std::io;
+
+#[derive(Serialize)]
+struct State<'a> {
+    shim_pid: u32,
+    shim_start_time: u64,
+    vmm_pid: u32,
+    vmm_start_time: u64,
+    processes: Vec<StateProcess<'a>>,
+}
+
+#[derive(Serialize)]
+struct StateProcess<'a> {
+    name: &'a str,
+    pid: u32,
+    start_time: u64,
+}
+
+pub fn write(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Result<()> {
+    let shim_pid = std::process::id();
+    let state = State {
+        shim_pid,
+        shim_start_time: children::start_time(shim_pid).unwrap_or(0),
+        vmm_pid: vmm.pid,
+        vmm_start_time: vmm.start_time,
+        processes: helpers
+            .iter()
+            .chain([vmm])
+            .map(|process| StateProcess {
+                name: &process.name,
+                pid: process.pid,
+                start_time: process.start_time,
+            })
+            .collect(),
+    };
+    record::replace(&config.state_file, &serde_json::to_vec(&state)?, false)
+}

@@ -1,0 +1,36 @@
+// From the errors of a call to a guest to the driver's own.
+import { Code, ConnectError } from "@connectrpc/connect";
+import { GuestIncompatibleError, type GuestRefusal, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+
+const refusals: ReadonlyMap<Code, GuestRefusal> = new Map([
+  [Code.NotFound, "not_found"],
+  [Code.PermissionDenied, "not_executable"],
+  [Code.InvalidArgument, "invalid"],
+  [Code.FailedPrecondition, "not_running"],
+  [Code.ResourceExhausted, "busy"],
+  [Code.Unimplemented, "unsupported"],
+  [Code.Internal, "internal"],
+  [Code.Unknown, "internal"],
+]);
+
+/** From connect's errors to ours: a refusal has the guest's reason, everything else means that it can't be reached. */
+export function guestError(error: unknown): Error {
+  if (
+    error instanceof GuestUnreachableError ||
+    error instanceof GuestRefusedError ||
+    error instanceof GuestIncompatibleError
+  ) {
+    return error;
+  }
+  const converted = ConnectError.from(error);
+  if (converted.cause instanceof GuestUnreachableError) return converted.cause;
+  if (converted.code === Code.DeadlineExceeded) {
+    return new GuestUnreachableError("no answer within the deadline", { cause: error });
+  }
+  const refusal = refusals.get(converted.code);
+  // Without a cause the status came from the guest; with one the transport broke.
+  if (refusal !== undefined && converted.cause === undefined) {
+    return new GuestRefusedError(refusal, converted.rawMessage, { cause: error });
+  }
+  return new GuestUnreachableError(converted.rawMessage, { cause: error });
+}
