@@ -1,7 +1,8 @@
 //! The program of `make bench-exec`, in the guest and on the host alike. Without arguments: a bare copy over vsock, nothing
 //! between the program and the socket; each connection to the port begins with one byte ('s': send, 'r': receive) and a
 //! little-endian count of bytes. `send COUNT` writes so many bytes to its output, and then to its standard error how many
-//! microseconds that took; `count` says "ready", and then how many bytes its input had.
+//! microseconds that took; `count` says "ready", and then how many bytes its input had; `discard` takes its input, a pipe, and
+//! copies nothing of it. With a further argument, `wide`, the input is a pipe that is to hold a megabyte, as a task's does.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 const PORT: u32 = 9999;
 const CHUNK: usize = 64 << 10;
+const PIPE: libc::c_int = 1 << 20;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
@@ -96,6 +98,27 @@ fn send(mut left: usize) -> io::Result<()> {
     Ok(())
 }
 
+fn widen_input() {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(0, libc::F_SETPIPE_SZ, PIPE) };
+}
+
+fn discard() -> io::Result<()> {
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    loop {
+        // SAFETY: no offsets are given; both descriptors are open.
+        let count = unsafe {
+            let (null, length) = (std::ptr::null_mut(), PIPE as usize);
+            libc::splice(0, null, nowhere.as_raw_fd(), null, length, 0)
+        };
+        match count {
+            0 => return Ok(()),
+            1.. => {}
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 fn count() -> io::Result<()> {
     println!("ready");
     let mut chunk = vec![0; CHUNK];
@@ -113,9 +136,13 @@ fn count() -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.get(1).is_some_and(|it| it == "wide") {
+        widen_input();
+    }
     match arguments.first().map(String::as_str) {
         Some("send") => send(arguments.get(1).and_then(|it| it.parse().ok()).unwrap_or(0)),
         Some("count") => count(),
+        Some("discard") => discard(),
         _ => copy_over_vsock(),
     }
 }
