@@ -43,7 +43,13 @@ export async function* execTaskStreaming(options: {
   const { task, command: argv } = options;
   if (argv.length === 0) throw new EmptyCommandError();
   try {
-    yield* execInGuest({ ...options, guest: task.guest, argv });
+    yield* execInGuest({
+      ...options,
+      guest: task.guest,
+      ending: task.machine.ended,
+      onFetched: task.sessionOpened(),
+      argv,
+    });
   } catch (error) {
     const failure = startFailure(error);
     if (failure === undefined) throw error;

@@ -6,6 +6,8 @@ import type { ExitResult } from "./nomad-driver.ts";
 import { signalNumber } from "./signals.ts";
 
 const killWaitMs = 5_000;
+/** As long as the guest waits for who has a session, from the task's end on. */
+const sessionsWaitMs = 5_000;
 const kill = 9;
 const defaultStopSignal = "SIGTERM";
 
@@ -29,6 +31,8 @@ export class Task {
   #result: ExitResult | undefined;
   #completedAt: Date | undefined;
   #killed = false;
+  /** Each until all that the guest has for an exec session is here. */
+  readonly #sessions = new Set<Promise<void>>();
 
   constructor(options: TaskOptions) {
     this.id = options.id;
@@ -69,8 +73,19 @@ export class Task {
     await this.exited;
   }
 
-  /** Kills what runs and removes everything of the VM. */
+  /** What it gives is to be called when the guest has no more to say in the session. */
+  sessionOpened(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#sessions.add(promise);
+    return () => {
+      this.#sessions.delete(promise);
+      resolve();
+    };
+  }
+
+  /** Kills what runs and removes everything of the VM; of a task that has ended by itself first takes what its sessions have not read yet. */
   async destroy(): Promise<void> {
+    if (this.#result !== undefined) await within(Promise.all(this.#sessions), sessionsWaitMs);
     this.#killed = true;
     await this.machine.destroy();
   }
@@ -86,13 +101,7 @@ export class Task {
   }
 
   async #exitsWithin(timeoutMs: number): Promise<boolean> {
-    const timer = Promise.withResolvers<false>();
-    const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
-    try {
-      return await Promise.race([this.exited.then(() => true), timer.promise]);
-    } finally {
-      clearTimeout(timeout);
-    }
+    return await within(this.exited, timeoutMs);
   }
 
   #toResult(exit: MachineExit): ExitResult {
@@ -103,6 +112,16 @@ export class Task {
     }
     if (this.#killed) return { exitCode: 128 + kill, signal: kill, oomKilled: false };
     return { exitCode: 1, signal: 0, oomKilled: false, error: exit.reason };
+  }
+}
+
+async function within(event: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const timer = Promise.withResolvers<false>();
+  const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
+  try {
+    return await Promise.race([event.then(() => true), timer.promise]);
+  } finally {
+    clearTimeout(timeout);
   }
 }
 

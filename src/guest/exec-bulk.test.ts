@@ -21,7 +21,15 @@ it("a guest that says it took everything and reads nothing makes the driver hold
     const socket = connect(path);
     const guest = await accepted.promise;
     for (const part of hostMessage(FrameKind.TAKEN, StdinTakenSchema, { bytes: 1n << 50n })) guest.write(part);
-    const session = execByBulk({ socket, argv: ["cat"], terminal: false, input, signal: stop.signal });
+    const session = execByBulk({
+      socket,
+      argv: ["cat"],
+      terminal: false,
+      input,
+      ending: new AbortController().signal,
+      onFetched: () => {},
+      signal: stop.signal,
+    });
     const ended = session.next().catch(() => undefined);
     let put = 0;
     let most = 0;

@@ -1,12 +1,15 @@
 // An exec session over a bulk stream: the bytes between program and host with four more in front of each piece. Back pressure is
-// the socket's own, both ways.
+// the socket's own, both ways; at the task's end, with which the guest soon goes, its last output is fetched for a client who is slow.
 import type { Socket } from "node:net";
 import { ConnectError } from "@connectrpc/connect";
 import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../gen/litegix/guest/v1/guest_pb.js";
 import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowBytes } from "./bulk-frames.ts";
 import type { ExecInput, ExecInputQueue } from "./exec-input.ts";
 import { guestError } from "./guest-error.ts";
+import { readAhead } from "./read-ahead.ts";
 
+/** What a program can have left in its pipes (a megabyte each) and on the way, twice over. */
+const mostLeftBytes = 4 << 20;
 const nothing = new Uint8Array();
 
 /**
@@ -19,11 +22,15 @@ export async function* execByBulk(options: {
   terminal: boolean;
   killAtOnce?: boolean;
   input: ExecInputQueue;
+  /** Aborts when the task has ended. */
+  ending: AbortSignal;
+  /** Called when nothing more is to come from the guest, whatever the caller has still to take. */
+  onFetched: () => void;
   signal: AbortSignal;
 }): AsyncGenerator<Exclude<GuestFrame, { kind: "refused" }>, void, undefined> {
   const { socket, signal } = options;
   const end = (): void => void socket.destroy();
-  // Iterating reports it; an unhandled event would end the process.
+  // Reading reports it; an unhandled event would end the process.
   socket.on("error", () => {});
   signal.addEventListener("abort", end, { once: true });
   try {
@@ -34,12 +41,16 @@ export async function* execByBulk(options: {
     socket.once("close", () => window.open(Number.POSITIVE_INFINITY));
     void sendInput(socket, options.input, window);
     const frames = new GuestFrameReader();
-    for await (const chunk of socket as AsyncIterable<Uint8Array>) {
+    const parse = function* (chunk: Uint8Array): Generator<GuestFrame> {
       for (const frame of frames.read(chunk)) {
-        if (frame.kind === "refused") throw guestError(new ConnectError(frame.message, frame.code));
-        if (frame.kind === "taken") window.open(frame.bytes);
         yield frame;
+        if (frame.kind === "exited") options.onFetched();
       }
+    };
+    for await (const frame of readAhead({ socket, parse, ending: options.ending, mostBytes: mostLeftBytes })) {
+      if (frame.kind === "refused") throw guestError(new ConnectError(frame.message, frame.code));
+      if (frame.kind === "taken") window.open(frame.bytes);
+      yield frame;
     }
   } finally {
     signal.removeEventListener("abort", end);

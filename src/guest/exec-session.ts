@@ -23,6 +23,10 @@ export interface ExecOptions {
   readonly input: AsyncIterable<ExecInput>;
   /** Called when the program has ended, with where the time went. */
   readonly onTimes?: (times: ExecTimes) => void;
+  /** Aborts when the task has ended: the guest goes soon, and does not wait for who reads slowly. Default: never. */
+  readonly ending?: AbortSignal;
+  /** Called when the guest has no more to say in this session, though the caller may have to take it yet. Maybe more than once. */
+  readonly onFetched?: () => void;
   /** Aborting it ends the session and the processes in it: hang-up, then kill, or with `killAtOnce` kill. */
   readonly signal: AbortSignal;
   readonly killAtOnce?: boolean;
@@ -59,7 +63,10 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
     let startedMs = dialledMs;
     let guestMs = 0;
     const session = { ...options, input: queue, signal };
-    for await (const message of socket === undefined ? execByCall(session) : execByBulk({ ...session, socket })) {
+    const { ending = new AbortController().signal, onFetched = () => {} } = options;
+    for await (const message of socket === undefined
+      ? execByCall(session)
+      : execByBulk({ ...session, ending, onFetched, socket })) {
       switch (message.kind) {
         case "taken":
           start.heard();
@@ -91,6 +98,7 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
   } finally {
     leaveGate();
     stop.abort(new Error("the session has ended"));
+    options.onFetched?.();
   }
 }
 

@@ -7,6 +7,8 @@ import { type Allocation, runService } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { ExecSession, runExec } from "./support/exec-session.ts";
 import { Fixture } from "./support/fixture.ts";
+import { machineOf } from "./support/machines.ts";
+import { waitUntilGone } from "./support/processes.ts";
 import { waitFor } from "./support/wait.ts";
 
 const fixture = Fixture.use();
@@ -196,5 +198,35 @@ describe("the task's end", { skip: skipVms }, () => {
     const late = await runExec({ allocation: ending, argv: ["true"] }).catch((error: Error) => error.message);
     assert.match(JSON.stringify(late), /not running|terminal|complete|404|unknown/i);
     assert.ok(performance.now() - started < 5_000);
+  });
+
+  it("a client that stands still over the end of task and VM gets all that was written, and the exit code", async () => {
+    const ending = await runService({ agent: fixture.agent, config: service, task: 'kill_timeout = "5s"' });
+    const { vmmPid } = await machineOf(ending);
+    const block = 100_000;
+    const loop = `i=0; while :; do dd if=/dev/zero bs=${block} count=1 2>/dev/null; i=$((i+1)); echo $i >/tmp/written; done`;
+    await using session = await ExecSession.open({ allocation: ending, argv: ["sh", "-c", loop] });
+    session.onOutput = () => {};
+    session.pause();
+    const written = async (): Promise<number> => Number((await ending.exec(["cat", "/tmp/written"])).stdout);
+    let last = 0;
+    await waitFor({
+      what: "every buffer on the way to be full",
+      timeoutMs: 60_000,
+      intervalMs: 1_000,
+      attempt: async () => {
+        const before = last;
+        last = await written();
+        return (last > 0 && last === before) || undefined;
+      },
+      seen: () => `${last} blocks`,
+    });
+    await ending.stop();
+    await waitUntilGone({ pid: vmmPid, timeoutMs: 30_000 });
+    session.resume();
+    const { exitCode, reason } = await session.end();
+    assert.ok(session.bytesSeen >= last * block, `${session.bytesSeen} bytes of ${last} blocks`);
+    assert.ok(session.bytesSeen <= (last + 1) * block, `${session.bytesSeen} bytes of ${last} blocks`);
+    assert.ok(exitCode === 137 || exitCode === 129, `${exitCode} ${reason}`);
   });
 });
