@@ -2,6 +2,9 @@
 // for good, from when on it is fetched and kept for whom it is meant.
 import type { Socket } from "node:net";
 
+/** What an item takes beside its bytes, about: a sender who means ill sends the smallest. */
+const itemBytes = 128;
+
 /** Fails with the socket's error or the parser's, after all that came before it. The caller destroys the socket. */
 export async function* readAhead<Item>(options: {
   socket: Socket;
@@ -23,8 +26,10 @@ export async function* readAhead<Item>(options: {
       const chunk = socket.read() as Uint8Array | null;
       if (chunk === null) break;
       try {
-        held.push({ items: [...parse(chunk)], bytes: chunk.length });
-        heldBytes += chunk.length;
+        const items = [...parse(chunk)];
+        const bytes = chunk.length + items.length * itemBytes;
+        held.push({ items, bytes });
+        heldBytes += bytes;
       } catch (error) {
         close(error);
       }
