@@ -76,7 +76,7 @@ if (!outside) {
           "-c",
           `${pattern}; for i in $(seq 64); do cat /tmp/pattern; done | nc ${peerAddress} ${big} | md5sum`,
         ],
-        { timeoutMs: inRig ? 400_000 : 120_000 },
+        { timeoutMs: inRig ? 900_000 : 120_000 },
       );
       assert.equal(seen.stdout.split(" ")[0], expected);
     });
