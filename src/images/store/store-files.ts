@@ -1,6 +1,5 @@
 /** Where the store keeps what, and how files get there: whole, or not at all. */
 import { createHash, randomBytes } from "node:crypto";
-import { createWriteStream } from "node:fs";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -52,8 +51,10 @@ export class StoreFiles {
   /** Streams into a temporary file, forces it to the disk, and renames it. */
   async write(path: string, source: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
     const temporary = await this.temporary();
+    // Opened first: a stream that opens it by itself may do so when what it was for has failed, and what is removed below is not there yet.
+    const file = await open(temporary, "wx", 0o600);
     try {
-      await pipeline(source, createWriteStream(temporary, { mode: 0o600 }), { signal });
+      await pipeline(source, file.createWriteStream(), { signal });
       await this.publish(temporary, path);
     } finally {
       await rm(temporary, { force: true });
