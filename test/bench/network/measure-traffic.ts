@@ -16,7 +16,7 @@ import { pinMachine, pinnedClient } from "./pin.ts";
 
 const seconds = Number(process.env["LITEGIX_BENCH_SECONDS"] ?? 1);
 const rounds = Number(process.env["LITEGIX_BENCH_ROUNDS"] ?? 15);
-const requests = 100;
+const requests = 300;
 const ports = { web: 8080, stream: 5201, pingpong: 5300 } as const;
 type Port = keyof typeof ports;
 
