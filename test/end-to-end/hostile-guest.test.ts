@@ -11,12 +11,15 @@ import { GuestClient } from "../../src/guest/guest-client.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
 import { behaviours, bulk } from "../fakes/hostile-guest.ts";
 import { HostileGuests } from "../fakes/hostile-guests.ts";
+import { inRig } from "./support/environment.ts";
 import { endShim, startShim } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
 /** Of two dozen guests that flood at once for seconds: what they send is gigabytes, what has not been collected yet counts too. */
 const driverGrowthBytes = 384 * 1024 * 1024;
 const shimPeakKb = 24 * 1024;
+/** A call's deadline (5 s), and two dozen guests beside it on the same CPUs; the rig's are twenty times slower. */
+const longestMs = inRig ? 30_000 : 7_000;
 
 let directory = "";
 before(async () => {
@@ -45,7 +48,7 @@ async function fails(what: string, run: () => Promise<unknown>): Promise<void> {
     return true;
   });
   const elapsedMs = performance.now() - started;
-  assert.ok(elapsedMs < 7_000, `${what}: ${elapsedMs} ms`);
+  assert.ok(elapsedMs < longestMs, `${what}: ${elapsedMs} ms`);
 }
 
 async function* manyInputs(): AsyncGenerator<{ kind: "stdin"; data: Uint8Array }> {
