@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { FrameKind, StdinTakenSchema } from "../gen/litegix/guest/v1/guest_pb.js";
-import { hostMessage } from "./bulk-frames.ts";
+import { hostFrame, hostMessage } from "./bulk-frames.ts";
 import { execByBulk } from "./exec-bulk.ts";
 import { ExecInputQueue } from "./exec-input.ts";
 
@@ -45,6 +45,44 @@ it("a guest that says it took everything and reads nothing makes the driver hold
     guest.destroy();
     stop.abort();
     await ended;
+  } finally {
+    stop.abort();
+    input.close();
+    server.close();
+    await rm(directory, { recursive: true });
+  }
+});
+
+it("a connection that breaks off is told as fetched, though the client takes nothing more", {
+  timeout: 10_000,
+}, async () => {
+  const directory = await mkdtemp(join(tmpdir(), "bulk-"));
+  const path = join(directory, "socket");
+  const accepted = Promise.withResolvers<Socket>();
+  const server = createServer(accepted.resolve).listen(path);
+  const [ending, stop] = [new AbortController(), new AbortController()];
+  const input = new ExecInputQueue();
+  try {
+    const socket = connect(path);
+    const guest = await accepted.promise;
+    const fetched = Promise.withResolvers<void>();
+    const { signal } = stop;
+    const session = execByBulk({
+      socket,
+      argv: ["cat"],
+      terminal: false,
+      input,
+      ending: ending.signal,
+      onFetched: fetched.resolve,
+      signal,
+    });
+    guest.on("error", () => {});
+    for (const part of hostFrame(FrameKind.STDOUT, Buffer.from("a"))) guest.write(part);
+    assert.equal((await session.next()).value?.kind, "stdout");
+    ending.abort();
+    guest.destroy();
+    await fetched.promise;
+    await session.return();
   } finally {
     stop.abort();
     input.close();

@@ -38,7 +38,10 @@ export async function* execByBulk(options: {
     const { argv, terminal, killAtOnce = false } = options;
     send(socket, hostMessage(FrameKind.EXEC, ExecStartSchema, { argv: [...argv], terminal, killAtOnce }));
     const window = new StdinWindow();
-    socket.once("close", () => window.open(Number.POSITIVE_INFINITY));
+    socket.once("close", () => {
+      window.open(Number.POSITIVE_INFINITY);
+      options.onFetched();
+    });
     void sendInput(socket, options.input, window);
     const frames = new GuestFrameReader();
     const parse = function* (chunk: Uint8Array): Generator<GuestFrame> {

@@ -52,7 +52,7 @@ export class StoreFiles {
   async write(path: string, source: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
     const temporary = await this.temporary();
     // Opened first: a stream that opens it by itself may do so when what it was for has failed, and what is removed below is not there yet.
-    const file = await open(temporary, "wx", 0o600);
+    await using file = await open(temporary, "wx", 0o600);
     try {
       await pipeline(source, file.createWriteStream(), { signal });
       await this.publish(temporary, path);

@@ -70,6 +70,7 @@ async function waitForEndAtRest({ agent, id }: Allocation): Promise<void> {
     const response = await fetch(`${agent.address}/v1/allocation/${id}?index=${index}&wait=60s`, {
       signal: AbortSignal.timeout(90_000),
     });
+    if (!response.ok) throw new Error(`the allocation ${id}: ${response.status} ${await response.text()}`);
     const { ClientStatus: status } = (await response.json()) as { ClientStatus: string };
     if (status === "complete") return;
     if (status !== "pending" && status !== "running") throw new Error(`the allocation ${id} is ${status}`);
