@@ -24,19 +24,3 @@ test("a transfer that breaks off before its file is there leaves none", async ()
   await delay(50);
   assert.deepEqual(await readdir(join(directory.path, "tmp")), []);
 });
-
-test("a transfer that was given up before it began leaves neither file nor descriptor", async () => {
-  await using directory = await mkdtempDisposable(join(tmpdir(), "store-"));
-  const files = new StoreFiles(directory.path);
-  await files.prepare();
-  const signal = AbortSignal.abort(new Error("given up"));
-  const open = async (): Promise<number> => (await readdir("/proc/self/fd")).length;
-  const before = await open();
-  async function* source(): AsyncGenerator<Uint8Array> {
-    yield Buffer.from("x");
-  }
-  for (let round = 0; round < 20; round++)
-    await assert.rejects(files.write(join(directory.path, "x"), source(), signal));
-  assert.equal(await open(), before);
-  assert.deepEqual(await readdir(join(directory.path, "tmp")), []);
-});
