@@ -1,18 +1,16 @@
 //! Bulk streams (guest.proto, FrameKind): exec sessions and logs with nothing between the bytes and the socket. Each
 //! connection is one session or one log, so that one slow reader holds up nobody.
 
-use crate::buffer::{LogBuffer, Next};
 use crate::frames::Frames;
 use crate::log;
+use crate::log_stream;
 use crate::service::Service;
 use crate::socket::{Socket, send};
 use crate::statuses::no_message;
 use bytes::Bytes;
 use litegix_protocol::frame::PORT;
 use litegix_protocol::guest::exec_response::Response as Answer;
-use litegix_protocol::guest::{
-    ExecStart, FrameKind, LogsAcknowledge, LogsOpen, Refusal, StdinTaken,
-};
+use litegix_protocol::guest::{ExecStart, FrameKind, Refusal, StdinTaken};
 use prost::Message as _;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,10 +21,6 @@ use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tonic::Status;
 
-/// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
-/// each.
-const SMALL_PIECE: usize = 16 << 10;
-const LOG_LINGER: Duration = Duration::from_millis(5);
 /// A program that has not started after so long: the host is told that its session is known, by which it tells a guest that
 /// has little of a busy host's CPU from one whose agent hangs. Not sooner: a quick start needs no frame more.
 const LONG_START: Duration = Duration::from_millis(500);
@@ -74,7 +68,9 @@ async fn converse(service: &Service, socket: &Arc<Socket>) {
             open = Some(service.session_opened());
             exec(service, payload, frames, socket).await
         }
-        Ok(Some((FrameKind::Logs, payload))) => logs(service, payload, frames, socket).await,
+        Ok(Some((FrameKind::Logs, payload))) => {
+            log_stream::serve(service, payload, frames, socket).await
+        }
         Ok(Some(_)) => Err(Status::invalid_argument(
             "the first frame must open a session or a log",
         )),
@@ -131,68 +127,15 @@ async fn told_if_long<T>(socket: &Socket, starting: impl Future<Output = T>) -> 
     starting.await
 }
 
-async fn logs(
-    service: &Service,
-    payload: Bytes,
-    mut frames: Frames,
-    socket: &Socket,
-) -> Result<(), Status> {
-    let open = LogsOpen::decode(payload).map_err(no_message)?;
-    let (buffer, session) = service.open_log(open)?;
-    let acknowledged = async {
-        while let Ok(Some((FrameKind::Acknowledge, payload))) = frames.next().await {
-            if let Ok(upto) = LogsAcknowledge::decode(payload) {
-                buffer.acknowledge(upto.offset);
-            }
-        }
-    };
-    tokio::select! {
-        // The host has gone, or has all that it wants.
-        () = acknowledged => Ok(()),
-        outcome = send_log(&buffer, session, open.from, socket) => outcome,
-    }
-}
-
-async fn send_log(
-    buffer: &LogBuffer,
-    session: u64,
-    mut next: u64,
-    socket: &Socket,
-) -> Result<(), Status> {
-    loop {
-        let (length, end) = match buffer.next(session, next).await {
-            Next::Replaced => return Err(Status::aborted("another reader took over")),
-            Next::Lost => return Err(Status::data_loss("acknowledged before it was sent")),
-            Next::Bytes { length, end } => (length, end),
-        };
-        let bytes = buffer.held(next, length);
-        if length > 0 && send(socket, FrameKind::Data, &bytes).await.is_err() {
-            return Ok(());
-        }
-        next += length as u64;
-        if end {
-            let _ = send(socket, FrameKind::End, b"").await;
-            // The host's last acknowledgement is still to come.
-            return std::future::pending().await;
-        }
-        if length < SMALL_PIECE {
-            let _ = timeout(LOG_LINGER, buffer.gathered(session, next, SMALL_PIECE)).await;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::agent::Agent;
-    use crate::fill::fill;
-    use crate::sys::files;
     use litegix_protocol::frame::{self, HEADER_BYTES};
-    use std::fs::File;
     use std::io::Write;
 
     /// The other end of a connection with a guest whose agent has not been configured.
-    fn connected() -> (Arc<Agent>, std::os::unix::net::UnixStream) {
+    pub fn connected() -> (Arc<Agent>, std::os::unix::net::UnixStream) {
         let agent = Arc::new(Agent::new(Arc::default()));
         let (host, guest) = std::os::unix::net::UnixStream::pair().expect("pair");
         let service = Service::new(Arc::clone(&agent));
@@ -201,58 +144,20 @@ mod tests {
         (agent, host)
     }
 
-    fn write(host: &mut impl Write, kind: FrameKind, message: &impl prost::Message) {
+    pub fn write(host: &mut impl Write, kind: FrameKind, message: &impl prost::Message) {
         let payload = message.encode_to_vec();
         host.write_all(&frame::header(kind, payload.len()))
             .expect("header");
         host.write_all(&payload).expect("payload");
     }
 
-    fn read(host: &mut impl io::Read) -> (FrameKind, Vec<u8>) {
+    pub fn read(host: &mut impl io::Read) -> (FrameKind, Vec<u8>) {
         let mut head = [0; HEADER_BYTES];
         host.read_exact(&mut head).expect("header");
         let (kind, length) = frame::parse(head);
         let mut payload = vec![0; length];
         host.read_exact(&mut payload).expect("payload");
         (kind, payload)
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_log_larger_than_the_buffer_goes_on_as_it_is_acknowledged() {
-        let (agent, mut host) = connected();
-        let (from, to) = files::pipe().expect("pipe");
-        let from = files::watch_for(from, tokio::io::Interest::READABLE).expect("watch");
-        let over = tokio::sync::watch::Sender::new(false);
-        let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
-        let wanted = all.clone();
-        let writer = std::thread::spawn(move || File::from(to).write_all(&all).expect("write"));
-        let reader = std::thread::spawn(move || {
-            let from = 0;
-            let stream = litegix_protocol::guest::LogStream::Stdout.into();
-            write(&mut host, FrameKind::Logs, &LogsOpen { stream, from });
-            let mut got = Vec::new();
-            loop {
-                match read(&mut host) {
-                    (FrameKind::Data, bytes) => got.extend(bytes),
-                    (kind, _) => {
-                        assert_eq!(kind, FrameKind::End);
-                        return got;
-                    }
-                }
-                let offset = got.len() as u64;
-                write(
-                    &mut host,
-                    FrameKind::Acknowledge,
-                    &LogsAcknowledge { offset },
-                );
-            }
-        });
-        fill(&agent.logs.stdout, &from, over.subscribe()).await;
-        writer.join().expect("writer");
-        while !reader.is_finished() {
-            tokio::task::yield_now().await;
-        }
-        assert!(reader.join().expect("reader") == wanted);
     }
 
     #[tokio::test(flavor = "current_thread")]

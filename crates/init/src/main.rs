@@ -30,6 +30,7 @@ mod input;
 mod layers;
 mod limits;
 mod log;
+mod log_stream;
 mod lookup;
 mod main_streams;
 mod modules;

@@ -1,12 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
-import { FakeGuest, type FakeGuestOptions } from "../../test/fakes/fake-guest.ts";
+import { Code } from "@connectrpc/connect";
+import { connectedGuest, hello, socketPath } from "../../test/fakes/connected-guest.ts";
 import {
   ExecStartSchema,
   ExitStatusSchema,
@@ -16,144 +13,9 @@ import {
   TerminalSizeSchema,
 } from "../gen/litegix/guest/v1/guest_pb.js";
 import { hostFrame, largestPayloadBytes, stdinWindowBytes } from "./bulk-frames.ts";
-import { dial } from "./dial.ts";
-import { cleanGuestText, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+import { GuestRefusedError } from "./errors.ts";
 import { type ExecInput, type ExecOutput, execInGuest } from "./exec-session.ts";
 import { GuestClient } from "./guest-client.ts";
-
-async function socketPath(context: TestContext): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), "litegix-guest-test-"));
-  context.after(() => rm(directory, { recursive: true }));
-  return join(directory, "v.sock");
-}
-
-async function fakeGuest(
-  context: TestContext,
-  options: Omit<FakeGuestOptions, "socketPath">,
-): Promise<{ fake: FakeGuest; guest: GuestClient; path: string }> {
-  const path = await socketPath(context);
-  const fake = await FakeGuest.start({ socketPath: path, ...options });
-  const guest = new GuestClient({ vsockPath: path });
-  context.after(async () => {
-    guest[Symbol.dispose]();
-    await fake[Symbol.asyncDispose]();
-  });
-  return { fake, guest, path };
-}
-
-const hello = { generation: 1, version: "0.1.0", kernelRelease: "6.1", state: 1, uptimeNs: 5_000_000n };
-
-test("hello: the guest's facts in plain types", async (context) => {
-  const { guest } = await fakeGuest(context, { service: { hello: () => hello } });
-  assert.deepEqual(await guest.hello(), { version: "0.1.0", kernelRelease: "6.1", state: "booted", uptimeMs: 5 });
-});
-
-test("generations: what a guest of another age says is told, and nothing else is asked of it", async (context) => {
-  let signals = 0;
-  const signal = () => {
-    signals += 1;
-    return {};
-  };
-  // A guest that is newer and no longer speaks ours, as crates/init/src/generation.rs refuses.
-  const newer = await fakeGuest(context, {
-    service: {
-      signal,
-      hello: ({ generationMin, generationMax }) => {
-        const text = `the guest speaks generations 4 to 5 of its protocol, the driver ${generationMin} to ${generationMax}`;
-        throw new ConnectError(text, Code.FailedPrecondition);
-      },
-    },
-  });
-  // One that is older, and does not know to refuse.
-  const older = await fakeGuest(context, { service: { signal, hello: () => ({ ...hello, generation: 0 }) } });
-  for (const [{ guest }, says] of [
-    [newer, "the guest speaks generations 4 to 5 of its protocol, the driver 1 to 1: restart the task"],
-    [older, "the guest speaks generation 0 of its protocol, the driver 1 to 1: restart the task"],
-  ] as const) {
-    const refused = { code: "guest_incompatible", message: says };
-    await assert.rejects(guest.hello(), refused);
-    await assert.rejects(guest.sendSignal({ signalNumber: 1 }), refused);
-    const session = execInGuest({
-      guest,
-      argv: ["x"],
-      terminal: false,
-      input: inputs(),
-      signal: new AbortController().signal,
-    });
-    await assert.rejects(session.next(), refused);
-  }
-  assert.equal(signals, 0);
-});
-
-test("generations: a driver that speaks more than one talks in the guest's", async (context) => {
-  const path = await socketPath(context);
-  const asked: number[][] = [];
-  await using _fake = await FakeGuest.start({
-    socketPath: path,
-    service: {
-      hello: ({ generationMin, generationMax }) => {
-        asked.push([generationMin, generationMax]);
-        return { ...hello, generation: 2 };
-      },
-      signal: () => ({}),
-    },
-  });
-  using guest = new GuestClient({ vsockPath: path, generations: { lowest: 2, highest: 4 } });
-  await guest.sendSignal({ signalNumber: 1 });
-  await guest.sendSignal({ signalNumber: 1 });
-  assert.deepEqual(asked, [[2, 4]]);
-});
-
-for (const [name, answer] of [
-  ["an answer that is no OK", () => "NO\n"],
-  ["an endless line", () => "OK ".padEnd(5000, "1")],
-] as const) {
-  test(`dial: ${name} is refused`, async (context) => {
-    const { path } = await fakeGuest(context, { service: {}, answer });
-    await assert.rejects(dial({ socketPath: path, port: 10, timeoutMs: 1000 }), GuestUnreachableError);
-  });
-}
-
-test("dial: silence ends at the deadline, a signal ends it at once, no socket is an error", async (context) => {
-  const { path } = await fakeGuest(context, { service: {}, answer: () => undefined });
-  await assert.rejects(dial({ socketPath: path, port: 10, timeoutMs: 50 }), /no connection within 50 ms/);
-  const signal = AbortSignal.abort(new Error("stopped"));
-  await assert.rejects(dial({ socketPath: path, port: 10, timeoutMs: 5000, signal }), /stopped/);
-  await assert.rejects(dial({ socketPath: `${path}.none`, port: 10, timeoutMs: 5000 }), /ENOENT/);
-});
-
-test("waitUntilReady: tries until the guest listens, and gives up at its deadline", async (context) => {
-  let attempts = 0;
-  const { guest } = await fakeGuest(context, {
-    service: { hello: () => hello },
-    answer: () => (++attempts < 3 ? "NO\n" : "OK 1\n"),
-  });
-  const { signal } = new AbortController();
-  assert.equal((await guest.waitUntilReady({ timeoutMs: 5000, signal })).state, "booted");
-  const nobody = new GuestClient({ vsockPath: await socketPath(context) });
-  await assert.rejects(nobody.waitUntilReady({ timeoutMs: 50, signal }), /its agent did not come up within 0.05 s/);
-});
-
-test("a refusal has the guest's reason and its words, cleaned", async (context) => {
-  const { guest } = await fakeGuest(context, {
-    service: {
-      start: () => {
-        throw new ConnectError('exec: "foo"\u001b[31m\nnot found', Code.NotFound);
-      },
-    },
-  });
-  await assert.rejects(guest.start(), (error: unknown) => {
-    assert.ok(error instanceof GuestRefusedError);
-    assert.equal(error.reason, "not_found");
-    assert.equal(error.message, 'exec: "foo" [31m not found');
-    return true;
-  });
-});
-
-test("guest text is one printable line of bounded length", () => {
-  assert.equal(cleanGuestText("a\u0000\r\nb\u2028c"), "a b c");
-  assert.equal(cleanGuestText("x".repeat(1000)).length, 300);
-});
 
 async function* inputs(...values: ExecInput[]): AsyncGenerator<ExecInput> {
   yield* values;
@@ -170,7 +32,7 @@ async function collect(output: AsyncIterable<ExecOutput>): Promise<string[]> {
 }
 
 test("exec: input goes in order and in bounded pieces, output and exit come out, the connection is closed", async (context) => {
-  const { fake, guest } = await fakeGuest(context, {
+  const { fake, guest } = await connectedGuest(context, {
     service: {
       async *exec(requests) {
         let bytes = 0;
@@ -278,8 +140,8 @@ test("exec by bulk stream: the same, and a refusal has the guest's reason", asyn
 });
 
 test("exec: a stream that ends without an exit is an error, as is a guest that never answers", async (context) => {
-  const silent = await fakeGuest(context, { service: {}, answer: () => undefined });
-  const unfinished = await fakeGuest(context, {
+  const silent = await connectedGuest(context, { service: {}, answer: () => undefined });
+  const unfinished = await connectedGuest(context, {
     service: {
       async *exec() {
         yield { response: { case: "started" as const, value: { pid: 7 } } };
@@ -320,7 +182,7 @@ test("exec: a connection that comes after the caller gave up harms nobody", asyn
 });
 
 test("exec: a guest that answers others is slow, not dead", async (context) => {
-  const { guest } = await fakeGuest(context, {
+  const { guest } = await connectedGuest(context, {
     service: {
       hello: () => hello,
       async *exec() {
@@ -337,7 +199,7 @@ test("exec: a guest that answers others is slow, not dead", async (context) => {
 
 test("exec: aborting ends the session", async (context) => {
   const ended = Promise.withResolvers<void>();
-  const { guest } = await fakeGuest(context, {
+  const { guest } = await connectedGuest(context, {
     service: {
       async *exec(_requests, call) {
         yield { response: { case: "started" as const, value: { pid: 7 } } };

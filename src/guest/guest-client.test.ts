@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { connectedGuest, hello, socketPath } from "../../test/fakes/connected-guest.ts";
+import { FakeGuest } from "../../test/fakes/fake-guest.ts";
+import { cleanGuestText, GuestRefusedError } from "./errors.ts";
+import { type ExecInput, execInGuest } from "./exec-session.ts";
+import { GuestClient } from "./guest-client.ts";
+
+test("hello: the guest's facts in plain types", async (context) => {
+  const { guest } = await connectedGuest(context, { service: { hello: () => hello } });
+  assert.deepEqual(await guest.hello(), { version: "0.1.0", kernelRelease: "6.1", state: "booted", uptimeMs: 5 });
+});
+
+async function* nothing(): AsyncGenerator<ExecInput> {}
+
+test("generations: what a guest of another age says is told, and nothing else is asked of it", async (context) => {
+  let signals = 0;
+  const signal = () => {
+    signals += 1;
+    return {};
+  };
+  // A guest that is newer and no longer speaks ours, as crates/init/src/generation.rs refuses.
+  const newer = await connectedGuest(context, {
+    service: {
+      signal,
+      hello: ({ generationMin, generationMax }) => {
+        const text = `the guest speaks generations 4 to 5 of its protocol, the driver ${generationMin} to ${generationMax}`;
+        throw new ConnectError(text, Code.FailedPrecondition);
+      },
+    },
+  });
+  // One that is older, and does not know to refuse.
+  const older = await connectedGuest(context, { service: { signal, hello: () => ({ ...hello, generation: 0 }) } });
+  for (const [{ guest }, says] of [
+    [newer, "the guest speaks generations 4 to 5 of its protocol, the driver 1 to 1: restart the task"],
+    [older, "the guest speaks generation 0 of its protocol, the driver 1 to 1: restart the task"],
+  ] as const) {
+    const refused = { code: "guest_incompatible", message: says };
+    await assert.rejects(guest.hello(), refused);
+    await assert.rejects(guest.sendSignal({ signalNumber: 1 }), refused);
+    const session = execInGuest({
+      guest,
+      argv: ["x"],
+      terminal: false,
+      input: nothing(),
+      signal: new AbortController().signal,
+    });
+    await assert.rejects(session.next(), refused);
+  }
+  assert.equal(signals, 0);
+});
+
+test("generations: a driver that speaks more than one talks in the guest's", async (context) => {
+  const path = await socketPath(context);
+  const asked: number[][] = [];
+  await using _fake = await FakeGuest.start({
+    socketPath: path,
+    service: {
+      hello: ({ generationMin, generationMax }) => {
+        asked.push([generationMin, generationMax]);
+        return { ...hello, generation: 2 };
+      },
+      signal: () => ({}),
+    },
+  });
+  using guest = new GuestClient({ vsockPath: path, generations: { lowest: 2, highest: 4 } });
+  await guest.sendSignal({ signalNumber: 1 });
+  await guest.sendSignal({ signalNumber: 1 });
+  assert.deepEqual(asked, [[2, 4]]);
+});
+
+test("waitUntilReady: tries until the guest listens, and gives up at its deadline", async (context) => {
+  let attempts = 0;
+  const { guest } = await connectedGuest(context, {
+    service: { hello: () => hello },
+    answer: () => (++attempts < 3 ? "NO\n" : "OK 1\n"),
+  });
+  const { signal } = new AbortController();
+  assert.equal((await guest.waitUntilReady({ timeoutMs: 5000, signal })).state, "booted");
+  const nobody = new GuestClient({ vsockPath: await socketPath(context) });
+  await assert.rejects(nobody.waitUntilReady({ timeoutMs: 50, signal }), /its agent did not come up within 0.05 s/);
+});
+
+test("a refusal has the guest's reason and its words, cleaned", async (context) => {
+  const { guest } = await connectedGuest(context, {
+    service: {
+      start: () => {
+        throw new ConnectError('exec: "foo"\u001b[31m\nnot found', Code.NotFound);
+      },
+    },
+  });
+  await assert.rejects(guest.start(), (error: unknown) => {
+    assert.ok(error instanceof GuestRefusedError);
+    assert.equal(error.reason, "not_found");
+    assert.equal(error.message, 'exec: "foo" [31m not found');
+    return true;
+  });
+});
+
+test("guest text is one printable line of bounded length", () => {
+  assert.equal(cleanGuestText("a\u0000\r\nb\u2028c"), "a b c");
+  assert.equal(cleanGuestText("x".repeat(1000)).length, 300);
+});

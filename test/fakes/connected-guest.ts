@@ -1,0 +1,31 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { GuestClient } from "../../src/guest/guest-client.ts";
+import { FakeGuest, type FakeGuestOptions } from "./fake-guest.ts";
+
+/** Where a guest's socket may be, for as long as the test. */
+export async function socketPath(context: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "litegix-guest-test-"));
+  context.after(() => rm(directory, { recursive: true }));
+  return join(directory, "v.sock");
+}
+
+/** A guest that answers as told, and a client of it, both for as long as the test. */
+export async function connectedGuest(
+  context: TestContext,
+  options: Omit<FakeGuestOptions, "socketPath">,
+): Promise<{ fake: FakeGuest; guest: GuestClient; path: string }> {
+  const path = await socketPath(context);
+  const fake = await FakeGuest.start({ socketPath: path, ...options });
+  const guest = new GuestClient({ vsockPath: path });
+  context.after(async () => {
+    guest[Symbol.dispose]();
+    await fake[Symbol.asyncDispose]();
+  });
+  return { fake, guest, path };
+}
+
+/** A guest's answer to Hello. */
+export const hello = { generation: 1, version: "0.1.0", kernelRelease: "6.1", state: 1, uptimeNs: 5_000_000n };
