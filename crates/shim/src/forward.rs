@@ -87,6 +87,7 @@ impl Stream {
                 Next::Wrong(what) => return Err(what),
             };
             if piece.is_empty() {
+                self.move_large(&mut guest, offset).await?;
                 continue;
             }
             let written = self.sink.write_all(piece, |count| *offset += count as u64);
@@ -96,6 +97,25 @@ impl Stream {
             }
             self.note(*offset);
         }
+    }
+
+    /// What is still to come of a large frame goes from the connection into the FIFO without passing this program.
+    async fn move_large(&self, guest: &mut Connection, offset: &mut u64) -> Result<(), String> {
+        while self.sink.is_fifo()
+            && let Some(most) = guest.frames.movable()
+        {
+            consume_budget().await;
+            match self.sink.move_from(&guest.stream, most).await {
+                Ok(0) => return Err("the stream broke off in a frame".to_owned()),
+                Ok(count) => {
+                    guest.frames.moved(count);
+                    *offset += count as u64;
+                    self.note(*offset);
+                }
+                Err(error) => return Err(format!("can't move the log: {error}")),
+            }
+        }
+        Ok(())
     }
 
     fn note(&self, offset: u64) {

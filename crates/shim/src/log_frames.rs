@@ -5,8 +5,10 @@ use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_P
 use litegix_protocol::guest::{FrameKind, Refusal};
 use prost::Message;
 
-/// Two of the largest frames.
 const BUFFER_BYTES: usize = 128 << 10;
+/// What is still to come of a frame, if it is so much, is worth moving without a copy. A pipe keeps each piece that is moved so in
+/// pages of its own: small ones would fill it.
+const WORTH_MOVING: usize = 32 << 10;
 
 pub enum Next<'a> {
     /// The bytes that follow; none where only a frame's header has come so far.
@@ -23,6 +25,8 @@ pub struct Frames {
     end: usize,
     /// Still to come of the frame that has begun.
     left: usize,
+    /// The frame that has begun or was the last is a large one.
+    large: bool,
 }
 
 impl Default for Frames {
@@ -32,6 +36,7 @@ impl Default for Frames {
             start: 0,
             end: 0,
             left: 0,
+            large: false,
         }
     }
 }
@@ -64,7 +69,23 @@ impl Frames {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        &mut self.buffer[self.end..]
+        let header_only = self.large && self.left == 0 && self.end < HEADER_BYTES;
+        let end = if header_only {
+            HEADER_BYTES
+        } else {
+            BUFFER_BYTES
+        };
+        &mut self.buffer[self.end..end]
+    }
+
+    /// So many of the bytes that come next belong to a large frame, and none of them has been read.
+    pub fn movable(&self) -> Option<usize> {
+        (self.left >= WORTH_MOVING && self.here().is_empty()).then_some(self.left)
+    }
+
+    /// So many of them were moved.
+    pub fn moved(&mut self, length: usize) {
+        self.left -= length;
     }
 
     pub fn filled(&mut self, length: usize) {
@@ -79,6 +100,7 @@ impl Frames {
                 // An empty one would cost work and bring nothing.
                 FrameKind::Data if (1..=LARGEST_LOG_PAYLOAD).contains(&length) => {
                     self.left = length;
+                    self.large = length >= WORTH_MOVING;
                 }
                 FrameKind::End if length == 0 => return Next::End,
                 FrameKind::Refused if length <= LARGEST_PAYLOAD => {
@@ -122,16 +144,20 @@ mod tests {
                     Next::Wrong(_) => return (log, Some(false)),
                 }
             }
-            let room = frames.room();
-            assert!(!room.is_empty());
-            let cut = cuts
-                .next()
-                .map_or(1, |cut| *cut)
-                .min(room.len())
-                .min(wire.len());
+            let cut = cuts.next().map_or(1, |cut| *cut).min(wire.len());
             if cut == 0 {
                 return (log, None);
             }
+            if let Some(most) = frames.movable() {
+                let (moved, rest) = wire.split_at(cut.min(most));
+                log.extend(moved);
+                frames.moved(moved.len());
+                wire = rest;
+                continue;
+            }
+            let room = frames.room();
+            assert!(!room.is_empty());
+            let cut = cut.min(room.len());
             room[..cut].copy_from_slice(&wire[..cut]);
             wire = &wire[cut..];
             frames.filled(cut);

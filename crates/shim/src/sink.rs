@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 
 pub enum Sink {
     /// Waits for its reader, who may be stopped: this stream then waits, nothing else.
@@ -28,6 +30,45 @@ impl Sink {
             Ok(Self::Fifo(sys::watch(file)?))
         } else {
             Ok(Self::Plain(file))
+        }
+    }
+
+    /// Whether `move_from` works.
+    pub fn is_fifo(&self) -> bool {
+        matches!(self, Self::Fifo(_))
+    }
+
+    /// Moves at least one and up to so many bytes of the connection into the FIFO, without a copy; 0 is the connection's end.
+    /// Cancelled, it has moved none.
+    pub async fn move_from(&self, from: &UnixStream, most: usize) -> io::Result<usize> {
+        let Self::Fifo(fifo) = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        loop {
+            from.readable().await?;
+            let mut room = fifo.writable().await?;
+            let moved = from.try_io(Interest::READABLE, || {
+                match sys::splice(from, fifo.get_ref(), most) {
+                    // It is the FIFO that has no room.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::WouldBlock
+                            && sys::bytes_waiting(from)? > 0 =>
+                    {
+                        Ok(None)
+                    }
+                    result => result.map(Some),
+                }
+            });
+            match moved {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) => room.clear_ready(),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -59,5 +100,62 @@ impl Sink {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+
+    /// More than socket and FIFO hold: each of them stands in the way for a while.
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_moved_arrives_in_order_whoever_is_slow() {
+        const BYTES: usize = 8 << 20;
+        for [sender_pause, reader_pause] in
+            [[0, 0], [3, 0], [0, 3]].map(|it| it.map(Duration::from_millis))
+        {
+            let path = std::env::temp_dir().join(format!("litegix-sink-{}", std::process::id()));
+            let _ = std::fs::remove_file(&path);
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.expect("mkfifo").success());
+            let sink = Sink::open(&path).expect("sink");
+            let (from, mut to) = UnixStream::pair().expect("pair");
+            let wanted: Vec<u8> = (0..BYTES).map(|it| (it >> 10) as u8).collect();
+            let sent = wanted.clone();
+            tokio::spawn(async move {
+                for chunk in sent.chunks(100_000) {
+                    to.write_all(chunk).await.expect("send");
+                    tokio::time::sleep(sender_pause).await;
+                }
+            });
+            let mut reader = File::open(&path).expect("reader");
+            let read = tokio::task::spawn_blocking(move || {
+                let mut got = vec![0; BYTES];
+                for chunk in got.chunks_mut(70_000) {
+                    reader.read_exact(chunk).expect("read");
+                    std::thread::sleep(reader_pause);
+                }
+                got
+            });
+            let moved = async {
+                let mut left = BYTES;
+                while left > 0 {
+                    left -= sink.move_from(&from, left).await.expect("move");
+                }
+                sink.move_from(&from, 1).await.expect("end")
+            };
+            let patience = Duration::from_secs(20);
+            assert_eq!(
+                tokio::time::timeout(patience, moved)
+                    .await
+                    .expect("in time"),
+                0
+            );
+            assert!(read.await.expect("read") == wanted);
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

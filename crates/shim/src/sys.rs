@@ -136,6 +136,25 @@ pub fn widen_pipe(fd: &impl AsRawFd) {
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE) };
 }
 
+/// Moves up to so many bytes from a socket into a pipe, as far as both can without waiting. Their pages are not copied.
+pub fn splice(socket: &impl AsRawFd, pipe: &impl AsRawFd, most: usize) -> io::Result<usize> {
+    let none = std::ptr::null_mut();
+    let (from, to) = (socket.as_raw_fd(), pipe.as_raw_fd());
+    // SAFETY: no offsets are given, so no memory is involved.
+    let count = unsafe { libc::splice(from, none, to, none, most, libc::SPLICE_F_NONBLOCK) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// What can be read from a socket without waiting.
+pub fn bytes_waiting(socket: &impl AsRawFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: no memory is involved.
     unsafe {
