@@ -20,6 +20,7 @@ import {
   readExitRecord,
   readRecord,
   readShimState,
+  type ShimState,
   writeRecord,
 } from "./machine-record.ts";
 import { listNetworkPlans } from "./network-plans.ts";
@@ -46,6 +47,7 @@ export class Machine implements Disposable {
   /** Aborts when the task has ended or the VM is gone. */
   readonly ended: AbortSignal;
   #record: MachineRecord;
+  #runningState: ShimState | undefined;
   readonly #shim: ShimClient;
   readonly #disposed = new AbortController();
 
@@ -91,7 +93,9 @@ export class Machine implements Disposable {
 
   /** What the VM's processes have used of the host so far: the supervisor, the VMM, its helpers. */
   async hostProcesses(): Promise<HostProcess[]> {
-    const state = await readShimState(this.files.shimState);
+    // Who they are does not change while the VM runs.
+    this.#runningState ??= await readShimState(this.files.shimState);
+    const state = this.#runningState;
     if (state === undefined) return [];
     const processes = [
       { name: "supervisor", pid: state.shim_pid, start_time: state.shim_start_time },
@@ -99,7 +103,7 @@ export class Machine implements Disposable {
     ];
     const found: HostProcess[] = [];
     for (const { name, pid, start_time: startTime } of processes) {
-      const usage = await readUsage({ pid, startTime });
+      const usage = readUsage({ pid, startTime });
       if (usage !== undefined) found.push({ name, pid, usage });
     }
     return found;

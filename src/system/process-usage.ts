@@ -1,5 +1,5 @@
 // What a process has used so far, by /proc/PID/stat (proc_pid_stat(5)): fields 14, 15 and 24, counted after the last ')'.
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import type { ProcessIdentity } from "./process-identity.ts";
 
 export interface ProcessUsage {
@@ -12,9 +12,17 @@ export interface ProcessUsage {
 const msPerTick = 10;
 const pageBytes = 4096;
 
-/** Undefined when the process is gone. */
-export async function readUsage(identity: ProcessIdentity): Promise<ProcessUsage | undefined> {
-  const stat = await readFile(`/proc/${identity.pid}/stat`, "utf8").catch(() => "");
+/**
+ * Undefined when the process is gone. Not asynchronous: the file is the kernel's memory, which nobody waits for, and each second's
+ * samples of each VM would go to the thread pool and back a dozen times.
+ */
+export function readUsage(identity: ProcessIdentity): ProcessUsage | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${identity.pid}/stat`, "utf8");
+  } catch {
+    return undefined;
+  }
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   if (fields[19] !== identity.startTime) return undefined;
   return {

@@ -13,8 +13,8 @@ export async function cliLatency(allocation: Allocation): Promise<number> {
 
 export async function endpointLatency(allocation: Allocation): Promise<number> {
   const started = performance.now();
-  const { exitCode } = await runExec({ allocation, argv: ["/bin/true"] });
-  if (exitCode !== 0) throw new Error(`true: exit code ${exitCode}`);
+  const { exitCode, reason } = await runExec({ allocation, argv: ["/bin/true"] });
+  if (exitCode !== 0) throw new Error(`true: exit code ${exitCode}, ${reason}`);
   return performance.now() - started;
 }
 
