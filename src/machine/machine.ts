@@ -47,7 +47,7 @@ export class Machine implements Disposable {
   /** Aborts when the task has ended or the VM is gone. */
   readonly ended: AbortSignal;
   #record: MachineRecord;
-  #runningState: ShimState | undefined;
+  #knownShimState: ShimState | undefined;
   readonly #shim: ShimClient;
   readonly #disposed = new AbortController();
 
@@ -93,9 +93,7 @@ export class Machine implements Disposable {
 
   /** What the VM's processes have used of the host so far: the supervisor, the VMM, its helpers. */
   async hostProcesses(): Promise<HostProcess[]> {
-    // Who they are does not change while the VM runs.
-    this.#runningState ??= await readShimState(this.files.shimState);
-    const state = this.#runningState;
+    const state = await this.#shimState();
     if (state === undefined) return [];
     const processes = [
       { name: "supervisor", pid: state.shim_pid, start_time: state.shim_start_time },
@@ -172,9 +170,15 @@ export class Machine implements Disposable {
     this.#shim[Symbol.dispose]();
   }
 
+  /** Undefined until the VM has processes; they are the same then to its end. */
+  async #shimState(): Promise<ShimState | undefined> {
+    this.#knownShimState ??= await readShimState(this.files.shimState);
+    return this.#knownShimState;
+  }
+
   /** The supervisor first, then the VMM. */
   async #identities(): Promise<ProcessIdentity[]> {
-    const state = await readShimState(this.files.shimState);
+    const state = await this.#shimState();
     const identities: ProcessIdentity[] = [];
     const shim =
       state === undefined

@@ -34,7 +34,6 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        // The host has gone, or has all that it wants.
         () = acknowledged => Ok(()),
         outcome = send_log(&buffer, session, open.from, socket) => outcome,
     }

@@ -75,19 +75,20 @@ impl Stream {
             from: *offset,
         };
         let mut guest = Connection::new(self.guest.open_bulk().await, *offset);
-        let broken = |error: io::Error| format!("the stream broke off: {error}");
         guest.send(FrameKind::Logs, &open).await.map_err(broken)?;
         loop {
             // What has arrived is taken without waiting, piece by piece: a guest that sends tiny ones must not keep this
             // thread from what else it has to do.
             consume_budget().await;
+            if self.move_large(&mut guest, offset).await? {
+                continue;
+            }
             let piece = match guest.next(*offset).await.map_err(broken)? {
                 Next::Piece(piece) => piece,
                 Next::End => return Ok(()),
                 Next::Wrong(what) => return Err(what),
             };
             if piece.is_empty() {
-                self.move_large(&mut guest, offset).await?;
                 continue;
             }
             let written = self.sink.write_all(piece, |count| *offset += count as u64);
@@ -99,23 +100,23 @@ impl Stream {
         }
     }
 
-    /// What is still to come of a large frame goes from the connection into the FIFO without passing this program.
-    async fn move_large(&self, guest: &mut Connection, offset: &mut u64) -> Result<(), String> {
-        while self.sink.is_fifo()
-            && let Some(most) = guest.frames.movable()
-        {
-            consume_budget().await;
-            match self.sink.move_from(&guest.stream, most).await {
-                Ok(0) => return Err("the stream broke off in a frame".to_owned()),
-                Ok(count) => {
-                    guest.frames.moved(count);
-                    *offset += count as u64;
-                    self.note(*offset);
-                }
-                Err(error) => return Err(format!("can't move the log: {error}")),
+    /// What is still to come of a large frame goes from the connection into the FIFO without passing this program. False where
+    /// that is nothing.
+    async fn move_large(&self, guest: &mut Connection, offset: &mut u64) -> Result<bool, String> {
+        let Some(most) = guest.frames.movable().filter(|_| self.sink.is_fifo()) else {
+            return Ok(false);
+        };
+        guest.acknowledge_much(*offset).await.map_err(broken)?;
+        match self.sink.move_from(&guest.stream, most).await {
+            Ok(0) => Err(broken(io::ErrorKind::UnexpectedEof.into())),
+            Ok(count) => {
+                guest.frames.moved(count);
+                *offset += count as u64;
+                self.note(*offset);
+                Ok(true)
             }
+            Err(error) => Err(format!("can't move the log: {error}")),
         }
-        Ok(())
     }
 
     fn note(&self, offset: u64) {
@@ -124,6 +125,10 @@ impl Stream {
             let _ = file.write_all_at(&offset.to_le_bytes(), place);
         }
     }
+}
+
+fn broken(error: io::Error) -> String {
+    format!("the stream broke off: {error}")
 }
 
 /// A log's connection with the guest.
@@ -151,9 +156,7 @@ impl Connection {
 
     /// `written` is the offset up to which everything given before has been written.
     async fn next(&mut self, written: u64) -> io::Result<Next<'_>> {
-        if written - self.acknowledged >= WORTH_ACKNOWLEDGING {
-            self.acknowledge(written).await?;
-        }
+        self.acknowledge_much(written).await?;
         while !self.frames.has_next() {
             let room = self.frames.room();
             let length = if written == self.acknowledged {
@@ -173,6 +176,13 @@ impl Connection {
             self.frames.filled(length);
         }
         Ok(self.frames.take())
+    }
+
+    async fn acknowledge_much(&mut self, written: u64) -> io::Result<()> {
+        if written - self.acknowledged >= WORTH_ACKNOWLEDGING {
+            self.acknowledge(written).await?;
+        }
+        Ok(())
     }
 
     async fn acknowledge(&mut self, offset: u64) -> io::Result<()> {

@@ -6,9 +6,9 @@ use litegix_protocol::guest::{FrameKind, Refusal};
 use prost::Message;
 
 const BUFFER_BYTES: usize = 128 << 10;
-/// What is still to come of a frame, if it is so much, is worth moving without a copy. A pipe keeps each piece that is moved so in
-/// pages of its own: small ones would fill it.
-const WORTH_MOVING: usize = 32 << 10;
+/// A frame of so much is worth moving without a copy. A pipe keeps each piece that is moved so in pages of its own: small ones
+/// would fill it.
+const LARGE: usize = 32 << 10;
 
 pub enum Next<'a> {
     /// The bytes that follow; none where only a frame's header has come so far.
@@ -80,7 +80,7 @@ impl Frames {
 
     /// So many of the bytes that come next belong to a large frame, and none of them has been read.
     pub fn movable(&self) -> Option<usize> {
-        (self.left >= WORTH_MOVING && self.here().is_empty()).then_some(self.left)
+        (self.large && self.left > 0 && self.here().is_empty()).then_some(self.left)
     }
 
     /// So many of them were moved.
@@ -100,7 +100,7 @@ impl Frames {
                 // An empty one would cost work and bring nothing.
                 FrameKind::Data if (1..=LARGEST_LOG_PAYLOAD).contains(&length) => {
                     self.left = length;
-                    self.large = length >= WORTH_MOVING;
+                    self.large = length >= LARGE;
                 }
                 FrameKind::End if length == 0 => return Next::End,
                 FrameKind::Refused if length <= LARGEST_PAYLOAD => {

@@ -109,11 +109,13 @@ mod tests {
     use std::io::Read;
     use std::time::Duration;
     use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
 
     /// More than socket and FIFO hold: each of them stands in the way for a while.
     #[tokio::test(flavor = "current_thread")]
     async fn what_is_moved_arrives_in_order_whoever_is_slow() {
         const BYTES: usize = 8 << 20;
+        const PATIENCE: Duration = Duration::from_secs(20);
         for [sender_pause, reader_pause] in
             [[0, 0], [3, 0], [0, 3]].map(|it| it.map(Duration::from_millis))
         {
@@ -132,13 +134,14 @@ mod tests {
                 }
             });
             let mut reader = File::open(&path).expect("reader");
-            let read = tokio::task::spawn_blocking(move || {
+            let (done, read) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
                 let mut got = vec![0; BYTES];
                 for chunk in got.chunks_mut(70_000) {
                     reader.read_exact(chunk).expect("read");
                     std::thread::sleep(reader_pause);
                 }
-                got
+                let _ = done.send(got);
             });
             let moved = async {
                 let mut left = BYTES;
@@ -147,14 +150,10 @@ mod tests {
                 }
                 sink.move_from(&from, 1).await.expect("end")
             };
-            let patience = Duration::from_secs(20);
-            assert_eq!(
-                tokio::time::timeout(patience, moved)
-                    .await
-                    .expect("in time"),
-                0
-            );
-            assert!(read.await.expect("read") == wanted);
+            let both = async { (moved.await, read.await.expect("read")) };
+            let (end, got) = timeout(PATIENCE, both).await.expect("in time");
+            assert_eq!(end, 0);
+            assert!(got == wanted);
             let _ = std::fs::remove_file(path);
         }
     }

@@ -6,8 +6,8 @@ import { runExec } from "../../end-to-end/support/exec-session.ts";
 import { median } from "../median.ts";
 
 export async function cliLatency(allocation: Allocation): Promise<number> {
-  const { exitCode, elapsedMs } = await allocation.exec(["/bin/true"]);
-  if (exitCode !== 0) throw new Error(`true: exit code ${exitCode}`);
+  const { exitCode, stderr, elapsedMs } = await allocation.exec(["/bin/true"]);
+  if (exitCode !== 0) throw new Error(`true: exit code ${exitCode}, ${stderr}`);
   return elapsedMs;
 }
 
