@@ -97,9 +97,8 @@ pub struct Memory {
     pub limit: u64,
     pub current: u64,
     pub file: u64,
-    /// Pages of files that were needed again so soon after they had been reclaimed that they belong to what is in use, since the
-    /// group's beginning. Reading through a file again has none: its pages come back, but after longer than any would have stayed.
-    pub file_missed: u64,
+    /// Pages of files that had been reclaimed and were needed again, since the group's beginning.
+    pub file_refaults: u64,
 }
 
 impl TaskGroup {
@@ -195,9 +194,9 @@ impl TaskGroup {
             limit: number("memory.max")?,
             current: number("memory.current")?,
             file: field(&details, "file")?,
-            file_missed: field(&details, "workingset_activate_file")
+            file_refaults: field(&details, "workingset_refault_file")
                 // Kernels before 5.9.
-                .or_else(|| field(&details, "workingset_activate"))?,
+                .or_else(|| field(&details, "workingset_refault"))?,
         })
     }
 

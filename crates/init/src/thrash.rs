@@ -16,9 +16,8 @@ const VICTIM_DEADLINE: Duration = Duration::from_secs(30);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
 /// So many looks in a row.
 const STRIKES: u32 = 3;
-/// A second, one part in so many of all file pages has to be missed. As measured on an emulated machine: all of them three times by
-/// programs that thrash, one in 25 by one that reads through a large file at 200 MB/s.
-const PARTS: u64 = 2;
+/// How often a second all file pages have to come back.
+const TURNOVERS: u64 = 4;
 /// A few pages that come and go are nothing.
 const FEWEST_BYTES: u64 = 128 << 10;
 const PAGE_BYTES: u64 = 4096;
@@ -64,10 +63,10 @@ fn thrashing(before: &Memory, now: &Memory, elapsed: Duration) -> bool {
     let full = now.current >= now.limit - now.limit / 32;
     // Where files have a fair share there is something to reclaim that nobody needs at once.
     let squeezed = now.file <= now.limit / 16;
-    let missed = now.file_missed.saturating_sub(before.file_missed) * PAGE_BYTES;
+    let refaulted = now.file_refaults.saturating_sub(before.file_refaults) * PAGE_BYTES;
     let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let allowed = now.file.max(FEWEST_BYTES) / PARTS;
-    full && squeezed && missed > allowed.saturating_mul(milliseconds) / 1000
+    let allowed = TURNOVERS * now.file.max(FEWEST_BYTES);
+    full && squeezed && refaulted > allowed.saturating_mul(milliseconds) / 1000
 }
 
 #[cfg(test)]
@@ -76,26 +75,24 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn memory(current_mib: u64, file_kib: u64, file_missed: u64) -> Memory {
+    fn memory(current_mib: u64, file_kib: u64, file_refaults: u64) -> Memory {
         Memory {
             limit: 100 << 20,
             current: current_mib << 20,
             file: file_kib << 10,
-            file_missed,
+            file_refaults,
         }
     }
 
     #[test]
-    fn only_a_full_group_whose_files_are_missed_thrashes() {
-        // As measured: 1,000 pages a second over 1.2 MiB of files.
-        let before = memory(100, 1200, 10_000);
-        assert!(thrashing(&before, &memory(100, 1200, 11_000), SECOND));
-        assert!(!thrashing(&before, &memory(100, 1200, 11_000), SECOND * 30));
-        assert!(!thrashing(&before, &memory(90, 1200, 11_000), SECOND));
-        assert!(!thrashing(&before, &memory(100, 1200, 10_100), SECOND));
-        // Reading through files larger than what is left of memory: 48,000 a second come back, and these were missed.
-        assert!(!thrashing(&before, &memory(100, 3000, 10_028), SECOND));
-        // Files have their fair share.
+    fn only_a_full_group_whose_files_all_come_back_thrashes() {
+        // As measured: 5,000 refaults a second over 400 KiB of files.
+        let before = memory(100, 416, 10_000);
+        assert!(thrashing(&before, &memory(100, 416, 15_000), SECOND));
+        assert!(!thrashing(&before, &memory(100, 416, 15_000), SECOND * 30));
+        assert!(!thrashing(&before, &memory(90, 416, 15_000), SECOND));
+        assert!(!thrashing(&before, &memory(100, 416, 10_100), SECOND));
+        // Reading through files larger than memory.
         assert!(!thrashing(&before, &memory(100, 90 << 10, 15_000), SECOND));
     }
 }
