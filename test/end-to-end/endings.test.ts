@@ -66,6 +66,23 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
     await allocation.waitForLog(/^child 137$/m);
   });
 
+  it("who reads through files larger than what its data leave of memory is left alone", async () => {
+    const script = `
+      head -c 60000000 /dev/zero > /large; sync
+      group=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
+      bytes=$(($(cat $group/memory.max) - 5000000))
+      (head -c $bytes /dev/zero; exec sleep 1d) | tail -c $bytes > /dev/null &
+      anonymous() { sed -n 's/^anon //p' $group/memory.stat; }
+      until [ $(anonymous) -gt $((bytes - 1000000)) ]; do cat /large > /dev/null; done
+      now() { cut -d. -f1 /proc/uptime; }
+      end=$(($(now) + 10)); until [ $(now) -ge $end ]; do cat /large > /dev/null; done
+      [ $(anonymous) -gt $((bytes - 1000000)) ] && echo held`;
+    const allocation = await runJob({ agent: fixture.agent, config: shell(script) });
+    const ended = await lastEvent(allocation);
+    assert.deepEqual(ended, { exitCode: 0, oomKilled: "false", message: "Exit Code: 0" });
+    await allocation.waitForLog(/^held$/m);
+  });
+
   it("a child, and later a kill that Nomad asked for", async () => {
     const allocation = await runService({
       agent: fixture.agent,

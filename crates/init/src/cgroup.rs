@@ -99,6 +99,9 @@ pub struct Memory {
     pub file: u64,
     /// Pages of files that had been reclaimed and were needed again, since the group's beginning.
     pub file_refaults: u64,
+    /// How often a process had to wait for a page of its own, since the group's beginning: a program's or a mapped file's, which
+    /// reading a file is not.
+    pub major_faults: u64,
 }
 
 impl TaskGroup {
@@ -197,6 +200,7 @@ impl TaskGroup {
             file_refaults: field(&details, "workingset_refault_file")
                 // Kernels before 5.9.
                 .or_else(|| field(&details, "workingset_refault"))?,
+            major_faults: field(&details, "pgmajfault")?,
         })
     }
 
