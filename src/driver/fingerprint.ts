@@ -1,7 +1,7 @@
 // The fingerprint: health with a sentence, and attributes for the scheduler and the operator. Sent at once, then on change.
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import type { NetworkHost } from "../network/inspect-network.ts";
+import type { NetworkHost } from "../network/inspect/inspect-network.ts";
 import { networkText } from "../system/ip-address.ts";
 import { driverName, version } from "../version.ts";
 import type { ReadyHost, UnreadyHost } from "./host.ts";

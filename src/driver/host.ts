@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type BootFiles, prepareBoot } from "../boot/prepare-boot.ts";
 import { runProbeMachine } from "../machine/probe-machine.ts";
 import type { MachineHost } from "../machine/start-machine.ts";
-import { inspectNetwork, type NetworkHost } from "../network/inspect-network.ts";
+import { inspectNetwork, type NetworkHost } from "../network/inspect/inspect-network.ts";
 import { installAsset, readAsset } from "../system/assets.ts";
 import { findCgroups } from "../system/cgroups.ts";
 import { findProgram } from "../system/find-program.ts";

@@ -1,6 +1,6 @@
 // The `network` block of the plugin's config: where VMs' addresses come from, and what no job may reach.
-import type { EgressRule } from "../network/egress-policy.ts";
-import type { FloodLimits } from "../network/network-plan.ts";
+import type { EgressRule } from "../network/plan/egress-policy.ts";
+import type { FloodLimits } from "../network/plan/network-plan.ts";
 import { type IpNetwork, parseNetwork } from "../system/ip-address.ts";
 import { asConfigMap, type ConfigMap, optionalBoolean, optionalInteger, optionalString } from "./config-values.ts";
 import { ConfigError } from "./errors.ts";

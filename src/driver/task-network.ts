@@ -1,8 +1,8 @@
 // From a task's config to its VM's network, and to what Nomad is told of it.
-import type { NetworkHost } from "../network/inspect-network.ts";
-import type { NetworkPlan } from "../network/network-plan.ts";
-import { reserveNetwork } from "../network/plan-network.ts";
-import { type ReadPlans, readCounts } from "../network/vm-network.ts";
+import type { NetworkHost } from "../network/inspect/inspect-network.ts";
+import { type ReadPlans, readCounts } from "../network/network.ts";
+import type { NetworkPlan } from "../network/plan/network-plan.ts";
+import { reserveNetwork } from "../network/plan/reserve.ts";
 import { ConfigError } from "./errors.ts";
 import type { NetworkOverride, TaskConfig } from "./nomad-driver.ts";
 import type { PluginSettings } from "./plugin-config.ts";

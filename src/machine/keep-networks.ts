@@ -1,8 +1,8 @@
 // Keeps the rules of VMs' networks in force while the VMs run, whoever flushes them.
 import { setTimeout as delay } from "node:timers/promises";
-import { keepForwarding } from "../network/foreign-firewalls.ts";
-import { restoreRules } from "../network/restore-rules.ts";
-import { TableWatch } from "../network/table-watch.ts";
+import { keepForwarding } from "../network/firewalls/forward-chain.ts";
+import { restoreRules } from "../network/keep/restore-rules.ts";
+import { TableWatch } from "../network/keep/table-watch.ts";
 import type { Logger } from "../system/logger.ts";
 import { listNetworkPlans } from "./network-plans.ts";
 

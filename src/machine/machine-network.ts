@@ -1,7 +1,7 @@
 // A VM's network, between its start and src/network.
 import { TapTakenError } from "../network/errors.ts";
-import type { NetworkPlan } from "../network/network-plan.ts";
-import { makeInterface, openNetwork } from "../network/vm-network.ts";
+import { makeInterface, openNetwork } from "../network/network.ts";
+import type { NetworkPlan } from "../network/plan/network-plan.ts";
 import type { VmConfig, VmUser } from "../vmm/vmm.ts";
 import type { MachineRecord } from "./machine-record.ts";
 import { listNetworkPlans } from "./network-plans.ts";

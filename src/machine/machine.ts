@@ -4,7 +4,7 @@ import { rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { GuestClient } from "../guest/guest-client.ts";
-import { detachNetwork } from "../network/vm-network.ts";
+import { detachNetwork } from "../network/network.ts";
 import { emptyGroup, processesOf, removeGroup } from "../system/cgroups.ts";
 import { pollUntil } from "../system/poll.ts";
 import { findByArgument, isAlive, killProcess, ownIdentity, type ProcessIdentity } from "../system/process-identity.ts";

@@ -1,5 +1,5 @@
 // Which networks the VMs of this host have, as their records tell.
-import type { NetworkPlan } from "../network/network-plan.ts";
+import type { NetworkPlan } from "../network/plan/network-plan.ts";
 import { listRecords } from "./list-records.ts";
 import type { MachineRecord } from "./machine-record.ts";
 

@@ -1,8 +1,8 @@
 // What the guest's init is told of its interface.
 import { addressBytes, parseNetwork } from "../system/ip-address.ts";
-import { gatewayIpv6 } from "./namespace-rules.ts";
-import type { NamespacePlan, NetworkPlan } from "./network-plan.ts";
-import { namespaceSubnet } from "./plan-namespace.ts";
+import { namespaceSubnet } from "./plan/namespace.ts";
+import type { NamespacePlan, NetworkPlan } from "./plan/network-plan.ts";
+import { gatewayIpv6 } from "./rules/namespace.ts";
 
 /** Addresses as 4 or 16 bytes; the shape of NetworkInterface in guest.proto. */
 export interface GuestInterface {

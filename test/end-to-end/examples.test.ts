@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { readTaps } from "../../src/network/address-pool.ts";
+import { readTaps } from "../../src/network/plan/address-pool.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { records, runFile, slowMs, stopJob } from "./support/jailed.ts";

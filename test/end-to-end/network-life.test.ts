@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { before, describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { readTaps } from "../../src/network/address-pool.ts";
-import { TableWatch } from "../../src/network/table-watch.ts";
+import { TableWatch } from "../../src/network/keep/table-watch.ts";
+import { readTaps } from "../../src/network/plan/address-pool.ts";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { machineOf } from "./support/machines.ts";

@@ -1,6 +1,7 @@
 // The network part of a task's `config` block: which network, which of the group's ports are the VM's, what it may reach.
-import { type EgressRule, parseEgressRule } from "../../network/egress-policy.ts";
+
 import type { EgressRuleError } from "../../network/errors.ts";
+import { type EgressRule, parseEgressRule } from "../../network/plan/egress-policy.ts";
 import { asConfigMap, type ConfigMap, optionalString, optionalWords } from "../config-values.ts";
 import { ConfigError } from "../errors.ts";
 import { attr, block, type NamedSpec, object } from "../hcl-spec.ts";

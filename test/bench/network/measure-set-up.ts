@@ -1,8 +1,8 @@
 // How long a VM's default network takes to be made and to be removed, beside other VMs.
-import { inspectNetwork } from "../../../src/network/inspect-network.ts";
-import type { NetworkPlan } from "../../../src/network/network-plan.ts";
-import { reserveNetwork } from "../../../src/network/plan-network.ts";
-import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/vm-network.ts";
+import { inspectNetwork } from "../../../src/network/inspect/inspect-network.ts";
+import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/network.ts";
+import type { NetworkPlan } from "../../../src/network/plan/network-plan.ts";
+import { reserveNetwork } from "../../../src/network/plan/reserve.ts";
 import { networkRequest } from "../../end-to-end/support/network-request.ts";
 import { median } from "../median.ts";
 

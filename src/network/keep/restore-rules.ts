@@ -1,13 +1,13 @@
 // Puts rules back that somebody flushed while VMs run. All of a namespace at once: what can take one table takes them all.
 import * as v from "valibot";
-import { isTapName } from "./address-pool.ts";
-import { isNamespace, namespaceLines } from "./namespace-network.ts";
-import { natLines } from "./nat-network.ts";
-import type { NamespacePlan, NatPlan, NetworkPlan } from "./network-plan.ts";
-import { readLinks } from "./read-namespace.ts";
-import { chainsOf } from "./rules.ts";
-import { ask, inTurn, type Place, runNft } from "./run-steps.ts";
-import type { ReadPlans } from "./vm-network.ts";
+import { isNamespace, namespaceLines } from "../apply/namespace.ts";
+import { natLines } from "../apply/nat.ts";
+import { readLinks } from "../apply/read-namespace.ts";
+import { ask, inTurn, type Place, runNft } from "../apply/tools.ts";
+import type { ReadPlans } from "../network.ts";
+import { isTapName } from "../plan/address-pool.ts";
+import type { NamespacePlan, NatPlan, NetworkPlan } from "../plan/network-plan.ts";
+import { chainsOf } from "../rules/rules.ts";
 
 export interface RestoreOptions {
   readonly readPlans: ReadPlans;

@@ -3,7 +3,7 @@
 // interface; a connection's mark decides whether its packets are routed to a VM's TAP or are local. Which connections are a
 // VM's: those to ports that the VM names; those to a port at which nobody in the namespace listens (the first VM's); those
 // that a VM begins. All else is the namespace's own.
-import type { NamespacePlan } from "./network-plan.ts";
+import type { NamespacePlan } from "../plan/network-plan.ts";
 import { egressJump, egressRules } from "./rules.ts";
 
 /** Marks a connection, and then its packets, as a VM's. */

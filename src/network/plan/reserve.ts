@@ -1,15 +1,14 @@
 // From what a job asks for to a plan: which kind of network, which addresses, which ports.
 import { createHash } from "node:crypto";
-
+import { requireNamespace } from "../apply/namespace.ts";
+import { readNamespace } from "../apply/read-namespace.ts";
+import { NetworkUnavailableError, PortClaimedError } from "../errors.ts";
+import type { NetworkHost } from "../inspect/inspect-network.ts";
+import { neighboursOf, type ReadPlans } from "../network.ts";
 import { chooseLease, isTapName, readTaps } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
-import { NetworkUnavailableError, PortClaimedError } from "./errors.ts";
-import type { NetworkHost } from "./inspect-network.ts";
-import { requireNamespace } from "./namespace-network.ts";
+import { type GroupPort, guestPortOf, planNamespace } from "./namespace.ts";
 import type { FloodLimits, NatPlan, NetworkPlan } from "./network-plan.ts";
-import { type GroupPort, guestPortOf, planNamespace } from "./plan-namespace.ts";
-import { readNamespace } from "./read-namespace.ts";
-import { neighboursOf, type ReadPlans } from "./vm-network.ts";
 
 export interface NetworkRequest {
   readonly taskName: string;

@@ -1,6 +1,6 @@
 // Rules of nftables that both kinds of network share: the guard at a VM's TAP, and its egress policy.
-import { type EgressRule, egressMatch } from "./egress-policy.ts";
-import type { NetworkPlan } from "./network-plan.ts";
+import { type EgressRule, egressMatch } from "../plan/egress-policy.ts";
+import type { NetworkPlan } from "../plan/network-plan.ts";
 
 export const guardCounter = (plan: NetworkPlan): string => `spoofed_${plan.tap}`;
 export const refusedCounter = (plan: NetworkPlan): string => `refused_${plan.tap}`;

@@ -1,11 +1,11 @@
 // A VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): TAP, routes and rules in there.
 
 import { stat } from "node:fs/promises";
-import { NamespaceError } from "./errors.ts";
-import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "./namespace-rules.ts";
-import type { NamespacePlan } from "./network-plan.ts";
-import { guardRemoval, guardRules } from "./rules.ts";
-import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./run-steps.ts";
+import { NamespaceError } from "../errors.ts";
+import type { NamespacePlan } from "../plan/network-plan.ts";
+import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "../rules/namespace.ts";
+import { guardRemoval, guardRules } from "../rules/rules.ts";
+import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./tools.ts";
 
 /** The VMs that are in the same namespace, as their records tell. */
 export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;

@@ -1,10 +1,11 @@
 // Other software's firewalls on the host's way between VMs and the outside. A packet must be accepted by every table, so rules
 // of our own can't lift docker's FORWARD policy of "drop". As CNI's firewall plugin does, we put an accepting rule in front of
 // that chain, and never touch another rule: two rules for all VMs, there as long as a VM is.
-import { readTaps } from "./address-pool.ts";
-import { NetworkSetupError } from "./errors.ts";
+
+import { ask, inTurn } from "../apply/tools.ts";
+import { NetworkSetupError } from "../errors.ts";
+import { readTaps } from "../plan/address-pool.ts";
 import { distrustTaps, trustTaps } from "./firewalld.ts";
-import { ask, inTurn } from "./run-steps.ts";
 
 const comment = ["-m", "comment", "--comment", "litegix-fc-driver"];
 /** `+` stands for the rest of a TAP's name. */

@@ -1,10 +1,10 @@
 // What of networks this host can give, in words for the fingerprint. Looked at again with every fingerprint.
 import { access } from "node:fs/promises";
-import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../system/ip-address.ts";
-import { isTapName } from "./address-pool.ts";
-import { whyNoBridge } from "./find-cni-plugins.ts";
-import { readLinks, readRoutes } from "./read-namespace.ts";
-import { ask } from "./run-steps.ts";
+import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip-address.ts";
+import { readLinks, readRoutes } from "../apply/read-namespace.ts";
+import { ask } from "../apply/tools.ts";
+import { isTapName } from "../plan/address-pool.ts";
+import { whyNoBridge } from "./cni-plugins.ts";
 
 export type NetworkAbility<T = object> =
   | ({ readonly usable: true } & T)

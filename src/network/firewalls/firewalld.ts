@@ -1,6 +1,6 @@
 // firewalld rejects what it forwards for an interface of no zone, and no rule of another table lifts that: VMs' interfaces
 // become members of its zone "trusted", as podman's addresses do, for as long as a VM is.
-import { ask } from "./run-steps.ts";
+import { ask } from "../apply/tools.ts";
 
 interface Options {
   readonly signal?: AbortSignal | undefined;

@@ -1,10 +1,10 @@
 // From a group's network block and a task's `ports` to the plan of a VM in the allocation's namespace.
-import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../system/ip-address.ts";
+import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../../system/ip-address.ts";
+import type { NamespaceFacts } from "../apply/read-namespace.ts";
+import { AddressesExhaustedError, PortClaimedError } from "../errors.ts";
 import { leaseOf } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
-import { AddressesExhaustedError, PortClaimedError } from "./errors.ts";
 import type { FloodLimits, NamespacePlan } from "./network-plan.ts";
-import type { NamespaceFacts } from "./read-namespace.ts";
 
 /** Link-local, so that it is nobody else's; seen in the allocation's namespace only. */
 export const namespaceSubnet: IpNetwork = { version: 4, address: "169.254.230.0", prefixLength: 24 };

@@ -2,11 +2,11 @@
 // out, reached through the host's ports on the way in. All VMs share one table of rules, in which a VM is an element of sets
 // and maps and a chain of its own; a packet costs the same however many VMs there are.
 import { writeFile } from "node:fs/promises";
-import { egressMatch, metadataNetworks } from "./egress-policy.ts";
-import { allowForwarding, closeForwarding } from "./foreign-firewalls.ts";
-import type { NatPlan } from "./network-plan.ts";
-import { egressJump, egressRemoval, egressRules, guardRemoval, guardRules } from "./rules.ts";
-import { allDone, inTurn, runIp, runNft } from "./run-steps.ts";
+import { allowForwarding, closeForwarding } from "../firewalls/forward-chain.ts";
+import { egressMatch, metadataNetworks } from "../plan/egress-policy.ts";
+import type { NatPlan } from "../plan/network-plan.ts";
+import { egressJump, egressRemoval, egressRules, guardRemoval, guardRules } from "../rules/rules.ts";
+import { allDone, inTurn, runIp, runNft } from "./tools.ts";
 
 export interface NatHost {
   /** Cloud metadata services may be reached. */

@@ -1,11 +1,11 @@
 // The network of one VM, from plan to removal, whichever kind it is.
 
 import * as v from "valibot";
-import { detachNamespace, openNamespace } from "./namespace-network.ts";
-import { detachNat, openNat } from "./nat-network.ts";
-import type { NamespacePlan, NetworkPlan } from "./network-plan.ts";
-import { floodedCounter, guardCounter, refusedCounter } from "./rules.ts";
-import { ask, makeTap, type TapOwner } from "./run-steps.ts";
+import { detachNamespace, openNamespace } from "./apply/namespace.ts";
+import { detachNat, openNat } from "./apply/nat.ts";
+import { ask, makeTap, type TapOwner } from "./apply/tools.ts";
+import type { NamespacePlan, NetworkPlan } from "./plan/network-plan.ts";
+import { floodedCounter, guardCounter, refusedCounter } from "./rules/rules.ts";
 
 /** Plans of all VMs of this driver, as their records tell. */
 export type ReadPlans = () => Promise<readonly NetworkPlan[]>;

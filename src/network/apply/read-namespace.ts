@@ -1,7 +1,7 @@
 // What a namespace's network is like: the interface that an allocation talks by, its addresses, MTU and routes.
 import * as v from "valibot";
-import { NamespaceError } from "./errors.ts";
-import { ask } from "./run-steps.ts";
+import { NamespaceError } from "../errors.ts";
+import { ask } from "./tools.ts";
 
 export interface NamespaceFacts {
   readonly device: string;
