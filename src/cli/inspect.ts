@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { hostDirectories } from "../driver/host.ts";
 import { parsePluginConfig } from "../driver/plugin-config.ts";
 import { vmAttributes } from "../driver/vm-attributes.ts";
-import { listRecords } from "../machine/list-records.ts";
-import { machineFiles } from "../machine/machine-files.ts";
-import type { MachineRecord } from "../machine/machine-record.ts";
+import { machineFiles } from "../machine/records/files.ts";
+import { listRecords } from "../machine/records/list-records.ts";
+import type { MachineRecord } from "../machine/records/manifest.ts";
 
 export interface InspectOptions {
   readonly rootfsBasePath?: string;

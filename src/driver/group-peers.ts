@@ -1,8 +1,8 @@
 // VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. What the records say is
 // brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
 import { GuestRefusedError } from "../guest/errors.ts";
-import type { MachineRecord } from "../machine/machine-record.ts";
-import { listNetworkPlans } from "../machine/network-plans.ts";
+import type { MachineRecord } from "../machine/records/manifest.ts";
+import { listNetworkPlans } from "../machine/records/network-plans.ts";
 import { addressBytes } from "../system/ip-address.ts";
 import type { Logger } from "../system/logger.ts";
 import { pollUntil } from "../system/poll.ts";

@@ -3,8 +3,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type BootFiles, prepareBoot } from "../boot/prepare-boot.ts";
+import type { MachineHost } from "../machine/create/create-machine.ts";
 import { runProbeMachine } from "../machine/probe-machine.ts";
-import type { MachineHost } from "../machine/start-machine.ts";
 import { inspectNetwork, type NetworkHost } from "../network/inspect/inspect-network.ts";
 import { installAsset, readAsset } from "../system/assets.ts";
 import { findCgroups } from "../system/cgroups.ts";

@@ -1,5 +1,5 @@
 // The `jailer` block of the plugin's config: how VMs are kept apart from the host.
-import type { UserRange } from "../machine/user-pool.ts";
+import type { UserRange } from "../machine/users.ts";
 import { asConfigMap, type ConfigMap, optionalBoolean, optionalString } from "./config-values.ts";
 import { ConfigError } from "./errors.ts";
 import { attr, block, type NamedSpec, object } from "./hcl-spec.ts";

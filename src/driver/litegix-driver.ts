@@ -1,9 +1,10 @@
 // The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
-import { BootTimeline } from "../machine/boot-timeline.ts";
+
+import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/create/scratch-disk.ts";
 import { keepNetworks } from "../machine/keep-networks.ts";
-import type { MachineRecord } from "../machine/machine-record.ts";
-import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/machine-store.ts";
-import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/scratch-disk.ts";
+import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/records/machine-store.ts";
+import type { MachineRecord } from "../machine/records/manifest.ts";
+import { BootTimeline } from "../machine/timeline.ts";
 import type { Logger } from "../system/logger.ts";
 import { raceAbort } from "../system/race-abort.ts";
 import { driverName, version } from "../version.ts";

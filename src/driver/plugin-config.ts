@@ -1,5 +1,5 @@
 // The `config` block of the plugin in the agent's configuration, checked.
-import { maximumBasePathBytes } from "../machine/machine-files.ts";
+import { maximumBasePathBytes } from "../machine/records/files.ts";
 import type { VmmChoice } from "../vmm/select-vmm.ts";
 import {
   asConfigMap,

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { Shim } from "../gen/litegix/shim/v1/shim_pb.js";
-import { sweepUnfinishedMachines } from "../machine/machine-store.ts";
+import { sweepUnfinishedMachines } from "../machine/records/machine-store.ts";
 import { ownIdentity } from "../system/process-identity.ts";
 import { encodeDriverState, recoverTask } from "./recover-task.ts";
 

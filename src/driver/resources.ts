@@ -1,6 +1,6 @@
 // How large a VM is when the task's config does not say: what the job's `resources` give.
 import { cpus } from "node:os";
-import type { CpuLimits } from "../machine/machine-cgroup.ts";
+import type { CpuLimits } from "../machine/cgroup.ts";
 import { ConfigError } from "./errors.ts";
 import { maximumVcpus, minimumMemoryMib, type TaskSettings } from "./task-config.ts";
 

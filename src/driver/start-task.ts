@@ -2,10 +2,10 @@
 import { PullTimedOutError, ReportedImageError } from "../images/errors.ts";
 import { pullInChild } from "../images/pull-in-child.ts";
 import { ImageStore, type ResolvedImage } from "../images/store/image-store.ts";
-import type { BootTimeline } from "../machine/boot-timeline.ts";
-import { launchMachine } from "../machine/launch-machine.ts";
+import { launchMachine } from "../machine/create/launch-machine.ts";
 import type { Machine } from "../machine/machine.ts";
-import { listNetworkPlans } from "../machine/network-plans.ts";
+import { listNetworkPlans } from "../machine/records/network-plans.ts";
+import type { BootTimeline } from "../machine/timeline.ts";
 import { guestInterface } from "../network/guest-interface.ts";
 import { selfCommand } from "../system/assets.ts";
 import { peersOf } from "./group-peers.ts";

@@ -1,5 +1,5 @@
 // What an inspection tells of a VM, by the names that Nomad's driver attributes and the command line use.
-import type { MachineRecord } from "../machine/machine-record.ts";
+import type { MachineRecord } from "../machine/records/manifest.ts";
 import { networkAttributes } from "./task-network.ts";
 
 export async function vmAttributes(record: MachineRecord): Promise<Record<string, string>> {

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import { explainEnding, type VmmExit } from "./ending.ts";
-import { machineFiles } from "./machine-files.ts";
-import type { MachineRecord } from "./machine-record.ts";
+import { machineFiles } from "./records/files.ts";
+import type { MachineRecord } from "./records/manifest.ts";
 
 let directory = "";
 

@@ -4,8 +4,8 @@ import { cleanGuestText } from "../guest/errors.ts";
 import { oomKills } from "../system/cgroups.ts";
 import { exists } from "../system/exists.ts";
 import { fileEnd } from "./log-tail.ts";
-import type { MachineFiles } from "./machine-files.ts";
-import type { MachineRecord } from "./machine-record.ts";
+import type { MachineFiles } from "./records/files.ts";
+import type { MachineRecord } from "./records/manifest.ts";
 
 export type EndingCode =
   | "guest_panic"

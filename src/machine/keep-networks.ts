@@ -4,7 +4,7 @@ import { keepForwarding } from "../network/firewalls/forward-chain.ts";
 import { restoreRules } from "../network/keep/restore-rules.ts";
 import { TableWatch } from "../network/keep/table-watch.ts";
 import type { Logger } from "../system/logger.ts";
-import { listNetworkPlans } from "./network-plans.ts";
+import { listNetworkPlans } from "./records/network-plans.ts";
 
 /** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
 const intervalMs = 15_000;

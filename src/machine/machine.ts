@@ -9,11 +9,12 @@ import { emptyGroup, processesOf, removeGroup } from "../system/cgroups.ts";
 import { pollUntil } from "../system/poll.ts";
 import { findByArgument, isAlive, killProcess, ownIdentity, type ProcessIdentity } from "../system/process-identity.ts";
 import { type ProcessUsage, readUsage } from "../system/process-usage.ts";
+import { requireGeneration, ShimClient } from "./create/shim-client.ts";
+import { giveDrivesBack } from "./drives.ts";
 import { explainEnding } from "./ending.ts";
 import { MachineStuckError } from "./errors.ts";
-import { giveDrivesBack } from "./host-drives.ts";
 import { lastOutput } from "./log-tail.ts";
-import { type MachineFiles, machineFiles } from "./machine-files.ts";
+import { type MachineFiles, machineFiles } from "./records/files.ts";
 import {
   type MachineExit,
   type MachineRecord,
@@ -22,9 +23,8 @@ import {
   readShimState,
   type ShimState,
   writeRecord,
-} from "./machine-record.ts";
-import { listNetworkPlans } from "./network-plans.ts";
-import { requireGeneration, ShimClient } from "./shim-client.ts";
+} from "./records/manifest.ts";
+import { listNetworkPlans } from "./records/network-plans.ts";
 
 /** A process of the VM on this host. */
 export interface HostProcess {

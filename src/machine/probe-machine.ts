@@ -4,10 +4,10 @@ import { readFile } from "node:fs/promises";
 import { OwnTimeDeadline } from "../system/own-time.ts";
 import { raceAbort } from "../system/race-abort.ts";
 import type { ProbeOutcome } from "../vmm/probe-kvm.ts";
-import { BootTimeline } from "./boot-timeline.ts";
+import { type MachineHost, startMachine } from "./create/create-machine.ts";
 import { fileEnd } from "./log-tail.ts";
-import { readShimState } from "./machine-record.ts";
-import { type MachineHost, startMachine } from "./start-machine.ts";
+import { readShimState } from "./records/manifest.ts";
+import { BootTimeline } from "./timeline.ts";
 
 const consoleBytes = 64 * 1024;
 

@@ -1,5 +1,5 @@
 // A VM's record for tests that look at one part of it.
-import type { MachineRecord } from "../../src/machine/machine-record.ts";
+import type { MachineRecord } from "../../src/machine/records/manifest.ts";
 
 export const sampleRecord: MachineRecord = {
   version: 1,

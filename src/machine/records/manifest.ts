@@ -1,8 +1,8 @@
 // The VM's manifest on disk: all that a later driver process needs to know it again, and nothing that can be derived.
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
-import { networkPlanSchema } from "../network/plan/network-plan.ts";
-import { writeFileAtomically } from "../system/atomic-file.ts";
+import { networkPlanSchema } from "../../network/plan/network-plan.ts";
+import { writeFileAtomically } from "../../system/atomic-file.ts";
 
 const identity = v.object({ pid: v.number(), startTime: v.string() });
 

@@ -3,8 +3,8 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { runCommand } from "../system/run-command.ts";
-import { ScratchDiskError } from "./errors.ts";
+import { runCommand } from "../../system/run-command.ts";
+import { ScratchDiskError } from "../errors.ts";
 
 interface DiskOptions {
   readonly path: string;

@@ -1,7 +1,7 @@
 // Which user a jailed VM runs as: a number of a range that no other VM of this host's base path has. What is taken stands in
 // the VMs' records, so that it holds across restarts of the driver; a number is free again when the VM's directory is gone.
 import { NoFreeUserError } from "./errors.ts";
-import type { MachineRecord } from "./machine-record.ts";
+import type { MachineRecord } from "./records/manifest.ts";
 
 /** Both ends belong to it. */
 export interface UserRange {

@@ -6,8 +6,8 @@ import { type FileHandle, open, stat } from "node:fs/promises";
 import type { ExtraDrive } from "../vmm/vm-options.ts";
 import type { Drive } from "../vmm/vmm.ts";
 import { DriveInUseError } from "./errors.ts";
-import type { HostDriveRecord, MachineRecord } from "./machine-record.ts";
-import type { UserRange } from "./user-pool.ts";
+import type { HostDriveRecord, MachineRecord } from "./records/manifest.ts";
+import type { UserRange } from "./users.ts";
 
 /**
  * What goes into the record of a VM with these disks. A file that still belongs to a VM's user is taken to have been root's. Fails

@@ -1,10 +1,10 @@
 // A VM's network, between its start and src/network.
-import { TapTakenError } from "../network/errors.ts";
-import { makeInterface, openNetwork } from "../network/network.ts";
-import type { NetworkPlan } from "../network/plan/network-plan.ts";
-import type { VmConfig, VmUser } from "../vmm/vmm.ts";
-import type { MachineRecord } from "./machine-record.ts";
-import { listNetworkPlans } from "./network-plans.ts";
+import { TapTakenError } from "../../network/errors.ts";
+import { makeInterface, openNetwork } from "../../network/network.ts";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import type { VmConfig, VmUser } from "../../vmm/vmm.ts";
+import type { MachineRecord } from "../records/manifest.ts";
+import { listNetworkPlans } from "../records/network-plans.ts";
 
 export interface MachineNetwork {
   readonly plan: NetworkPlan;

@@ -3,11 +3,11 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { ownIdentity } from "../system/process-identity.ts";
-import { Machine } from "./machine.ts";
-import { machineFiles } from "./machine-files.ts";
-import { type MachineRecord, readRecord, writeRecord } from "./machine-record.ts";
+import { ownIdentity } from "../../system/process-identity.ts";
+import { Machine } from "../machine.ts";
+import { machineFiles } from "./files.ts";
 import { sweepUnfinishedMachines } from "./machine-store.ts";
+import { type MachineRecord, readRecord, writeRecord } from "./manifest.ts";
 
 /** No process has this number. */
 const nobody = { pid: 2 ** 22 + 1, startTime: "1" };

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import type { ExtraDrive } from "../vmm/vm-options.ts";
-import { giveDrivesBack, lookAtDrives, refuseSharedDrives } from "./host-drives.ts";
-import type { HostDriveRecord, MachineRecord } from "./machine-record.ts";
+import { giveDrivesBack, lookAtDrives, refuseSharedDrives } from "./drives.ts";
+import type { HostDriveRecord, MachineRecord } from "./records/manifest.ts";
 
 const users = { first: 70_000, last: 70_009 };
 const user = { uid: 70_003, gid: 70_003 };

@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
-import { inTurn, listRecords } from "./list-records.ts";
-import { machineFiles } from "./machine-files.ts";
-import { writeRecord } from "./machine-record.ts";
-import { freeUser } from "./user-pool.ts";
+import { machineFiles } from "./records/files.ts";
+import { inTurn, listRecords } from "./records/list-records.ts";
+import { writeRecord } from "./records/manifest.ts";
+import { freeUser } from "./users.ts";
 
 describe("users of jailed VMs", () => {
   it("are given once, however many start at a time, until their VM's directory is gone", async () => {

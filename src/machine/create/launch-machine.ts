@@ -1,10 +1,10 @@
 // Brings a task's VM up to where its agent in the guest answers.
-import type { GuestFacts } from "../guest/guest-client.ts";
-import { OwnTimeDeadline } from "../system/own-time.ts";
-import type { Machine } from "./machine.ts";
-import { readShimState } from "./machine-record.ts";
+import type { GuestFacts } from "../../guest/guest-client.ts";
+import { OwnTimeDeadline } from "../../system/own-time.ts";
+import type { Machine } from "../machine.ts";
+import { readShimState } from "../records/manifest.ts";
+import { explainFailure, type StartMachineOptions, startMachine } from "./create-machine.ts";
 import { createScratchDisk } from "./scratch-disk.ts";
-import { explainFailure, type StartMachineOptions, startMachine } from "./start-machine.ts";
 
 export interface LaunchOptions extends Omit<StartMachineOptions, "vsock" | "drives" | "makeFiles"> {
   /** The image: a squashfs, shared read-only. */

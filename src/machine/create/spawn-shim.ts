@@ -3,15 +3,15 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { guestPort } from "../guest/guest-client.ts";
-import { OwnTimeDeadline } from "../system/own-time.ts";
-import { pollUntil } from "../system/poll.ts";
-import { type ProcessIdentity, readStartTime } from "../system/process-identity.ts";
-import type { LaunchPlan } from "../vmm/vmm.ts";
-import { MachineStartError } from "./errors.ts";
-import { lastOutput } from "./log-tail.ts";
-import type { MachineFiles } from "./machine-files.ts";
-import { readExitRecord, readShimState } from "./machine-record.ts";
+import { guestPort } from "../../guest/guest-client.ts";
+import { OwnTimeDeadline } from "../../system/own-time.ts";
+import { pollUntil } from "../../system/poll.ts";
+import { type ProcessIdentity, readStartTime } from "../../system/process-identity.ts";
+import type { LaunchPlan } from "../../vmm/vmm.ts";
+import { MachineStartError } from "../errors.ts";
+import { lastOutput } from "../log-tail.ts";
+import type { MachineFiles } from "../records/files.ts";
+import { readExitRecord, readShimState } from "../records/manifest.ts";
 
 export interface SpawnShimOptions {
   readonly shimPath: string;

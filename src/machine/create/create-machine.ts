@@ -2,27 +2,21 @@
 // what a crash leaves half-way is undone from the record, which is written before anything else.
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ownIdentity } from "../system/process-identity.ts";
-import type { VmOptions } from "../vmm/vm-options.ts";
-import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../vmm/vmm.ts";
-import type { BootTimeline } from "./boot-timeline.ts";
-import { MachineStartError } from "./errors.ts";
-import { lookAtDrives, refuseSharedDrives, toDrives } from "./host-drives.ts";
-import { inTurn, listRecords } from "./list-records.ts";
-import { lastOutput } from "./log-tail.ts";
-import { Machine } from "./machine.ts";
-import { type CgroupSettings, type CpuLimits, MachineCgroup } from "./machine-cgroup.ts";
-import { type MachineFiles, machineFiles } from "./machine-files.ts";
-import {
-  type MachineNetwork,
-  makeVmInterface,
-  openVmNetwork,
-  vmNetwork,
-  withoutForeignTap,
-} from "./machine-network.ts";
-import { type MachineRecord, writeRecord } from "./machine-record.ts";
+import { ownIdentity } from "../../system/process-identity.ts";
+import type { VmOptions } from "../../vmm/vm-options.ts";
+import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../../vmm/vmm.ts";
+import { type CgroupSettings, type CpuLimits, MachineCgroup } from "../cgroup.ts";
+import { lookAtDrives, refuseSharedDrives, toDrives } from "../drives.ts";
+import { MachineStartError } from "../errors.ts";
+import { lastOutput } from "../log-tail.ts";
+import { Machine } from "../machine.ts";
+import { type MachineFiles, machineFiles } from "../records/files.ts";
+import { inTurn, listRecords } from "../records/list-records.ts";
+import { type MachineRecord, writeRecord } from "../records/manifest.ts";
+import type { BootTimeline } from "../timeline.ts";
+import { freeUser, type UserRange } from "../users.ts";
+import { type MachineNetwork, makeVmInterface, openVmNetwork, vmNetwork, withoutForeignTap } from "./interface.ts";
 import { spawnShim } from "./spawn-shim.ts";
-import { freeUser, type UserRange } from "./user-pool.ts";
 
 /** What VMs of this host have in common. */
 export interface MachineHost {

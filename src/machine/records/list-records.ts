@@ -2,8 +2,8 @@
 // may have (a user, a disk) looks at the records and writes its own in one turn.
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { machineFiles } from "./machine-files.ts";
-import { type MachineRecord, readRecord } from "./machine-record.ts";
+import { machineFiles } from "./files.ts";
+import { type MachineRecord, readRecord } from "./manifest.ts";
 
 /** Of all VMs, in whatever phase. */
 export async function listRecords(machinesDirectory: string): Promise<MachineRecord[]> {

@@ -1,11 +1,11 @@
 // All VMs of this host, as their directories tell.
 import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { exists } from "../system/exists.ts";
-import { isAlive } from "../system/process-identity.ts";
-import { Machine } from "./machine.ts";
-import { machineFiles } from "./machine-files.ts";
-import { readRecord } from "./machine-record.ts";
+import { exists } from "../../system/exists.ts";
+import { isAlive } from "../../system/process-identity.ts";
+import { Machine } from "../machine.ts";
+import { machineFiles } from "./files.ts";
+import { readRecord } from "./manifest.ts";
 
 /** A directory without a readable record is left alone for as long: another process may be about to write it. */
 const recordGraceMs = 60_000;
