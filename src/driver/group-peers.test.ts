@@ -6,7 +6,7 @@ import { type TestContext, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { FakeGuest } from "../../test/fakes/fake-guest.ts";
 import type { SetPeersRequest } from "../gen/litegix/guest/v1/guest_pb.js";
-import { GuestClient } from "../guest/guest-client.ts";
+import { GuestClient } from "../guest/client.ts";
 import { GroupPeers, peersOf } from "./group-peers.ts";
 import type { Task } from "./task.ts";
 

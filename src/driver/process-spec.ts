@@ -1,5 +1,5 @@
 // What runs in the guest: the image's configuration and the task's, put together as docker (and Nomad's docker driver) does.
-import type { ProcessSpec } from "../guest/guest-setup.ts";
+import type { ProcessSpec } from "../guest/setup.ts";
 import { ConfigError } from "./errors.ts";
 import type { TaskSettings } from "./task-config.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { GuestStats } from "../guest/guest-stats.ts";
+import type { GuestStats } from "../guest/stats.ts";
 import { type Readings, toSample } from "./task-stats.ts";
 
 const guest: GuestStats = {

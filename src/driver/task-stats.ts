@@ -2,7 +2,7 @@
 // costs (the guest's share is in the VMM's); and the task's cgroup in the guest, which alone knows user from system time, and
 // memory by its kinds. The guest's figures are hostile: they are clamped to what the VM can have.
 import { setTimeout as delay } from "node:timers/promises";
-import type { GuestProcess, GuestStats } from "../guest/guest-stats.ts";
+import type { GuestProcess, GuestStats } from "../guest/stats.ts";
 import type { HostProcess } from "../machine/machine.ts";
 import type { ProcessStats, TaskStats } from "./nomad-driver.ts";
 import type { Task } from "./task.ts";

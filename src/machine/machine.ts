@@ -3,7 +3,7 @@
 import { rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { GuestClient } from "../guest/guest-client.ts";
+import { GuestClient } from "../guest/client.ts";
 import { detachNetwork } from "../network/network.ts";
 import { emptyGroup, processesOf, removeGroup } from "../system/cgroups.ts";
 import { pollUntil } from "../system/poll.ts";

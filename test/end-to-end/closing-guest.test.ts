@@ -13,9 +13,9 @@ import {
   LogStream,
   LogsOpenSchema,
 } from "../../src/gen/litegix/guest/v1/guest_pb.js";
+import { GuestClient } from "../../src/guest/client.ts";
 import { GuestRefusedError, GuestUnreachableError } from "../../src/guest/errors.ts";
-import { execInGuest } from "../../src/guest/exec-session.ts";
-import { GuestClient } from "../../src/guest/guest-client.ts";
+import { execInGuest } from "../../src/guest/exec/session.ts";
 import { ClosingProxy } from "../fakes/closing-proxy.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
 import { bulk } from "../fakes/hostile-guest.ts";

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { GuestClient } from "../../src/guest/guest-client.ts";
+import { GuestClient } from "../../src/guest/client.ts";
 import { type Allocation, runJob, runService } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";

@@ -7,7 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { createClient } from "@connectrpc/connect";
 import { Guest } from "../../src/gen/litegix/guest/v1/guest_pb.js";
-import { GuestClient } from "../../src/guest/guest-client.ts";
+import { GuestClient } from "../../src/guest/client.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";

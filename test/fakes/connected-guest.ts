@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import { GuestClient } from "../../src/guest/guest-client.ts";
+import { GuestClient } from "../../src/guest/client.ts";
 import { FakeGuest, type FakeGuestOptions } from "./fake-guest.ts";
 
 /** Where a guest's socket may be, for as long as the test. */

@@ -13,10 +13,10 @@ import {
   StatsResponseSchema,
 } from "../../src/gen/litegix/guest/v1/guest_pb.js";
 import { StatusResponseSchema } from "../../src/gen/litegix/shim/v1/shim_pb.js";
+import { GuestClient } from "../../src/guest/client.ts";
 import { dial } from "../../src/guest/dial.ts";
 import { cleanGuestText, GuestRefusedError, GuestUnreachableError } from "../../src/guest/errors.ts";
-import { execInGuest } from "../../src/guest/exec-session.ts";
-import { GuestClient } from "../../src/guest/guest-client.ts";
+import { execInGuest } from "../../src/guest/exec/session.ts";
 import { bulk, frame, HostileGuest, message } from "../fakes/hostile-guest.ts";
 
 const [part = 1, parts = 1] = (process.argv[2] ?? "1/1").split("/").map(Number);

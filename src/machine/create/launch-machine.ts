@@ -1,5 +1,5 @@
 // Brings a task's VM up to where its agent in the guest answers.
-import type { GuestFacts } from "../../guest/guest-client.ts";
+import type { GuestFacts } from "../../guest/client.ts";
 import { OwnTimeDeadline } from "../../system/own-time.ts";
 import type { Machine } from "../machine.ts";
 import { readShimState } from "../records/manifest.ts";

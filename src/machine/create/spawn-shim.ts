@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { guestPort } from "../../guest/guest-client.ts";
+import { guestPort } from "../../guest/client.ts";
 import { OwnTimeDeadline } from "../../system/own-time.ts";
 import { pollUntil } from "../../system/poll.ts";
 import { type ProcessIdentity, readStartTime } from "../../system/process-identity.ts";

@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { FrameKind, StdinTakenSchema } from "../gen/litegix/guest/v1/guest_pb.js";
-import { hostFrame, hostMessage } from "./bulk-frames.ts";
-import { execByBulk } from "./exec-bulk.ts";
-import { ExecInputQueue } from "./exec-input.ts";
+import { FrameKind, StdinTakenSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { execByBulk } from "./bulk.ts";
+import { hostFrame, hostMessage } from "./frames.ts";
+import { ExecInputQueue } from "./input.ts";
 
 it("a guest that says it took everything and reads nothing makes the driver hold little", async () => {
   const directory = await mkdtemp(join(tmpdir(), "bulk-"));

@@ -1,15 +1,15 @@
 // One exec session in a guest, as an async iterable: input in, output and the exit out. Back pressure works both ways: input is
 // taken only as fast as the connection takes it, and output is read only as fast as it is consumed.
 import { createClient } from "@connectrpc/connect";
-import { Guest } from "../gen/litegix/guest/v1/guest_pb.js";
-import { GuestUnreachableError } from "./errors.ts";
-import { execByBulk } from "./exec-bulk.ts";
-import { type ExecInput, ExecInputQueue } from "./exec-input.ts";
-import type { GuestClient } from "./guest-client.ts";
-import { guestError } from "./guest-error.ts";
+import { Guest } from "../../gen/litegix/guest/v1/guest_pb.js";
+import type { GuestClient } from "../client.ts";
+import { GuestUnreachableError } from "../errors.ts";
+import { guestError } from "../guest-error.ts";
+import { execByBulk } from "./bulk.ts";
+import { type ExecInput, ExecInputQueue } from "./input.ts";
 import { longestStartMs, StartDeadline } from "./start-deadline.ts";
 
-export type { ExecInput } from "./exec-input.ts";
+export type { ExecInput } from "./input.ts";
 
 export type ExecOutput =
   | { readonly kind: "stdout"; readonly data: Uint8Array }

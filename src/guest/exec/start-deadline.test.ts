@@ -6,12 +6,12 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { FakeGuest } from "../../test/fakes/fake-guest.ts";
-import { ExitStatusSchema, FrameKind } from "../gen/litegix/guest/v1/guest_pb.js";
-import { hostFrame } from "./bulk-frames.ts";
-import type { ExecInput } from "./exec-input.ts";
-import { execInGuest } from "./exec-session.ts";
-import { GuestClient } from "./guest-client.ts";
+import { FakeGuest } from "../../../test/fakes/fake-guest.ts";
+import { ExitStatusSchema, FrameKind } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { GuestClient } from "../client.ts";
+import { hostFrame } from "./frames.ts";
+import type { ExecInput } from "./input.ts";
+import { execInGuest } from "./session.ts";
 
 async function* noInput(): AsyncGenerator<ExecInput> {}
 

@@ -7,7 +7,7 @@ import {
   FrameKind,
   RefusalSchema,
   StdinTakenSchema,
-} from "../gen/litegix/guest/v1/guest_pb.js";
+} from "../../gen/litegix/guest/v1/guest_pb.js";
 
 const headerBytes = 4;
 /** With its header what a vsock carries in one piece. */

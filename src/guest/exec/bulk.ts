@@ -2,10 +2,10 @@
 // the socket's own, both ways; at the task's end, with which the guest soon goes, its last output is fetched for a client who is slow.
 import type { Socket } from "node:net";
 import { ConnectError } from "@connectrpc/connect";
-import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../gen/litegix/guest/v1/guest_pb.js";
-import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowBytes } from "./bulk-frames.ts";
-import type { ExecInput, ExecInputQueue } from "./exec-input.ts";
-import { guestError } from "./guest-error.ts";
+import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { guestError } from "../guest-error.ts";
+import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowBytes } from "./frames.ts";
+import type { ExecInput, ExecInputQueue } from "./input.ts";
 import { readAhead } from "./read-ahead.ts";
 
 /** What a program can have left in its pipes (a megabyte each) and on the way, twice over. */

@@ -1,7 +1,8 @@
 // How long an exec session waits for its program to run. A guest with little of a busy host's CPU starts programs slowly, and is not
 // to be taken for one whose agent hangs: it answers others meanwhile, and says within half a second that it knows the session.
-import { GuestUnreachableError } from "./errors.ts";
-import type { GuestClient } from "./guest-client.ts";
+
+import type { GuestClient } from "../client.ts";
+import { GuestUnreachableError } from "../errors.ts";
 
 /** For the guest's next word: from the call, or from its last answer to anyone. */
 const silenceMs = 3_500;

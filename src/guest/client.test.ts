@@ -3,9 +3,9 @@ import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { connectedGuest, hello, socketPath } from "../../test/fakes/connected-guest.ts";
 import { FakeGuest } from "../../test/fakes/fake-guest.ts";
+import { GuestClient } from "./client.ts";
 import { cleanGuestText, GuestRefusedError } from "./errors.ts";
-import { type ExecInput, execInGuest } from "./exec-session.ts";
-import { GuestClient } from "./guest-client.ts";
+import { type ExecInput, execInGuest } from "./exec/session.ts";
 
 test("hello: the guest's facts in plain types", async (context) => {
   const { guest } = await connectedGuest(context, { service: { hello: () => hello } });

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import { ExitStatusSchema, FrameKind, RefusalSchema } from "../gen/litegix/guest/v1/guest_pb.js";
-import { type GuestFrame, GuestFrameReader, hostFrame, largestPayloadBytes } from "./bulk-frames.ts";
+import { ExitStatusSchema, FrameKind, RefusalSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { type GuestFrame, GuestFrameReader, hostFrame, largestPayloadBytes } from "./frames.ts";
 
 const frame = (kind: FrameKind, payload: Uint8Array): Buffer => Buffer.concat(hostFrame(kind, payload));
 

@@ -1,7 +1,7 @@
 // A session's input on its way to the guest: taken in as it comes, given out in messages as large as the guest accepts. Nomad's
 // clients send 2 KiB at a time, which would cost a message each on the slower way. Bounded: whoever adds waits for room.
 
-import { largestPayloadBytes } from "./bulk-frames.ts";
+import { largestPayloadBytes } from "./frames.ts";
 
 export type ExecInput =
   | { readonly kind: "stdin"; readonly data: Uint8Array }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { chunkBytes, type ExecInput, ExecInputQueue } from "./exec-input.ts";
+import { chunkBytes, type ExecInput, ExecInputQueue } from "./input.ts";
 
 const stdin = (text: string): ExecInput => ({ kind: "stdin", data: Buffer.from(text) });
 

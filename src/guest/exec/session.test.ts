@@ -3,7 +3,7 @@ import { createServer, type Socket } from "node:net";
 import { test } from "node:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
-import { connectedGuest, hello, socketPath } from "../../test/fakes/connected-guest.ts";
+import { connectedGuest, hello, socketPath } from "../../../test/fakes/connected-guest.ts";
 import {
   ExecStartSchema,
   ExitStatusSchema,
@@ -11,11 +11,11 @@ import {
   RefusalSchema,
   StdinTakenSchema,
   TerminalSizeSchema,
-} from "../gen/litegix/guest/v1/guest_pb.js";
-import { hostFrame, largestPayloadBytes, stdinWindowBytes } from "./bulk-frames.ts";
-import { GuestRefusedError } from "./errors.ts";
-import { type ExecInput, type ExecOutput, execInGuest } from "./exec-session.ts";
-import { GuestClient } from "./guest-client.ts";
+} from "../../gen/litegix/guest/v1/guest_pb.js";
+import { GuestClient } from "../client.ts";
+import { GuestRefusedError } from "../errors.ts";
+import { hostFrame, largestPayloadBytes, stdinWindowBytes } from "./frames.ts";
+import { type ExecInput, type ExecOutput, execInGuest } from "./session.ts";
 
 async function* inputs(...values: ExecInput[]): AsyncGenerator<ExecInput> {
   yield* values;

@@ -7,10 +7,10 @@ import { GrpcConnection } from "../system/grpc-connection.ts";
 import { pollUntil } from "../system/poll.ts";
 import { dial } from "./dial.ts";
 import { GuestIncompatibleError, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
+import { StartGate } from "./exec/start-gate.ts";
 import { guestError } from "./guest-error.ts";
-import { configureRequest, type GuestSetup } from "./guest-setup.ts";
-import { type GuestStats, guestStats } from "./guest-stats.ts";
-import { StartGate } from "./start-gate.ts";
+import { configureRequest, type GuestSetup } from "./setup.ts";
+import { type GuestStats, guestStats } from "./stats.ts";
 
 export const guestPort = 10;
 /** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
