@@ -1,6 +1,7 @@
 // `doctor`: the fingerprint's checks, for a person. The keys of the options are those of the plugin's config in camel case.
-import { inspectHost, type ReadyHost } from "../driver/host.ts";
-import { parsePluginConfig } from "../driver/plugin-config.ts";
+
+import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
+import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
 import { networkText } from "../system/ip-address.ts";
 
 const configKeys = {

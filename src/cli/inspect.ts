@@ -2,9 +2,9 @@
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { hostDirectories } from "../driver/host.ts";
-import { parsePluginConfig } from "../driver/plugin-config.ts";
-import { vmAttributes } from "../driver/vm-attributes.ts";
+import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
+import { hostDirectories } from "../driver/host/inspect-host.ts";
+import { vmAttributes } from "../driver/task/vm-attributes.ts";
 import { machineFiles } from "../machine/records/files.ts";
 import { listRecords } from "../machine/records/list-records.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";

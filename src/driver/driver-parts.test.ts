@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { AsyncQueue } from "./async-queue.ts";
-import type { HclSpec } from "./hcl-spec.ts";
-import { parsePluginConfig } from "./plugin-config.ts";
-import { decodeDriverState, encodeDriverState } from "./recover-task.ts";
-import { machineSize } from "./resources.ts";
-import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
-import { signalNumber } from "./signals.ts";
-import { parseTaskConfig } from "./task-config.ts";
+import { AsyncQueue } from "../system/async-queue.ts";
+import type { HclSpec } from "./config/hcl-spec.ts";
+import { parsePluginConfig } from "./config/plugin/plugin-config.ts";
+import { pluginConfigSchema, taskConfigSchema } from "./config/schemas.ts";
+import { parseTaskConfig } from "./config/task/task-config.ts";
+import { machineSize } from "./start/machine-size.ts";
+import { decodeDriverState, encodeDriverState } from "./task/recover-task.ts";
+import { signalNumber } from "./task/signals.ts";
 
 const resources = { cpuMhz: 100, cpusetCpus: "", memoryMib: 300, memoryMaxMib: 0 };
 const settings = parseTaskConfig({ image: "x" });

@@ -6,7 +6,7 @@ import { after, before, describe, it } from "node:test";
 import { RecoverError } from "./errors.ts";
 import { LitegixDriver } from "./litegix-driver.ts";
 import type { Fingerprint, TaskConfig } from "./nomad-driver.ts";
-import { encodeDriverState } from "./recover-task.ts";
+import { encodeDriverState } from "./task/recover-task.ts";
 
 const agent = { totalMhz: 2000, coreCount: 1 };
 const nothing = (): void => undefined;

@@ -5,16 +5,16 @@ import { keepNetworks } from "../machine/keep-networks.ts";
 import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/records/machine-store.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
 import { BootTimeline } from "../machine/timeline.ts";
+import { AsyncQueue } from "../system/async-queue.ts";
 import type { Logger } from "../system/logger.ts";
 import { raceAbort } from "../system/race-abort.ts";
 import { driverName, version } from "../version.ts";
-import { AsyncQueue } from "./async-queue.ts";
+import type { HclSpec } from "./config/hcl-spec.ts";
+import { basePathOf, type PluginSettings, parsePluginConfig } from "./config/plugin/plugin-config.ts";
+import { pluginConfigSchema, taskConfigSchema } from "./config/schemas.ts";
 import { type ConfigError, NotReadyError, TaskRunningError } from "./errors.ts";
-import { execTask, execTaskStreaming } from "./exec-task.ts";
-import { fingerprints } from "./fingerprint.ts";
-import { GroupPeers, namespaceOf } from "./group-peers.ts";
-import type { HclSpec } from "./hcl-spec.ts";
-import { hostDirectories, inspectHost, type ReadyHost, type UnreadyHost } from "./host.ts";
+import { fingerprints } from "./host/fingerprint.ts";
+import { hostDirectories, inspectHost, type ReadyHost, type UnreadyHost } from "./host/inspect-host.ts";
 import type {
   AgentConfig,
   DriverCapabilities,
@@ -28,15 +28,15 @@ import type {
   TaskStats,
   TaskStatus,
 } from "./nomad-driver.ts";
-import { basePathOf, type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
-import { encodeDriverState, recoverTask } from "./recover-task.ts";
-import { pluginConfigSchema, taskConfigSchema } from "./schemas.ts";
-import { signalNumber } from "./signals.ts";
-import { scratchSizeMib, startTask } from "./start-task.ts";
-import { networkOverride } from "./task-network.ts";
-import { taskStats } from "./task-stats.ts";
-import { TaskTable } from "./task-table.ts";
-import { vmAttributes } from "./vm-attributes.ts";
+import { scratchSizeMib, startTask } from "./start/start-task.ts";
+import { networkOverride } from "./start/task-network.ts";
+import { execTask, execTaskStreaming } from "./task/exec-task.ts";
+import { GroupPeers, namespaceOf } from "./task/group-peers.ts";
+import { encodeDriverState, recoverTask } from "./task/recover-task.ts";
+import { signalNumber } from "./task/signals.ts";
+import { taskStats } from "./task/task-stats.ts";
+import { TaskTable } from "./task/task-table.ts";
+import { vmAttributes } from "./task/vm-attributes.ts";
 
 type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (options: infer Options) => unknown
   ? Options

@@ -1,6 +1,6 @@
 // The seam between Nomad's wire (src/nomad) and the driver: Nomad's verbs on tasks in plain types. What each verb must
 // do is in Nomad's plugins/drivers/driver.go; the wire layer translates, answers for missing parts, and maps errors.
-import type { HclSpec } from "./hcl-spec.ts";
+import type { HclSpec } from "./config/hcl-spec.ts";
 
 export interface NomadDriver {
   readonly info: { readonly name: string; readonly version: string };

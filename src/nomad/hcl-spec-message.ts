@@ -1,6 +1,6 @@
 // Our plain description of a `config` block as Nomad's message.
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { HclSpec } from "../driver/hcl-spec.ts";
+import type { HclSpec } from "../driver/config/hcl-spec.ts";
 import type { SpecSchema } from "../gen/nomad/hclspec/hcl_spec_pb.js";
 
 type SpecInit = MessageInitShape<typeof SpecSchema>;

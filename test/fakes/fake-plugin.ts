@@ -1,6 +1,6 @@
 // A plugin process with a driver that runs nothing: what src/nomad is tested against, over its real handshake and socket.
 
-import { attr, blockMap, object } from "../../src/driver/hcl-spec.ts";
+import { attr, blockMap, object } from "../../src/driver/config/hcl-spec.ts";
 import type { ExecInput, ExecOutput, NomadDriver, TaskConfig } from "../../src/driver/nomad-driver.ts";
 import { NotImplementedError, RecoverableError } from "../../src/driver/nomad-driver.ts";
 import { createHclogLogger } from "../../src/nomad/hclog.ts";

@@ -1,0 +1,116 @@
+// What this host offers for running tasks: the kernel, the VMM, the tools. Looked at again at every fingerprint; a missing
+// piece is a sentence that says what to install, never a plugin that does not load.
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
+import type { MachineHost } from "../../machine/create/create-machine.ts";
+import { runProbeMachine } from "../../machine/probe-machine.ts";
+import { inspectNetwork, type NetworkHost } from "../../network/inspect/inspect-network.ts";
+import { installAsset, readAsset } from "../../system/assets.ts";
+import { findCgroups } from "../../system/cgroups.ts";
+import { findProgram } from "../../system/find-program.ts";
+import { VmmMissingError } from "../../vmm/errors.ts";
+import { probeArgument } from "../../vmm/probe-kvm.ts";
+import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
+import type { PluginSettings } from "../config/plugin/plugin-config.ts";
+import { factWarnings, type HostFacts, inspectFacts } from "./host-facts.ts";
+
+export interface ReadyHost {
+  readonly ready: true;
+  readonly boot: BootFiles;
+  readonly selected: SelectedVmm;
+  /** What VMs are made with. */
+  readonly machines: MachineHost;
+  readonly facts: HostFacts;
+  /** What works, but should not stay so. A sentence each. */
+  readonly warnings: readonly string[];
+  readonly network: NetworkHost;
+}
+
+export interface UnreadyHost {
+  readonly ready: false;
+  /** "undetected": nothing here runs VMs; "unhealthy": something is missing or broken. */
+  readonly health: "undetected" | "unhealthy";
+  readonly reason: string;
+}
+
+/** The folders below the plugin's base path. */
+export function hostDirectories(
+  basePath: string,
+): Record<"images" | "kernels" | "boot" | "bin" | "machines" | "spareDisks", string> {
+  return {
+    images: join(basePath, "images"),
+    kernels: join(basePath, "kernels"),
+    boot: join(basePath, "boot"),
+    bin: join(basePath, "bin"),
+    machines: join(basePath, "vms"),
+    spareDisks: join(basePath, "spare-disks"),
+  };
+}
+
+const neededTools: readonly (readonly [tool: string, debianPackage: string])[] = [
+  ["mksquashfs", "squashfs-tools"],
+  ["mkfs.ext4", "e2fsprogs"],
+];
+
+/** Never fails: what is wrong becomes the reason. */
+export async function inspectHost(options: {
+  settings: PluginSettings;
+  signal?: AbortSignal;
+}): Promise<ReadyHost | UnreadyHost> {
+  const { settings, signal } = options;
+  const unready = (health: UnreadyHost["health"], reason: string): UnreadyHost => ({ ready: false, health, reason });
+  if (process.getuid?.() !== 0) return unready("undetected", "the Nomad agent must run as root to start microVMs");
+  for (const [tool, debianPackage] of neededTools) {
+    if ((await findProgram(tool)) === undefined)
+      return unready("unhealthy", `${tool} is not installed: install Debian's ${debianPackage}`);
+  }
+  try {
+    const directories = hostDirectories(settings.basePath);
+    for (const directory of [settings.basePath, directories.boot, directories.bin, directories.machines]) {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+    }
+    const boot = await prepareBoot({
+      vmlinuxPath: settings.vmlinuxPath,
+      kernelsDirectory: directories.kernels,
+      cacheDirectory: directories.boot,
+      init: await readAsset("litegix-init"),
+      signal,
+    });
+    const hierarchies = await findCgroups();
+    const common = {
+      machinesDirectory: directories.machines,
+      shimPath: await installAsset({ name: "litegix-shim", directory: directories.bin }),
+      users: settings.jailer.users,
+      cgroups: hierarchies && { hierarchies, parent: settings.jailer.parentCgroup },
+    };
+    const { vmlinuxPath, initramfsPath } = boot;
+    const selected = await selectVmm({
+      choice: settings.vmm,
+      firecrackerPath: settings.firecrackerPath,
+      jailer: settings.jailer.enabled ? { path: settings.jailerPath } : undefined,
+      qemuPath: settings.qemuPath,
+      vhostDeviceVsockPath: await installAsset({ name: "vhost-device-vsock", directory: directories.bin }),
+      runProbe: ({ vmm, timeoutMs, signal }) =>
+        runProbeMachine({
+          host: { ...common, vmm },
+          vmlinuxPath,
+          initramfsPath,
+          kernelArguments: ["quiet", "loglevel=3", probeArgument],
+          timeoutMs,
+          signal,
+        }),
+      subjects: [vmlinuxPath, initramfsPath],
+      cacheDirectory: directories.boot,
+      signal,
+    });
+    const facts = await inspectFacts({ cgroupVersion: hierarchies?.version, basePath: settings.basePath });
+    const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
+    const machines = { ...common, vmm: selected.vmm };
+    const warnings = [...selected.warnings, ...factWarnings(facts)];
+    return { ready: true, boot, selected, machines, facts, network, warnings };
+  } catch (error) {
+    signal?.throwIfAborted();
+    return unready(error instanceof VmmMissingError ? "undetected" : "unhealthy", (error as Error).message);
+  }
+}

@@ -1,0 +1,73 @@
+// How large a VM is when the task's config does not say: what the job's `resources` give.
+import { cpus } from "node:os";
+import type { CpuLimits } from "../../machine/cgroup.ts";
+import { maximumVcpus, minimumMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
+import { ConfigError } from "../errors.ts";
+
+export interface TaskResources {
+  /** MHz granted. */
+  readonly cpuMhz: number;
+  /** Reserved core ids, comma-separated, or empty. */
+  readonly cpusetCpus: string;
+  readonly memoryMib: number;
+  /** 0 unless the cluster allows oversubscription and the job asks for it. */
+  readonly memoryMaxMib: number;
+}
+
+export interface MachineSize {
+  readonly vcpuCount: number;
+  readonly memSizeMib: number;
+  readonly cpu: CpuLimits;
+}
+
+/** Fails with ConfigError when the job's memory is less than a guest can boot with. */
+export function machineSize(options: {
+  settings: TaskSettings;
+  resources: TaskResources;
+  /** Of one host core; 0 when unknown. */
+  coreMhz: number;
+}): MachineSize {
+  const { settings, resources, coreMhz } = options;
+  const memSizeMib = settings.memSizeMib ?? Math.max(resources.memoryMib, resources.memoryMaxMib);
+  if (memSizeMib < minimumMemoryMib) {
+    const rule = `must be at least ${minimumMemoryMib} MiB for a guest to boot; raise it, or set mem_size`;
+    throw new ConfigError("resources.memory", memSizeMib, rule);
+  }
+  return {
+    vcpuCount: settings.vcpuCount ?? vcpusFor(resources, coreMhz),
+    memSizeMib,
+    cpu: cpuLimits({ resources, coreMhz, hard: settings.cpu.hardLimit }),
+  };
+}
+
+/** The weight is the number of MHz, as with docker; reserved cores pin the VM. */
+function cpuLimits(options: { resources: TaskResources; coreMhz: number; hard: boolean }): CpuLimits {
+  const { cpuMhz, cpusetCpus } = options.resources;
+  const mhz = coreMhzOf(options.coreMhz);
+  return {
+    shares: cpuMhz > 0 ? cpuMhz : undefined,
+    percent: options.hard && mhz > 0 ? (cpuMhz / mhz) * 100 : undefined,
+    cpuset: cpusetCpus === "" ? undefined : cpusetCpus,
+  };
+}
+
+const coreMhzOf = (known: number): number => (known > 0 ? known : (cpus()[0]?.speed ?? 0));
+
+function vcpusFor(resources: TaskResources, coreMhz: number): number {
+  const cores = countCores(resources.cpusetCpus);
+  if (cores > 0) return Math.min(cores, maximumVcpus);
+  const mhz = coreMhzOf(coreMhz);
+  if (mhz <= 0) return 1;
+  return Math.min(Math.max(Math.ceil(resources.cpuMhz / mhz), 1), maximumVcpus);
+}
+
+/** "0,2-3" has three. */
+function countCores(list: string): number {
+  return list
+    .split(",")
+    .filter((part) => part !== "")
+    .reduce((count, part) => {
+      const [first, last] = part.split("-").map(Number);
+      return count + (last === undefined ? 1 : last - (first ?? 0) + 1);
+    }, 0);
+}

@@ -1,0 +1,115 @@
+// From a task's config to its VM's network, and to what Nomad is told of it.
+import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
+import { type ReadPlans, readCounts } from "../../network/network.ts";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import { reserveNetwork } from "../../network/plan/reserve.ts";
+import type { PluginSettings } from "../config/plugin/plugin-config.ts";
+import { type ContainerSettings, hostGateway } from "../config/task/container.ts";
+import type { NetworkSettings } from "../config/task/network.ts";
+import { ConfigError } from "../errors.ts";
+import type { NetworkOverride, TaskConfig } from "../nomad-driver.ts";
+
+export interface TaskNetworkOptions {
+  readonly config: TaskConfig;
+  readonly settings: NetworkSettings;
+  readonly plugin: PluginSettings;
+  readonly host: NetworkHost;
+  readonly readPlans: ReadPlans;
+  readonly signal: AbortSignal;
+}
+
+/** To be disposed of once the VM's record is written. Fails with ConfigError or src/network's errors. */
+export async function reserveTaskNetwork(
+  options: TaskNetworkOptions,
+): Promise<{ plan: NetworkPlan | undefined } & Disposable> {
+  const { config, settings, plugin, signal } = options;
+  requireLabels(config, settings);
+  if (settings.mode === "none") return { plan: undefined, [Symbol.dispose]: () => {} };
+  return await reserveNetwork({
+    request: {
+      taskName: config.name,
+      allocId: config.allocId,
+      namespacePath: config.networkNamespacePath,
+      ports: config.ports,
+      named: settings.ports,
+      upstreamPorts: upstreamPorts(config.env),
+      egress: {
+        default: settings.egress.default,
+        deny: [...settings.egress.deny],
+        allow: [...settings.egress.allow],
+        floor: [...plugin.network.egressDeny],
+      },
+      limits: plugin.network.limits,
+    },
+    host: options.host,
+    basePath: plugin.basePath,
+    readPlans: options.readPlans,
+    signal,
+  });
+}
+
+function requireLabels(config: TaskConfig, settings: NetworkSettings): void {
+  const known = config.ports.map(({ label }) => label);
+  const unknown = settings.ports.find((label) => !known.includes(label));
+  if (unknown === undefined) return;
+  const there = known.length === 0 ? "it has none" : `it has ${known.join(", ")}`;
+  throw new ConfigError("ports", unknown, `is no port label of the group's network block (${there})`);
+}
+
+/** Of Consul Connect: NOMAD_UPSTREAM_PORT_name is a port of the group's loopback. */
+function upstreamPorts(env: Readonly<Record<string, string>>): number[] {
+  return Object.entries(env)
+    .filter(([name]) => name.startsWith("NOMAD_UPSTREAM_PORT_"))
+    .map(([, value]) => Number(value))
+    .filter((port) => Number.isInteger(port) && port >= 1 && port <= 65_535);
+}
+
+/** Under which the VM knows itself; undefined with loopback only. */
+export function ownAddress(plan: NetworkPlan | undefined): string | undefined {
+  return plan?.mode === "namespace" ? (plan.ipv4?.address ?? plan.ipv6?.address) : plan?.address;
+}
+
+/** The job's `extra_hosts`, with the host's own address for docker's "host-gateway". Fails with ConfigError. */
+export function resolveExtraHosts(
+  extraHosts: ContainerSettings["extraHosts"],
+  plan: NetworkPlan | undefined,
+): ContainerSettings["extraHosts"] {
+  return extraHosts.map(({ name, address }) => {
+    if (address !== hostGateway) return { name, address };
+    // In the group's namespace the VM's gateway is no address of the host's, and the namespace's may be nobody's.
+    if (plan?.mode !== "nat") {
+      throw new ConfigError(
+        "extra_hosts",
+        `${name}:${address}`,
+        "needs the VM to have a network of its own: a group without bridge or CNI mode",
+      );
+    }
+    return { name, address: plan.gateway };
+  });
+}
+
+/** Only where the driver itself made the network. As docker's default bridge, it is not advertised by itself. */
+export function networkOverride(plan: NetworkPlan | undefined): NetworkOverride | undefined {
+  if (plan?.mode !== "nat") return undefined;
+  const portMap = Object.fromEntries(plan.ports.map(({ label, guestPort }) => [label, guestPort]));
+  return { address: plan.address, portMap, autoAdvertise: false };
+}
+
+/** For an inspection: where the VM is and what was refused. */
+export async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<string, string>> {
+  if (plan === undefined) return { network: "none" };
+  // A VM that has ended may have no rules any more.
+  const counts = await readCounts({ plan }).catch(() => undefined);
+  return {
+    network: plan.mode === "nat" ? "default" : "group",
+    address: ownAddress(plan) ?? "",
+    tap: plan.tap,
+    ...(counts === undefined
+      ? {}
+      : {
+          egress_refused_packets: `${counts.refused}`,
+          spoofed_packets: `${counts.spoofed}`,
+          flooded_packets: `${counts.flooded}`,
+        }),
+  };
+}

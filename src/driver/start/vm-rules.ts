@@ -1,0 +1,94 @@
+// What a job's VM options must fit together with: each other, the VM's size, its network, the host. Said before anything boots,
+// with the rule, where Firecracker would say it half-way or not at all.
+import { readFile } from "node:fs/promises";
+import type { VmOptions } from "../../vmm/vm-options.ts";
+import { ConfigError } from "../errors.ts";
+
+/** Interrupt lines that Firecracker has for devices on x86-64. */
+const mostDevices = 17;
+const hugePageMib = 2;
+const freeHugePagesPath = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+export interface VmFacts {
+  readonly vmm: "firecracker" | "qemu";
+  readonly vcpuCount: number;
+  readonly memSizeMib: number;
+  readonly networkInterfaces: number;
+}
+
+/** Fails with ConfigError. */
+export async function checkVmOptions(options: VmOptions, facts: VmFacts): Promise<void> {
+  checkVmm(options, facts);
+  checkMachine(options, facts);
+  checkBalloon(options, facts);
+  checkNetwork(options, facts);
+  checkDevices(options, facts);
+  if (options.machineConfig?.huge_pages === "2M") await checkFreeHugePages(facts);
+}
+
+const blockNames: Readonly<Record<Exclude<keyof VmOptions, "drives">, string>> = {
+  machineConfig: "machine_config",
+  rateLimiter: "rate_limiter",
+  rxRateLimiter: "rx_rate_limiter",
+  txRateLimiter: "tx_rate_limiter",
+  balloon: "balloon",
+  entropy: "entropy",
+  mmds: "mmds",
+  serial: "serial",
+  logger: "logger",
+  metrics: "metrics",
+};
+
+function checkVmm(options: VmOptions, facts: VmFacts): void {
+  if (facts.vmm === "firecracker") return;
+  const key = Object.keys(options).find((name) => name !== "drives") as keyof typeof blockNames | undefined;
+  if (key !== undefined) {
+    throw new ConfigError(blockNames[key], undefined, "is Firecracker's, and QEMU runs the VMs of this host");
+  }
+}
+
+function checkMachine(options: VmOptions, facts: VmFacts): void {
+  const { smt, huge_pages: hugePages } = options.machineConfig ?? {};
+  if (smt === true && facts.vcpuCount > 1 && facts.vcpuCount % 2 === 1) {
+    const rule = `needs one vCPU or an even number of them; the VM has ${facts.vcpuCount} (vpu_count)`;
+    throw new ConfigError("machine_config.smt", smt, rule);
+  }
+  if (hugePages === "2M" && facts.memSizeMib % hugePageMib !== 0) {
+    const rule = `needs memory of a multiple of ${hugePageMib} MiB; the VM has ${facts.memSizeMib} MiB (mem_size)`;
+    throw new ConfigError("machine_config.huge_pages", hugePages, rule);
+  }
+}
+
+function checkBalloon(options: VmOptions, facts: VmFacts): void {
+  const { balloon } = options;
+  if (balloon === undefined) return;
+  if (balloon.amount_mib >= facts.memSizeMib) {
+    const rule = `must be less than the VM's memory, which is ${facts.memSizeMib} MiB (mem_size)`;
+    throw new ConfigError("balloon.amount_mib", balloon.amount_mib, rule);
+  }
+}
+
+function checkNetwork(options: VmOptions, facts: VmFacts): void {
+  if (facts.networkInterfaces > 0) return;
+  for (const key of ["mmds", "rxRateLimiter", "txRateLimiter"] as const) {
+    if (options[key] === undefined) continue;
+    throw new ConfigError(blockNames[key], undefined, "needs a network interface, and this task's VM has none");
+  }
+}
+
+/** The image, the scratch disk and vsock are always there. */
+function checkDevices(options: VmOptions, facts: VmFacts): void {
+  const drives = options.drives?.length ?? 0;
+  const others = 3 + facts.networkInterfaces + (options.balloon ? 1 : 0) + (options.entropy ? 1 : 0);
+  if (drives + others <= mostDevices) return;
+  const rule = `are too many: a VM has at most ${mostDevices} devices, and ${others} are taken`;
+  throw new ConfigError("drive", drives, rule);
+}
+
+async function checkFreeHugePages(facts: VmFacts): Promise<void> {
+  const free = Number(await readFile(freeHugePagesPath, "utf8").catch(() => "0"));
+  const needed = facts.memSizeMib / hugePageMib;
+  if (free >= needed) return;
+  const rule = `needs ${needed} free huge pages on the host, which has ${free}: raise the sysctl vm.nr_hugepages there`;
+  throw new ConfigError("machine_config.huge_pages", "2M", rule);
+}

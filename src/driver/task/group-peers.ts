@@ -1,0 +1,108 @@
+// VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. What the records say is
+// brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
+import { GuestRefusedError } from "../../guest/errors.ts";
+import type { MachineRecord } from "../../machine/records/manifest.ts";
+import { listNetworkPlans } from "../../machine/records/network-plans.ts";
+import { addressBytes } from "../../system/ip-address.ts";
+import type { Logger } from "../../system/logger.ts";
+import { pollUntil } from "../../system/poll.ts";
+import type { Task } from "./task.ts";
+
+export interface GroupPeer {
+  readonly name: string;
+  readonly address: Uint8Array;
+}
+
+const defaultRetryMs = 1_000;
+const giveUpMs = 600_000;
+/** What can stand in /etc/hosts; Nomad allows more in a task's name. */
+const hostName = /^[a-zA-Z0-9._-]{1,255}$/;
+
+/** The tasks that run in the same namespace beside `taskName`. */
+export async function peersOf(options: {
+  namespacePath: string;
+  taskName: string;
+  machinesDirectory: string;
+}): Promise<GroupPeer[]> {
+  const plans = await listNetworkPlans(options.machinesDirectory, ["running"]);
+  return plans
+    .filter((plan) => plan.mode === "namespace" && plan.path === options.namespacePath)
+    .filter(({ taskName }) => taskName !== options.taskName && hostName.test(taskName))
+    .toSorted((a, b) => a.taskName.localeCompare(b.taskName))
+    .map(({ taskName, address }) => ({ name: taskName, address: addressBytes(address) }));
+}
+
+export interface GroupPeersOptions {
+  readonly machinesDirectory: string;
+  readonly logger: Logger;
+  /** Between two tries to tell a guest. */
+  readonly retryMs?: number;
+  readonly signal: AbortSignal;
+}
+
+export class GroupPeers {
+  readonly #options: GroupPeersOptions;
+  /** Of the tasks that are being told: whether something has changed since they were looked up. */
+  readonly #telling = new Map<Task, { stale: boolean }>();
+
+  constructor(options: GroupPeersOptions) {
+    this.#options = options;
+  }
+
+  /** A task of the namespace has begun, was found again, or is gone. Nobody waits for what follows. */
+  changed(namespacePath: string | undefined, tasks: Iterable<Task>): void {
+    if (namespacePath === undefined) return;
+    for (const task of tasks)
+      if (namespaceOf(task.machine.record) === namespacePath) void this.#tell(task, namespacePath);
+  }
+
+  async #tell(task: Task, namespacePath: string): Promise<void> {
+    const running = this.#telling.get(task);
+    if (running !== undefined) {
+      running.stale = true;
+      return;
+    }
+    const state = { stale: true };
+    this.#telling.set(task, state);
+    const { logger, machinesDirectory } = this.#options;
+    const signal = AbortSignal.any([this.#options.signal, task.machine.ended]);
+    let last: unknown;
+    try {
+      await pollUntil({
+        attempt: async () => {
+          try {
+            while (state.stale) {
+              state.stale = false;
+              const peers = await peersOf({ namespacePath, taskName: task.name, machinesDirectory });
+              await task.guest.setPeers({ peers, signal });
+            }
+            return true;
+          } catch (error) {
+            // A guest of an older driver knows no peers.
+            if (error instanceof GuestRefusedError && error.reason === "unsupported") return true;
+            state.stale = true;
+            last = error;
+            return undefined;
+          }
+        },
+        intervalMs: this.#options.retryMs ?? defaultRetryMs,
+        timeoutMs: giveUpMs,
+        onTimeout: () => last as Error,
+        signal,
+      });
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.warn("a task does not know the others of its group by name", {
+        task_id: task.id,
+        error: (error as Error).message,
+      });
+    } finally {
+      this.#telling.delete(task);
+    }
+  }
+}
+
+/** Undefined where the VM has no namespace to share. */
+export function namespaceOf({ network }: MachineRecord): string | undefined {
+  return network?.mode === "namespace" ? network.path : undefined;
+}

@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import * as http2 from "node:http2";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
+import { sweepUnfinishedMachines } from "../../machine/records/machine-store.ts";
+import { ownIdentity } from "../../system/process-identity.ts";
+import { encodeDriverState, recoverTask } from "./recover-task.ts";
+
+/** A VM as another driver process left it, whose supervisor is of the generation. */
+async function leftVm(
+  context: TestContext,
+  options: { generation: number; version?: number },
+): Promise<{ machinesDirectory: string; record: string }> {
+  const machinesDirectory = await mkdtemp(join(tmpdir(), "litegix-recover-"));
+  const directory = join(machinesDirectory, "0123abcd");
+  await mkdir(directory);
+  const creator = await ownIdentity();
+  const record = join(directory, "machine.json");
+  await writeFile(
+    record,
+    JSON.stringify({
+      version: options.version ?? 1,
+      id: "0123abcd",
+      phase: "running",
+      creator,
+      shim: creator,
+      labels: { taskId: "t" },
+      vmm: { kind: "qemu", version: "7", acceleration: "emulation" },
+      vcpuCount: 1,
+      memSizeMib: 128,
+      vsockPath: join(directory, "v.sock"),
+      createdAt: new Date().toISOString(),
+    }),
+  );
+  const status = () => ({ id: "0123abcd", version: "9.9.9", generation: options.generation });
+  const server = http2.createServer(
+    connectNodeAdapter({
+      routes: (router) => router.service(Shim, { status, wait: () => new Promise(() => {}) }),
+      acceptCompression: [],
+    }),
+  );
+  const sessions = new Set<http2.ServerHttp2Session>();
+  server.on("session", (session) => sessions.add(session));
+  await new Promise<void>((resolve) => server.listen(join(directory, "shim.sock"), resolve));
+  context.after(async () => {
+    for (const session of sessions) session.destroy();
+    server.close();
+    await rm(machinesDirectory, { recursive: true });
+  });
+  return { machinesDirectory, record };
+}
+
+const recover = (machinesDirectory: string) =>
+  recoverTask({ taskId: "t", taskName: "main", driverState: encodeDriverState("0123abcd"), machinesDirectory });
+
+test("a VM that outlived an upgrade is taken over when its supervisor speaks this driver's protocol", async (context) => {
+  const { machinesDirectory } = await leftVm(context, { generation: 1 });
+  const task = await recover(machinesDirectory);
+  assert.equal(task.machine.record.id, "0123abcd");
+  task.machine[Symbol.dispose]();
+});
+
+test("one whose supervisor does not is refused, in words for Nomad's user", async (context) => {
+  const { machinesDirectory } = await leftVm(context, { generation: 7 });
+  await assert.rejects(recover(machinesDirectory), {
+    code: "recover",
+    message: /can't recover task t: the VM's supervisor, of version "9.9.9", speaks generation 7 of its protocol/,
+  });
+});
+
+test("a record of another version is refused, and nobody throws it away", async (context) => {
+  const { machinesDirectory, record } = await leftVm(context, { generation: 1, version: 2 });
+  await assert.rejects(recover(machinesDirectory), /is of no version that this driver reads/);
+  assert.deepEqual(await sweepUnfinishedMachines({ machinesDirectory }), { removed: [], failed: [] });
+  assert.match(await readFile(record, "utf8"), /"version":2/);
+});

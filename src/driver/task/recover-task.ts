@@ -1,0 +1,68 @@
+// RecoverTask: finds the VM of a task again after the plugin or the agent was restarted. A VM whose identity is not proven is
+// never taken over, and never replaced by a second one here: Nomad destroys it first.
+import { join } from "node:path";
+import * as v from "valibot";
+import { Machine } from "../../machine/machine.ts";
+import { exists } from "../../system/exists.ts";
+import { RecoverError } from "../errors.ts";
+import { Task } from "./task.ts";
+
+const stateSchema = v.object({
+  version: v.literal(1),
+  // Also a folder's name: nothing else may pass.
+  machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{8}$/)),
+});
+
+/** What Nomad keeps of a task for us. */
+export function encodeDriverState(machineId: string): Uint8Array {
+  return Buffer.from(JSON.stringify({ version: 1, machineId }));
+}
+
+export function decodeDriverState(taskId: string, state: Uint8Array): { machineId: string } {
+  try {
+    return v.parse(stateSchema, JSON.parse(Buffer.from(state).toString("utf8")));
+  } catch (error) {
+    throw new RecoverError(
+      taskId,
+      `its stored state is of no version that this driver reads (${(error as Error).message})`,
+    );
+  }
+}
+
+/** Fails with RecoverError. */
+export async function recoverTask(options: {
+  taskId: string;
+  taskName: string;
+  driverState: Uint8Array;
+  machinesDirectory: string;
+}): Promise<Task> {
+  const { taskId } = options;
+  const { machineId } = decodeDriverState(taskId, options.driverState);
+  const directory = join(options.machinesDirectory, machineId);
+  const machine = await Machine.adopt(directory);
+  if (machine === undefined) {
+    const left = await exists(directory);
+    const reason = left
+      ? `the record in ${directory} is of no version that this driver reads; end its VM with the driver that started it`
+      : `VM ${machineId} is no longer on this host`;
+    throw new RecoverError(taskId, reason);
+  }
+  const { labels, phase } = machine.record;
+  if (labels["taskId"] !== taskId || phase !== "running") {
+    machine[Symbol.dispose]();
+    throw new RecoverError(taskId, `VM ${machineId} is not running this task`);
+  }
+  try {
+    await machine.checkSupervisor();
+  } catch (error) {
+    machine[Symbol.dispose]();
+    throw new RecoverError(taskId, (error as Error).message, { cause: error });
+  }
+  return new Task({
+    id: taskId,
+    name: options.taskName,
+    machine,
+    startedAt: new Date(labels["startedAt"] ?? machine.record.createdAt),
+    stopSignal: labels["stopSignal"] ?? "",
+  });
+}

@@ -1,0 +1,135 @@
+// One running (or ended) task: a machine and what Nomad wants to know of it.
+import type { GuestClient } from "../../guest/client.ts";
+import type { Machine } from "../../machine/machine.ts";
+import type { MachineExit } from "../../machine/records/manifest.ts";
+import type { ExitResult } from "../nomad-driver.ts";
+import { signalNumber } from "./signals.ts";
+
+const killWaitMs = 5_000;
+/** As long as the guest waits for who has a session, from the task's end on. */
+const sessionsWaitMs = 5_000;
+const kill = 9;
+const defaultStopSignal = "SIGTERM";
+
+export interface TaskOptions {
+  readonly id: string;
+  readonly name: string;
+  readonly machine: Machine;
+  readonly startedAt: Date;
+  /** The image's; empty for docker's default, SIGTERM. */
+  readonly stopSignal: string;
+}
+
+export class Task {
+  readonly id: string;
+  readonly name: string;
+  readonly machine: Machine;
+  readonly startedAt: Date;
+  /** Never rejects. */
+  readonly exited: Promise<ExitResult>;
+  readonly #stopSignal: string;
+  #result: ExitResult | undefined;
+  #completedAt: Date | undefined;
+  #killed = false;
+  /** Each until all that the guest has for an exec session is here. */
+  readonly #sessions = new Set<Promise<void>>();
+
+  constructor(options: TaskOptions) {
+    this.id = options.id;
+    this.name = options.name;
+    this.machine = options.machine;
+    this.startedAt = options.startedAt;
+    this.#stopSignal = options.stopSignal === "" ? defaultStopSignal : options.stopSignal;
+    this.exited = options.machine.exited.then((exit) => {
+      this.#completedAt = new Date();
+      this.#result = this.#toResult(exit);
+      return this.#result;
+    });
+  }
+
+  get guest(): GuestClient {
+    return this.machine.guest;
+  }
+
+  get result(): ExitResult | undefined {
+    return this.#result;
+  }
+
+  get completedAt(): Date | undefined {
+    return this.#completedAt;
+  }
+
+  /** Signal, patience, SIGKILL in the guest, and where nothing there answers the end of the whole VM. Idempotent. */
+  async stop(options: { timeoutMs: number; signalName: string }): Promise<void> {
+    if (this.#result !== undefined) return;
+    const number = signalNumber(options.signalName === "" ? this.#stopSignal : options.signalName);
+    if (options.timeoutMs > 0) {
+      const reached = await this.#sendSignal(number);
+      if (reached && (await this.#exitsWithin(options.timeoutMs))) return;
+    }
+    this.#killed = true;
+    if ((await this.#sendSignal(kill)) && (await this.#exitsWithin(killWaitMs))) return;
+    await this.machine.kill();
+    await this.exited;
+  }
+
+  /** What it gives is to be called when the guest has no more to say in the session. */
+  sessionOpened(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#sessions.add(promise);
+    return () => {
+      this.#sessions.delete(promise);
+      resolve();
+    };
+  }
+
+  /** Kills what runs and removes everything of the VM; of a task that has ended by itself first takes what its sessions have not read yet. */
+  async destroy(): Promise<void> {
+    if (this.#result !== undefined) await within(Promise.all(this.#sessions), sessionsWaitMs);
+    this.#killed = true;
+    await this.machine.destroy();
+  }
+
+  async #sendSignal(number: number): Promise<boolean> {
+    try {
+      await this.guest.sendSignal({ signalNumber: number, all: number === kill });
+      return true;
+    } catch {
+      // A guest that can't be reached is killed from outside; one that has no task any more reports its exit.
+      return false;
+    }
+  }
+
+  async #exitsWithin(timeoutMs: number): Promise<boolean> {
+    return await within(this.exited, timeoutMs);
+  }
+
+  #toResult(exit: MachineExit): ExitResult {
+    if (exit.kind === "task") {
+      const { exitCode, signal, oomKilled } = exit;
+      const error = outOfMemory(exit);
+      return { exitCode, signal, oomKilled, ...(error === undefined ? {} : { error }) };
+    }
+    if (this.#killed) return { exitCode: 128 + kill, signal: kill, oomKilled: false };
+    return { exitCode: 1, signal: 0, oomKilled: false, error: exit.reason };
+  }
+}
+
+async function within(event: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const timer = Promise.withResolvers<false>();
+  const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
+  try {
+    return await Promise.race([event.then(() => true), timer.promise]);
+  } finally {
+    clearTimeout(timeout);
+  }
+}
+
+/** What Nomad shows beside the exit code. A task that succeeds for all that has nothing to say: the text would fail it. */
+function outOfMemory(exit: { exitCode: number; oomKilled: boolean; oomKills: number }): string | undefined {
+  // docker's words.
+  if (exit.oomKilled) return "OOM Killed";
+  if (exit.oomKills === 0 || exit.exitCode === 0) return undefined;
+  const what = exit.oomKills === 1 ? "a child process was" : `${exit.oomKills} child processes were`;
+  return `not OOM killed itself, but ${what}; raise the task's memory`;
+}
