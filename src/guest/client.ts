@@ -13,18 +13,16 @@ import { configureRequest, type GuestSetup } from "./setup.ts";
 import { type GuestStats, guestStats } from "./stats.ts";
 
 export const guestPort = 10;
+/** Where the guest takes bulk streams (FrameKind in guest.proto). */
+const bulkPort = 11;
 /** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
 const ownGenerations: Generations = { lowest: 1, highest: 1 };
 const maxMessageBytes = 1 << 20;
 const callTimeoutMs = 5_000;
 /** Mounts and the task's first program, in a guest that may have little of a busy host's CPU; the guest has a deadline of its own. */
 const startTimeoutMs = 90_000;
-const dialTimeoutMs = 2_000;
-/**
- * The first connection of all is made while the guest boots: Firecracker keeps it, and completes it the moment somebody
- * listens there.
- */
-const controlDialTimeoutMs = callTimeoutMs;
+/** On a busy host a guest may get no CPU for seconds: only one that is silent for longer than this is said not to answer. */
+const defaultFirstAnswerMs = 15_000;
 
 export interface Generations {
   readonly lowest: number;
@@ -35,8 +33,10 @@ export interface GuestClientOptions {
   readonly vsockPath: string;
   /** Default: all that this driver speaks. */
   readonly generations?: Generations;
-  /** Where it is known without a Hello: the guest's port of bulk streams, 0 for none. */
-  readonly bulkPort?: number;
+  /** Default: false. True if guest and driver have agreed on a generation already: no Hello is sent. */
+  readonly greeted?: boolean;
+  /** How long an exec session waits for the guest's first answer. Default: 15 s. */
+  readonly firstAnswerMs?: number;
 }
 
 export interface GuestFacts {
@@ -52,15 +52,19 @@ export class GuestClient implements Disposable {
   readonly #client: Client<typeof Guest>;
   readonly startGate = new StartGate();
   #lastAnswerMs = Number.NEGATIVE_INFINITY;
+  readonly firstAnswerMs: number;
   #greeted: boolean;
-  #bulkPort: number;
-  #tellsLongStarts = false;
 
   constructor(options: GuestClientOptions) {
     this.#options = options;
-    this.#greeted = options.bulkPort !== undefined;
-    this.#bulkPort = options.bulkPort ?? 0;
-    this.#connection = this.openConnection(controlDialTimeoutMs);
+    this.#greeted = options.greeted ?? false;
+    this.firstAnswerMs = options.firstAnswerMs ?? defaultFirstAnswerMs;
+    // The first connection of all is made while the guest boots: Firecracker keeps it, and completes it the moment somebody
+    // listens there.
+    this.#connection = new GrpcConnection({
+      open: (signal) => this.#dial({ port: guestPort, timeoutMs: this.firstAnswerMs, signal }),
+      maxMessageBytes,
+    });
     this.#client = createClient(Guest, this.#connection.transport);
   }
 
@@ -77,23 +81,13 @@ export class GuestClient implements Disposable {
     this.#lastAnswerMs = performance.now();
   }
 
-  /** Whether the guest, once greeted, says of a session within half a second that it knows it, if its program does not run yet. */
-  get tellsLongStarts(): boolean {
-    return this.#tellsLongStarts;
+  /** A bulk stream of the caller's own, who destroys the socket. Fails with GuestUnreachableError. */
+  async openBulk(options: { timeoutMs: number; signal: AbortSignal }): Promise<Socket> {
+    return await this.#dial({ port: bulkPort, ...options });
   }
 
-  /** A connection of one's own, for a bulk stream; the caller disposes of it. */
-  openConnection(timeoutMs: number = dialTimeoutMs): GrpcConnection {
-    return new GrpcConnection({
-      open: (signal) => dial({ socketPath: this.#options.vsockPath, port: guestPort, timeoutMs, signal }),
-      maxMessageBytes,
-    });
-  }
-
-  /** A bulk stream; undefined where the guest, once greeted, has told of none. The caller destroys the socket. */
-  async openBulk(options: { timeoutMs: number; signal: AbortSignal }): Promise<Socket | undefined> {
-    if (this.#bulkPort === 0) return undefined;
-    return await dial({ socketPath: this.#options.vsockPath, port: this.#bulkPort, ...options });
+  #dial(options: { port: number; timeoutMs: number; signal: AbortSignal }): Promise<Socket> {
+    return dial({ socketPath: this.#options.vsockPath, ...options });
   }
 
   /** Tries until the guest's agent answers, at most `timeoutMs` or until `deadline`. Fails with GuestUnreachableError or GuestRefusedError. */
@@ -124,16 +118,17 @@ export class GuestClient implements Disposable {
   }
 
   /** Fails with GuestIncompatibleError when guest and driver have no generation of the protocol in common. */
-  async hello(options: { signal?: AbortSignal } = {}): Promise<GuestFacts> {
+  async hello(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<GuestFacts> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
     const { lowest, highest } = this.#options.generations ?? ownGenerations;
     const request = { generationMin: lowest, generationMax: highest, entropy };
-    const answer = await this.#send(options.signal, (call) => this.#client.hello(request, call)).catch(
-      (error: Error) => {
-        const refused = error instanceof GuestRefusedError && error.reason === "not_running";
-        throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
-      },
-    );
+    const { timeoutMs = callTimeoutMs } = options;
+    const answer = await this.#send(options.signal, (call) =>
+      this.#client.hello(request, { ...call, timeoutMs }),
+    ).catch((error: Error) => {
+      const refused = error instanceof GuestRefusedError && error.reason === "not_running";
+      throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
+    });
     const { generation } = answer;
     if (generation < lowest || generation > highest) {
       throw new GuestIncompatibleError(
@@ -141,8 +136,6 @@ export class GuestClient implements Disposable {
       );
     }
     this.#greeted = true;
-    this.#bulkPort = answer.bulkPort;
-    this.#tellsLongStarts = answer.tellsLongStarts;
     return {
       version: answer.version,
       kernelRelease: answer.kernelRelease,
@@ -187,12 +180,12 @@ export class GuestClient implements Disposable {
   }
 
   /** Once, before anything else is asked of a guest that another driver process may have started. */
-  async greet(signal?: AbortSignal): Promise<void> {
-    if (!this.#greeted) await this.hello(signal === undefined ? {} : { signal });
+  async greet(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<void> {
+    if (!this.#greeted) await this.hello(options);
   }
 
   async #call<T>(signal: AbortSignal | undefined, run: (options: CallOptions) => Promise<T>): Promise<T> {
-    await this.greet(signal);
+    await this.greet({ signal });
     return await this.#send(signal, run);
   }
 

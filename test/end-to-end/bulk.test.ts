@@ -4,17 +4,14 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { GuestClient } from "../../src/guest/client.ts";
-import { execInGuest } from "../../src/guest/exec/session.ts";
 import { type Allocation, runJob, startJob } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { execCopy } from "./support/exec-copy.ts";
 import { Fixture } from "./support/fixture.ts";
 import { logmonPids, written, writtenFiles } from "./support/logmon.ts";
-import { machineOf } from "./support/machines.ts";
 import { waitFor } from "./support/wait.ts";
 
 const execBytes = Number(process.env["LITEGIX_E2E_EXEC_MB"] ?? "24") * 1_000_000;
@@ -148,23 +145,5 @@ describe("bulk data", { skip: skipVms }, () => {
     await writeFile(file, randomBytes(execBytes));
     const { sent, received } = await execCopy({ allocation, file });
     assert.equal(received, sent);
-  });
-
-  it("passes through a session by call too, as with a guest from before the bulk streams", async () => {
-    const { directory } = await machineOf(allocation);
-    const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
-    using guest = new GuestClient({ vsockPath, bulkPort: 0 });
-    const input = randomBytes(1_000_000);
-    async function* pieces(): AsyncGenerator<{ kind: "stdin"; data: Uint8Array } | { kind: "stdin_end" }> {
-      yield { kind: "stdin", data: input };
-      yield { kind: "stdin_end" };
-    }
-    const { signal } = new AbortController();
-    const output: Uint8Array[] = [];
-    for await (const event of execInGuest({ guest, argv: ["/bin/cat"], terminal: false, input: pieces(), signal })) {
-      if (event.kind === "exited") assert.equal(event.exitCode, 0);
-      else output.push(event.data);
-    }
-    assert.ok(Buffer.concat(output).equals(input));
   });
 });

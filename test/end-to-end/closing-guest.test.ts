@@ -23,7 +23,6 @@ import { endShim, startShim } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
 const deadlineMs = 7_000;
-const bulkPort = 11;
 const openedByHost = 4;
 
 let directory = "";
@@ -46,7 +45,7 @@ async function askAtEachByte<T>(options: {
   const attempt = async (bytes: number): Promise<boolean> => {
     const socketPath = newPath();
     await using _proxy = await ClosingProxy.start({ socketPath, guestPath, bytesOf: () => bytes });
-    using guest = new GuestClient({ vsockPath: socketPath, bulkPort });
+    using guest = new GuestClient({ vsockPath: socketPath, greeted: true });
     const started = performance.now();
     try {
       assert.deepEqual(await ask(guest), expected, `after ${bytes} bytes`);

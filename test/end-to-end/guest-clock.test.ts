@@ -7,7 +7,9 @@ import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { createClient } from "@connectrpc/connect";
 import { Guest } from "../../src/gen/litegix/guest/v1/guest_pb.js";
-import { GuestClient } from "../../src/guest/client.ts";
+import { guestPort } from "../../src/guest/client.ts";
+import { dial } from "../../src/guest/dial.ts";
+import { GrpcConnection } from "../../src/system/grpc-connection.ts";
 import { FakeGuest } from "../fakes/fake-guest.ts";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
@@ -159,7 +161,7 @@ describe("the supervisor and a guest that is only a clock", () => {
 describe("a guest's clock", { skip: skipVms }, () => {
   const fixture = Fixture.use();
   let allocation: Allocation;
-  let guest: GuestClient;
+  let vsockPath: string;
   before(async () => {
     await fixture.ready();
     allocation = await runService({
@@ -168,14 +170,15 @@ describe("a guest's clock", { skip: skipVms }, () => {
         command = "/bin/sh"\nargs = ["-c", "echo $EPOCHREALTIME; exec sleep 1d"]`,
     });
     const { directory } = await machineOf(allocation);
-    const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
-    guest = new GuestClient({ vsockPath });
+    ({ vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string });
   });
-  after(() => guest?.[Symbol.dispose]());
 
   /** How far the guest's clock is ahead, and how wrong that may be: of many round trips the shortest. */
   async function look(): Promise<{ offsetMs: number; uncertaintyMs: number }> {
-    using connection = guest.openConnection();
+    using connection = new GrpcConnection({
+      open: (signal) => dial({ socketPath: vsockPath, port: guestPort, timeoutMs: 10_000, signal }),
+      maxMessageBytes: 64 * 1024,
+    });
     const client = createClient(Guest, connection.transport);
     let best = { offsetMs: 0, uncertaintyMs: Number.POSITIVE_INFINITY };
     for (let sample = 0; sample < 30; sample++) {

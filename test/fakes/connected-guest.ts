@@ -15,11 +15,12 @@ export async function socketPath(context: TestContext): Promise<string> {
 /** A guest that answers as told, and a client of it, both for as long as the test. */
 export async function connectedGuest(
   context: TestContext,
-  options: Omit<FakeGuestOptions, "socketPath">,
+  options: Omit<FakeGuestOptions, "socketPath"> & { firstAnswerMs?: number },
 ): Promise<{ fake: FakeGuest; guest: GuestClient; path: string }> {
   const path = await socketPath(context);
-  const fake = await FakeGuest.start({ socketPath: path, ...options });
-  const guest = new GuestClient({ vsockPath: path });
+  const { firstAnswerMs, ...served } = options;
+  const fake = await FakeGuest.start({ socketPath: path, ...served });
+  const guest = new GuestClient({ vsockPath: path, ...(firstAnswerMs === undefined ? {} : { firstAnswerMs }) });
   context.after(async () => {
     guest[Symbol.dispose]();
     await fake[Symbol.asyncDispose]();

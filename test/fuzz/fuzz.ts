@@ -7,11 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import {
-  ExecResponseSchema,
-  HelloResponseSchema,
-  StatsResponseSchema,
-} from "../../src/gen/litegix/guest/v1/guest_pb.js";
+import { HelloResponseSchema, StatsResponseSchema } from "../../src/gen/litegix/guest/v1/guest_pb.js";
 import { StatusResponseSchema } from "../../src/gen/litegix/shim/v1/shim_pb.js";
 import { GuestClient } from "../../src/guest/client.ts";
 import { dial } from "../../src/guest/dial.ts";
@@ -120,21 +116,13 @@ const targets: Record<string, fc.IAsyncProperty<unknown> | fc.IProperty<unknown>
       await guest.stats();
     }),
   ),
-  "an exec session's answers, of an older guest": fc.asyncProperty(frames, (data) =>
-    withGuest(Buffer.concat([Buffer.from("OK 1\n"), frame(4, 0, 0, Buffer.alloc(0)), data]), async (vsockPath) => {
-      using guest = new GuestClient({ vsockPath, bulkPort: 0 });
-      const { signal } = new AbortController();
-      for await (const _ of execInGuest({ guest, argv: ["x"], terminal: false, input: noInput(), signal }));
-    }),
-  ),
   "a bulk stream's frames": fc.asyncProperty(bulkFrames, (data) =>
     withGuest(Buffer.concat([Buffer.from("OK 1\n"), data]), async (vsockPath) => {
-      using guest = new GuestClient({ vsockPath, bulkPort: 11 });
+      using guest = new GuestClient({ vsockPath, greeted: true });
       const { signal } = new AbortController();
       for await (const _ of execInGuest({ guest, argv: ["x"], terminal: false, input: noInput(), signal }));
     }),
   ),
-  "messages: exec": decodes(ExecResponseSchema),
   "messages: hello": decodes(HelloResponseSchema),
   "messages: stats": decodes(StatsResponseSchema),
   "messages: the supervisor's status": decodes(StatusResponseSchema),

@@ -15,17 +15,19 @@ import { execInGuest } from "./session.ts";
 
 async function* noInput(): AsyncGenerator<ExecInput> {}
 
-/** Runs a session in a guest that answers statistics every half a second; gives its exit code. */
+const firstAnswerMs = 1_000;
+
+/** Runs a session in a guest that answers statistics several times a second; gives its exit code. */
 async function run(sessions: (socket: Socket) => void): Promise<number | undefined> {
   const directory = await mkdtemp(join(tmpdir(), "litegix-start-"));
   const socketPath = join(directory, "v.sock");
   await using _fake = await FakeGuest.start({
     socketPath,
-    service: { hello: () => ({ generation: 1, bulkPort: 11, tellsLongStarts: true }), stats: () => ({}) },
+    service: { stats: () => ({}) },
     bulk: sessions,
   });
-  using guest = new GuestClient({ vsockPath: socketPath });
-  const others = setInterval(() => void guest.stats().catch(() => {}), 500);
+  using guest = new GuestClient({ vsockPath: socketPath, firstAnswerMs });
+  const others = setInterval(() => void guest.stats().catch(() => {}), 200);
   try {
     const { signal } = new AbortController();
     for await (const event of execInGuest({ guest, argv: ["x"], terminal: false, input: noInput(), signal })) {
@@ -43,21 +45,19 @@ function answer(socket: Socket, kind: FrameKind, payload = new Uint8Array()): vo
 }
 
 describe("a session's start in a guest that answers others", { concurrency: true }, () => {
-  it("is given up within five seconds where the guest says nothing of it", async () => {
-    const startedMs = performance.now();
+  it("is given up if the guest says nothing of it", async () => {
     await assert.rejects(
       run(() => {}),
-      /the guest does not answer: exec: no answer within 4 s/,
+      /the guest does not answer: exec: no answer within 1 s/,
     );
-    assert.ok(performance.now() - startedMs < 5_000);
   });
 
-  it("may take longer where the guest knows of it", async () => {
+  it("may take longer if the guest knows of it", async () => {
     const exitCode = await run((socket) => {
       void (async () => {
-        await delay(1_000);
+        await delay(firstAnswerMs / 2);
         answer(socket, FrameKind.TAKEN);
-        await delay(5_000);
+        await delay(firstAnswerMs * 2);
         answer(socket, FrameKind.STARTED);
         answer(socket, FrameKind.EXITED, toBinary(ExitStatusSchema, create(ExitStatusSchema, { exitCode: 3 })));
       })();

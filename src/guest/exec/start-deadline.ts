@@ -1,20 +1,17 @@
-// How long an exec session waits for its program to run. A guest with little of a busy host's CPU starts programs slowly, and is not
-// to be taken for one whose agent hangs: it answers others meanwhile, and says within half a second that it knows the session.
+// How long an exec session waits for its program to run. A guest with little of a busy host's CPU starts programs slowly. It is
+// told from one whose agent hangs by its answers to others, and by its word, within half a second, that it knows the session.
 
 import type { GuestClient } from "../client.ts";
 import { GuestUnreachableError } from "../errors.ts";
 
-/** For the guest's next word: from the call, or from its last answer to anyone. */
-const silenceMs = 3_500;
-/** For its first word on the session itself, whatever it answers others. */
-const firstWordMs = 3_500;
-/** However much it answers. */
-export const longestStartMs = 30_000;
+/** From the call to the program's start, however much the guest answers meanwhile. */
+export const maxStartMs = 30_000;
 
 export class StartDeadline implements Disposable {
   readonly #guest: GuestClient;
   readonly #onMissed: (error: GuestUnreachableError) => void;
   readonly #calledMs = performance.now();
+  /** When the guest must have said something of the session itself, whatever it answers others. */
   #firstWordMs = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
@@ -26,9 +23,7 @@ export class StartDeadline implements Disposable {
 
   /** It is this session's turn with the guest, which is asked for it now. */
   asked(): void {
-    // One of an earlier version says nothing before the program runs.
-    if (!this.#guest.tellsLongStarts) return;
-    this.#firstWordMs = performance.now() + firstWordMs;
+    this.#firstWordMs = performance.now() + this.#guest.firstAnswerMs;
     this.#check();
   }
 
@@ -53,8 +48,8 @@ export class StartDeadline implements Disposable {
     const now = performance.now();
     const patienceMs =
       Math.min(
-        Math.max(this.#calledMs, this.#guest.lastAnswerMs) + silenceMs,
-        this.#calledMs + longestStartMs,
+        Math.max(this.#calledMs, this.#guest.lastAnswerMs) + this.#guest.firstAnswerMs,
+        this.#calledMs + maxStartMs,
         this.#firstWordMs,
       ) - now;
     if (patienceMs > 0) {
