@@ -14,13 +14,13 @@ test("hello: the guest's facts in plain types", async (context) => {
 
 async function* nothing(): AsyncGenerator<ExecInput> {}
 
-test("generations: what a guest of another age says is told, and nothing else is asked of it", async (context) => {
+test("generations: the driver reports an incompatible guest's words and asks it nothing else", async (context) => {
   let signals = 0;
   const signal = () => {
     signals += 1;
     return {};
   };
-  // A guest that is newer and no longer speaks ours, as crates/init/src/generation.rs refuses.
+  // A newer guest that no longer speaks the driver's generation refuses as crates/init does (generation.rs).
   const newer = await connectedGuest(context, {
     service: {
       signal,
@@ -30,7 +30,7 @@ test("generations: what a guest of another age says is told, and nothing else is
       },
     },
   });
-  // One that is older, and does not know to refuse.
+  // A guest that answers with a generation that the driver does not speak.
   const older = await connectedGuest(context, { service: { signal, hello: () => ({ ...hello, generation: 0 }) } });
   for (const [{ guest }, says] of [
     [newer, "the guest speaks generations 4 to 5 of its protocol, the driver 1 to 1: restart the task"],
@@ -51,7 +51,7 @@ test("generations: what a guest of another age says is told, and nothing else is
   assert.equal(signals, 0);
 });
 
-test("generations: a driver that speaks more than one talks in the guest's", async (context) => {
+test("generations: a driver that speaks several uses the guest's", async (context) => {
   const path = await socketPath(context);
   const asked: number[][] = [];
   await using _fake = await FakeGuest.start({
@@ -64,7 +64,7 @@ test("generations: a driver that speaks more than one talks in the guest's", asy
       signal: () => ({}),
     },
   });
-  using guest = new GuestClient({ vsockPath: path, generations: { lowest: 2, highest: 4 } });
+  using guest = new GuestClient({ vsockPath: path, generations: { min: 2, max: 4 } });
   await guest.sendSignal({ signalNumber: 1 });
   await guest.sendSignal({ signalNumber: 1 });
   assert.deepEqual(asked, [[2, 4]]);
@@ -82,7 +82,7 @@ test("waitUntilReady: tries until the guest listens, and gives up at its deadlin
   await assert.rejects(nobody.waitUntilReady({ timeoutMs: 50, signal }), /its agent did not come up within 0.05 s/);
 });
 
-test("a refusal has the guest's reason and its words, cleaned", async (context) => {
+test("a refusal has the guest's reason and its cleaned words", async (context) => {
   const { guest } = await connectedGuest(context, {
     service: {
       start: () => {

@@ -16,22 +16,22 @@ export const guestPort = 10;
 /** Where the guest takes bulk streams (FrameKind in guest.proto). */
 const bulkPort = 11;
 /** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
-const ownGenerations: Generations = { lowest: 1, highest: 1 };
+const ownGenerations: Generations = { min: 1, max: 1 };
 const maxMessageBytes = 1 << 20;
 const callTimeoutMs = 5_000;
-/** Mounts and the task's first program, in a guest that may have little of a busy host's CPU; the guest has a deadline of its own. */
+/** For mounts and the task's first program on a busy host. The guest has a deadline of its own. */
 const startTimeoutMs = 90_000;
-/** On a busy host a guest may get no CPU for seconds: only one that is silent for longer than this is said not to answer. */
+/** On a busy host a guest may get no CPU for seconds. The driver reports it as silent only after this time. */
 const defaultFirstAnswerMs = 15_000;
 
 export interface Generations {
-  readonly lowest: number;
-  readonly highest: number;
+  readonly min: number;
+  readonly max: number;
 }
 
 export interface GuestClientOptions {
   readonly vsockPath: string;
-  /** Default: all that this driver speaks. */
+  /** Default: all generations that this driver speaks. */
   readonly generations?: Generations;
   /** Default: false. True if guest and driver have agreed on a generation already: no Hello is sent. */
   readonly greeted?: boolean;
@@ -59,8 +59,7 @@ export class GuestClient implements Disposable {
     this.#options = options;
     this.#greeted = options.greeted ?? false;
     this.firstAnswerMs = options.firstAnswerMs ?? defaultFirstAnswerMs;
-    // The first connection of all is made while the guest boots: Firecracker keeps it, and completes it the moment somebody
-    // listens there.
+    // The driver dials while the guest boots: Firecracker keeps the connection and completes it as soon as the agent listens.
     this.#connection = new GrpcConnection({
       open: (signal) => this.#dial({ port: guestPort, timeoutMs: this.firstAnswerMs, signal }),
       maxMessageBytes,
@@ -72,7 +71,7 @@ export class GuestClient implements Disposable {
     this.#connection[Symbol.dispose]();
   }
 
-  /** When the guest's agent last answered anything, by `performance.now()`: one that is slow is told from one that hangs. */
+  /** When the guest's agent last answered any call, by `performance.now()`. It tells a slow agent from one that hangs. */
   get lastAnswerMs(): number {
     return this.#lastAnswerMs;
   }
@@ -81,8 +80,8 @@ export class GuestClient implements Disposable {
     this.#lastAnswerMs = performance.now();
   }
 
-  /** A bulk stream of the caller's own, who destroys the socket. Fails with GuestUnreachableError. */
-  async openBulk(options: { timeoutMs: number; signal: AbortSignal }): Promise<Socket> {
+  /** Attaches a bulk stream; the caller owns and destroys the socket. Fails with GuestUnreachableError. */
+  async attach(options: { timeoutMs: number; signal: AbortSignal }): Promise<Socket> {
     return await this.#dial({ port: bulkPort, ...options });
   }
 
@@ -117,11 +116,11 @@ export class GuestClient implements Disposable {
     });
   }
 
-  /** Fails with GuestIncompatibleError when guest and driver have no generation of the protocol in common. */
+  /** Fails with GuestIncompatibleError if guest and driver have no generation of the protocol in common. */
   async hello(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<GuestFacts> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
-    const { lowest, highest } = this.#options.generations ?? ownGenerations;
-    const request = { generationMin: lowest, generationMax: highest, entropy };
+    const { min, max } = this.#options.generations ?? ownGenerations;
+    const request = { generationMin: min, generationMax: max, entropy };
     const { timeoutMs = callTimeoutMs } = options;
     const answer = await this.#send(options.signal, (call) =>
       this.#client.hello(request, { ...call, timeoutMs }),
@@ -130,9 +129,9 @@ export class GuestClient implements Disposable {
       throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
     });
     const { generation } = answer;
-    if (generation < lowest || generation > highest) {
+    if (generation < min || generation > max) {
       throw new GuestIncompatibleError(
-        `the guest speaks generation ${generation} of its protocol, the driver ${lowest} to ${highest}`,
+        `the guest speaks generation ${generation} of its protocol, the driver ${min} to ${max}`,
       );
     }
     this.#greeted = true;
@@ -149,7 +148,7 @@ export class GuestClient implements Disposable {
     await this.#call(options.signal, (call) => this.#client.configure(request, { ...call, timeoutMs: startTimeoutMs }));
   }
 
-  /** Gives when the guest reached each step of its boot. */
+  /** Resolves with the times at which the guest reached each step of its boot. */
   async start(
     options: { signal?: AbortSignal } = {},
   ): Promise<{ bootSteps: readonly { name: string; uptimeMs: number }[] }> {
@@ -159,7 +158,7 @@ export class GuestClient implements Disposable {
     return { bootSteps: answer.bootSteps.map(({ name, uptimeNs }) => ({ name, uptimeMs: Number(uptimeNs) / 1e6 })) };
   }
 
-  /** Names the group's other tasks in the guest's /etc/hosts, in place of those named before. Addresses as 4 or 16 bytes. */
+  /** Replaces the group's other tasks in the guest's /etc/hosts. Addresses are 4 or 16 bytes. */
   async setPeers(options: {
     peers: readonly { readonly name: string; readonly address: Uint8Array }[];
     signal?: AbortSignal;
@@ -168,7 +167,7 @@ export class GuestClient implements Disposable {
     await this.#call(options.signal, (call) => this.#client.setPeers(request, call));
   }
 
-  /** `signal` is Linux' number. */
+  /** `signalNumber` is Linux' number. */
   async sendSignal(options: { signalNumber: number; all?: boolean; signal?: AbortSignal }): Promise<void> {
     const request = { signal: options.signalNumber, all: options.all ?? false };
     await this.#call(options.signal, (call) => this.#client.signal(request, call));
@@ -179,7 +178,7 @@ export class GuestClient implements Disposable {
     return guestStats(answer);
   }
 
-  /** Once, before anything else is asked of a guest that another driver process may have started. */
+  /** Sends Hello once, before any other call: another driver process may have started this guest. */
   async greet(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<void> {
     if (!this.#greeted) await this.hello(options);
   }

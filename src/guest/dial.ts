@@ -1,5 +1,5 @@
 // One connection to a port in the guest, through the unix socket of Firecracker's "hybrid vsock" (docs/vsock.md of
-// Firecracker): "CONNECT port\n" in one write, answered by "OK hostport\n"; no answer and an end mean that nobody listens yet.
+// Firecracker): "CONNECT port\n" in one write, answered by "OK hostport\n". A close without an answer means that nobody listens yet.
 // The bytes behind the newline belong to the stream. There is no half-close: callers destroy the socket, never end it.
 import { connect, type Socket } from "node:net";
 import { GuestUnreachableError } from "./errors.ts";
@@ -12,7 +12,7 @@ export interface DialOptions {
 }
 
 /** "OK " and a 32-bit number and the newline. */
-const maximumAnswerBytes = 32;
+const maxAnswerBytes = 32;
 
 /** Fails with GuestUnreachableError; the caller decides whether to try again. */
 export function dial(options: DialOptions): Promise<Socket> {
@@ -26,7 +26,7 @@ export function dial(options: DialOptions): Promise<Socket> {
   };
   const fail = (error: Error): void => {
     release();
-    // A late error of a socket that nobody waits for any more must not end the process.
+    // A late error of an abandoned socket must not end the process.
     socket.on("error", () => {});
     socket.destroy();
     reject(error);
@@ -41,8 +41,8 @@ export function dial(options: DialOptions): Promise<Socket> {
       answer = Buffer.concat([answer, chunk]);
     }
     const newline = answer.indexOf(10);
-    if (newline < 0 && answer.length <= maximumAnswerBytes) return;
-    if (newline < 0 || newline > maximumAnswerBytes || !answer.toString("latin1", 0, newline).startsWith("OK ")) {
+    if (newline < 0 && answer.length <= maxAnswerBytes) return;
+    if (newline < 0 || newline > maxAnswerBytes || !answer.toString("latin1", 0, newline).startsWith("OK ")) {
       fail(new GuestUnreachableError("the vsock socket answers with something else than OK"));
       return;
     }

@@ -1,5 +1,5 @@
-// What can go wrong between the driver and a guest. The guest's own words are hostile text: they are cleaned before they
-// become part of a message.
+// Errors between the driver and a guest. The guest's own words are hostile text and are cleaned before they become part of a
+// message.
 
 export class GuestUnreachableError extends Error {
   readonly code = "guest_unreachable";
@@ -18,11 +18,11 @@ export class GuestRefusedError extends Error {
   }
 }
 
-/** Guest and driver are of ages that have no generation of the protocol in common. */
+/** Guest and driver have no generation of the protocol in common. */
 export class GuestIncompatibleError extends Error {
   readonly code = "guest_incompatible";
   constructor(reason: string, options?: ErrorOptions) {
-    // Short: a session's end carries little more than a hundred bytes of it to the user.
+    // Short, because Nomad shows the user little more than a hundred bytes of it.
     super(`${reason}: restart the task`, options);
   }
 }
@@ -36,8 +36,8 @@ export type GuestRefusal =
   | "unsupported"
   | "internal";
 
-/** Printable, one line, at most so many characters. */
-export function cleanGuestText(text: string, maximumLength = 300): string {
+/** One printable line of at most `maxLength` characters. */
+export function cleanGuestText(text: string, maxLength = 300): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is to be removed
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").slice(0, maximumLength);
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").slice(0, maxLength);
 }

@@ -1,4 +1,4 @@
-// From the errors of a call to a guest to the driver's own.
+// Translates the errors of a call to a guest into the driver's own.
 import { Code, ConnectError } from "@connectrpc/connect";
 import { GuestIncompatibleError, type GuestRefusal, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
 
@@ -13,7 +13,7 @@ const refusals: ReadonlyMap<Code, GuestRefusal> = new Map([
   [Code.Unknown, "internal"],
 ]);
 
-/** From connect's errors to ours: a refusal has the guest's reason, everything else means that it can't be reached. */
+/** A status from the guest becomes GuestRefusedError with its reason; any other error means that the guest is unreachable. */
 export function guestError(error: unknown): Error {
   if (
     error instanceof GuestUnreachableError ||
@@ -28,7 +28,7 @@ export function guestError(error: unknown): Error {
     return new GuestUnreachableError("no answer within the deadline", { cause: error });
   }
   const refusal = refusals.get(converted.code);
-  // Without a cause the status came from the guest; with one the transport broke.
+  // Only a status from the guest has no cause; a broken transport has one.
   if (refusal !== undefined && converted.cause === undefined) {
     return new GuestRefusedError(refusal, converted.rawMessage, { cause: error });
   }

@@ -1,4 +1,4 @@
-// What a guest is told before its task starts, in plain types, and as guest.proto has it.
+// The guest's configuration before its task starts: as plain types, and as a message of guest.proto.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ConfigureRequestSchema, NetworkInterfaceSchema } from "../gen/litegix/guest/v1/guest_pb.js";
 
@@ -37,10 +37,10 @@ export interface GuestSetup {
     readonly mode: number;
     readonly options: readonly string[];
   }[];
-  /** Of the guest's kernel. */
+  /** Devices of the guest's kernel. */
   readonly devices: readonly { readonly path: string; readonly target: string }[];
   readonly sysctls: readonly { readonly name: string; readonly value: string }[];
-  /** 0: what the guest's kernel can bear. */
+  /** 0: the guest's kernel's own limit. */
   readonly pidsLimit: number;
   readonly init: boolean;
   /** Undefined: loopback only. */

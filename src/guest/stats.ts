@@ -1,4 +1,4 @@
-// What a guest says of its task's use of CPU and memory, in numbers that JavaScript counts with.
+// A guest's report of its task's CPU and memory use, as plain numbers.
 import type { StatsResponse } from "../gen/litegix/guest/v1/guest_pb.js";
 
 export interface GuestStats {
@@ -11,16 +11,16 @@ export interface GuestStats {
   readonly memoryFileBytes: number;
   readonly memoryKernelBytes: number;
   readonly memorySwapBytes: number;
-  /** Processes of the task that the guest's kernel killed for want of memory. */
+  /** Processes of the task that the guest's kernel killed because memory ran out. */
   readonly oomKills: number;
-  /** Of the guest's agent itself. */
+  /** The guest agent's own figures. */
   readonly init: { readonly residentBytes: number; readonly descriptors: number; readonly children: number };
-  /** Some of the task's where there are many. */
+  /** The task's processes; only some of them if there are many. */
   readonly processes: readonly GuestProcess[];
 }
 
 export interface GuestProcess {
-  /** As the task sees it. */
+  /** The process id in the task's namespace. */
   readonly pid: number;
   readonly cpuUserUs: number;
   readonly cpuSystemUs: number;
@@ -28,7 +28,7 @@ export interface GuestProcess {
 }
 
 /** More than an honest guest lists. */
-const mostProcesses = 64;
+const maxProcesses = 64;
 
 export function guestStats(answer: StatsResponse): GuestStats {
   return {
@@ -47,7 +47,7 @@ export function guestStats(answer: StatsResponse): GuestStats {
       descriptors: answer.initDescriptors,
       children: answer.initChildren,
     },
-    processes: answer.processes.slice(0, mostProcesses).map((process) => ({
+    processes: answer.processes.slice(0, maxProcesses).map((process) => ({
       pid: process.pid,
       cpuUserUs: Number(process.cpuUserUs),
       cpuSystemUs: Number(process.cpuSystemUs),

@@ -70,11 +70,11 @@ export class SupervisorIncompatibleError extends Error {
   constructor(facts: {
     generation: number;
     version: string;
-    spoken: { readonly lowest: number; readonly highest: number };
+    spoken: { readonly min: number; readonly max: number };
   }) {
     const { generation, version, spoken } = facts;
     super(
-      `the VM's supervisor, of version ${JSON.stringify(version)}, speaks generation ${generation} of its protocol, this driver ${spoken.lowest} to ${spoken.highest}: the VM is replaced`,
+      `the VM's supervisor, of version ${JSON.stringify(version)}, speaks generation ${generation} of its protocol, this driver ${spoken.min} to ${spoken.max}: the VM is replaced`,
     );
   }
 }

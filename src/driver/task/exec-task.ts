@@ -47,7 +47,7 @@ export async function* execTaskStreaming(options: {
       ...options,
       guest: task.guest,
       ending: task.machine.ended,
-      onFetched: task.sessionOpened(),
+      onDrained: task.sessionOpened(),
       argv,
     });
   } catch (error) {

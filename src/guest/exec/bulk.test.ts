@@ -10,7 +10,7 @@ import { execByBulk } from "./bulk.ts";
 import { hostFrame, hostMessage } from "./frames.ts";
 import { ExecInputQueue } from "./input.ts";
 
-it("a guest that says it took everything and reads nothing makes the driver hold little", async () => {
+it("a guest that claims to have taken everything and reads nothing makes the driver hold little", async () => {
   const directory = await mkdtemp(join(tmpdir(), "bulk-"));
   const path = join(directory, "socket");
   const accepted = Promise.withResolvers<Socket>();
@@ -27,7 +27,7 @@ it("a guest that says it took everything and reads nothing makes the driver hold
       terminal: false,
       input,
       ending: new AbortController().signal,
-      onFetched: () => {},
+      onDrained: () => {},
       signal: stop.signal,
     });
     const ended = session.next().catch(() => undefined);
@@ -53,7 +53,7 @@ it("a guest that says it took everything and reads nothing makes the driver hold
   }
 });
 
-it("a connection that breaks off is told as fetched, though the client takes nothing more", {
+it("a connection that breaks off counts as drained, even if the client takes nothing more", {
   timeout: 10_000,
 }, async () => {
   const directory = await mkdtemp(join(tmpdir(), "bulk-"));
@@ -73,7 +73,7 @@ it("a connection that breaks off is told as fetched, though the client takes not
       terminal: false,
       input,
       ending: ending.signal,
-      onFetched: fetched.resolve,
+      onDrained: fetched.resolve,
       signal,
     });
     guest.on("error", () => {});

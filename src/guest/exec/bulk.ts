@@ -1,5 +1,5 @@
-// An exec session over a bulk stream: the bytes between program and host with four more in front of each piece. Back pressure is
-// the socket's own, both ways; at the task's end, with which the guest soon goes, its last output is fetched for a client who is slow.
+// An exec session over a bulk stream: frames with a header of four bytes, in both directions. The socket itself gives back
+// pressure. At the task's end the guest goes soon, so the driver fetches the last output even if the client is slow.
 import type { Socket } from "node:net";
 import { ConnectError } from "@connectrpc/connect";
 import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
@@ -8,13 +8,13 @@ import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowB
 import type { ExecInput, ExecInputQueue } from "./input.ts";
 import { readAhead } from "./read-ahead.ts";
 
-/** What a program can have left in its pipes (a megabyte each) and on the way, twice over. */
-const mostLeftBytes = 4 << 20;
+/** Twice what a program can leave in its pipes (1 MiB each) and in transit. */
+const maxUnreadBytes = 4 << 20;
 const nothing = new Uint8Array();
 
 /**
- * Fails with what guestError makes of a refusal, and with errors of socket and frames. `signal` ends it, and with it the
- * program. The socket is destroyed at the end.
+ * Fails with guestError's translation of a refusal, or with the error of the socket or the frame reader. Aborting `signal` ends
+ * the session and its program. The socket is destroyed at the end.
  */
 export async function* execByBulk(options: {
   socket: Socket;
@@ -24,13 +24,13 @@ export async function* execByBulk(options: {
   input: ExecInputQueue;
   /** Aborts when the task has ended. */
   ending: AbortSignal;
-  /** Called when nothing more is to come from the guest, whatever the caller has still to take. */
-  onFetched: () => void;
+  /** Called when the guest sends no more, even if the caller has not taken everything yet. */
+  onDrained: () => void;
   signal: AbortSignal;
 }): AsyncGenerator<Exclude<GuestFrame, { kind: "refused" }>, void, undefined> {
   const { socket, signal } = options;
   const end = (): void => void socket.destroy();
-  // Reading reports it; an unhandled event would end the process.
+  // Reading reports the error; an unhandled event would end the process.
   socket.on("error", () => {});
   signal.addEventListener("abort", end, { once: true });
   try {
@@ -40,17 +40,17 @@ export async function* execByBulk(options: {
     const window = new StdinWindow();
     socket.once("close", () => {
       window.open(Number.POSITIVE_INFINITY);
-      options.onFetched();
+      options.onDrained();
     });
     void sendInput(socket, options.input, window);
     const frames = new GuestFrameReader();
     const parse = function* (chunk: Uint8Array): Generator<GuestFrame> {
       for (const frame of frames.read(chunk)) {
         yield frame;
-        if (frame.kind === "exited") options.onFetched();
+        if (frame.kind === "exited") options.onDrained();
       }
     };
-    for await (const frame of readAhead({ socket, parse, ending: options.ending, mostBytes: mostLeftBytes })) {
+    for await (const frame of readAhead({ socket, parse, ending: options.ending, maxBytes: maxUnreadBytes })) {
       if (frame.kind === "refused") throw guestError(new ConnectError(frame.message, frame.code));
       if (frame.kind === "taken") window.open(frame.bytes);
       yield frame;
@@ -61,7 +61,7 @@ export async function* execByBulk(options: {
   }
 }
 
-/** False: what is held for the socket is enough; wait for `drained`. */
+/** False if the socket's buffer is full: wait for `drained`. */
 function send(socket: Socket, parts: readonly Uint8Array[]): boolean {
   socket.cork();
   for (const part of parts) if (part.length > 0) socket.write(part);
@@ -85,7 +85,7 @@ class StdinWindow {
   #taken = 0;
   #wake: (() => void) | undefined;
 
-  /** The guest has taken so much since the session's beginning. */
+  /** `taken` counts the bytes that the guest has taken since the session began. */
   open(taken: number): void {
     this.#taken = Math.max(this.#taken, taken);
     this.#wake?.();
@@ -104,7 +104,7 @@ class StdinWindow {
 async function sendInput(socket: Socket, queue: ExecInputQueue, window: StdinWindow): Promise<void> {
   for (let next = await queue.take(); next !== undefined && !socket.destroyed; next = await queue.take()) {
     if (next.kind === "stdin") await window.enter(next.data.length);
-    // The guest's word opens the window, and a hostile guest may say anything: the socket bounds what is held for it.
+    // The guest opens the window, and a hostile guest may claim anything: the socket's own limit bounds the bytes held for it.
     if (!socket.destroyed && !send(socket, toFrame(next))) await drained(socket);
   }
 }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { ExitStatusSchema, FrameKind, RefusalSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
-import { type GuestFrame, GuestFrameReader, hostFrame, largestPayloadBytes } from "./frames.ts";
+import { type GuestFrame, GuestFrameReader, hostFrame, maxPayloadBytes } from "./frames.ts";
 
 const frame = (kind: FrameKind, payload: Uint8Array): Buffer => Buffer.concat(hostFrame(kind, payload));
 
@@ -18,7 +18,7 @@ function read(wire: Uint8Array, cuts: readonly number[]): GuestFrame[] {
   return frames;
 }
 
-test("whatever the cuts: the same bytes of each stream, then the exit", () => {
+test("frames cut anywhere give the same bytes of each stream, then the exit", () => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.boolean(), fc.uint8Array({ maxLength: 300 })), { maxLength: 20 }),
@@ -46,14 +46,14 @@ test("a refusal has its code and words", () => {
   assert.deepEqual(read(wire, [1]), [{ kind: "refused", code: 5, message: "no" }]);
 });
 
-test("a frame of more than the largest size, and one of no known kind, are refused at their header", () => {
+test("a frame that is too large and one of an unknown kind are refused at their header", () => {
   const claim = (kind: number, length: number): Buffer => {
     const header = Buffer.alloc(4);
     header[0] = kind;
     header.writeUIntBE(length, 1, 3);
     return header;
   };
-  assert.throws(() => read(claim(FrameKind.STDOUT, largestPayloadBytes + 1), [4]), /a frame of 65533 bytes/);
+  assert.throws(() => read(claim(FrameKind.STDOUT, maxPayloadBytes + 1), [4]), /a frame of 65533 bytes/);
   assert.throws(() => read(claim(FrameKind.EXITED, 0xff_ff_ff), [4]), /a frame of 16777215 bytes/);
   assert.throws(() => read(claim(99, 0), [4]), /a frame of kind 99/);
 });

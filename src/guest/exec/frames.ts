@@ -1,5 +1,5 @@
-// The frames of a bulk stream (FrameKind in guest.proto): one byte of kind, three of length, the payload. What comes from the guest
-// is hostile: a frame is bounded before anything is kept of it, and bulk data is passed on as it arrives, never gathered.
+// The frames of a bulk stream (FrameKind in guest.proto): one byte of kind, three of length, the payload. The guest is hostile:
+// the reader checks a frame's length before it keeps any of it, and passes bulk data on as it arrives.
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
   ExecStartedSchema,
@@ -10,10 +10,10 @@ import {
 } from "../../gen/litegix/guest/v1/guest_pb.js";
 
 const headerBytes = 4;
-/** With its header what a vsock carries in one piece. */
-export const largestPayloadBytes = 64 * 1024 - headerBytes;
+/** Payload and header together are what a vsock carries in one piece. */
+export const maxPayloadBytes = 64 * 1024 - headerBytes;
 
-/** Of standard input, sent but not yet taken by the guest: it must always find room for it in its connection. */
+/** The limit of standard input that is sent but not yet taken: the guest's connection must always have room for it. */
 export const stdinWindowBytes = 128 * 1024;
 
 export type GuestFrame =
@@ -43,15 +43,15 @@ export function hostMessage<Desc extends DescMessage>(
   return hostFrame(kind, toBinary(schema, create(schema, message)));
 }
 
-/** Reads the guest's frames of an exec session, in whatever pieces they come. */
+/** Reads the guest's frames of an exec session from chunks of any size. */
 export class GuestFrameReader {
-  /** Header, and payload of all but bulk data, as far as they are here. */
+  /** The incomplete frame: its header, and the payload unless it is bulk data. */
   #held: Uint8Array = Buffer.alloc(0);
   #bulk: "stdout" | "stderr" = "stdout";
-  /** Bytes of bulk data still to come of the frame that has begun. */
+  /** Bytes of bulk data still to come in the current frame. */
   #left = 0;
 
-  /** Fails with BulkFrameError, or with protobuf's error. */
+  /** Fails with BulkFrameError or protobuf's error. */
   *read(chunk: Uint8Array): Generator<GuestFrame, void, undefined> {
     let rest = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
     while (rest.length > 0) {
@@ -65,7 +65,7 @@ export class GuestFrameReader {
       if (rest.length < headerBytes) break;
       const kind = rest[0] ?? 0;
       const length = ((rest[1] ?? 0) << 16) | ((rest[2] ?? 0) << 8) | (rest[3] ?? 0);
-      if (length > largestPayloadBytes) throw new BulkFrameError(`the guest claims a frame of ${length} bytes`);
+      if (length > maxPayloadBytes) throw new BulkFrameError(`the guest claims a frame of ${length} bytes`);
       if (kind === FrameKind.STDOUT || kind === FrameKind.STDERR) {
         this.#bulk = kind === FrameKind.STDOUT ? "stdout" : "stderr";
         this.#left = length;

@@ -20,7 +20,7 @@ test("small pieces are joined, other inputs keep their place among them", async 
   assert.deepEqual(seen, ["ab", "resize", "c", "stdin_end"]);
 });
 
-test("what follows on a large piece is gathered for a moment, unless it is the end", async () => {
+test("input after a large piece is coalesced for a moment, unless it is the end", async () => {
   const queue = new ExecInputQueue();
   const large = Buffer.alloc(2048);
   await queue.add({ kind: "stdin", data: large });
@@ -39,7 +39,7 @@ test("what follows on a large piece is gathered for a moment, unless it is the e
   assert.equal(await sizes(), -1);
 });
 
-test("whoever adds too much waits, until something is taken or the queue is closed", async () => {
+test("a caller that adds too much waits until something is taken or the queue is closed", async () => {
   const queue = new ExecInputQueue();
   let added = 0;
   const adding = (async () => {
@@ -55,7 +55,7 @@ test("whoever adds too much waits, until something is taken or the queue is clos
   await adding;
 });
 
-test("whatever the sizes: the same bytes in the same order, in pieces that the guest accepts", async () => {
+test("pieces of any size arrive as the same bytes in the same order, in pieces that the guest accepts", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.nat(150_000), { maxLength: 8 }), async (sizes) => {
       const queue = new ExecInputQueue();

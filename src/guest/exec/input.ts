@@ -1,19 +1,19 @@
-// A session's input on its way to the guest: taken in as it comes, given out in messages as large as the guest accepts. Nomad's
-// clients send 2 KiB at a time, which would cost a message each on the slower way. Bounded: whoever adds waits for room.
+// A session's input on its way to the guest. The queue coalesces small pieces into frames as large as the guest accepts, because
+// Nomad's clients send 2 KiB at a time. It is bounded: adding waits for room.
 
-import { largestPayloadBytes } from "./frames.ts";
+import { maxPayloadBytes } from "./frames.ts";
 
 export type ExecInput =
   | { readonly kind: "stdin"; readonly data: Uint8Array }
   | { readonly kind: "stdin_end" }
   | { readonly kind: "resize"; readonly rows: number; readonly columns: number };
 
-/** What the guest's side accepts in one message. */
-export const chunkBytes = largestPayloadBytes;
-/** In a stream of pieces each costs the guest a wake-up; so what follows on another piece is gathered for so long, or until it is so much. */
-const gatherMs = 2;
-const gatherBytes = chunkBytes / 2;
-/** What a terminal's user types is no such stream. */
+/** The largest piece that the guest accepts in one frame. */
+export const chunkBytes = maxPayloadBytes;
+/** In a stream of pieces each one wakes up the guest. The queue coalesces the following pieces for this long, or up to this size. */
+const coalesceMs = 2;
+const coalesceBytes = chunkBytes / 2;
+/** A terminal's keystrokes are smaller than this and not held back. */
 const bulkPieceBytes = 1024;
 /** Bytes kept for a guest that does not take them. */
 const highWaterBytes = 256 * 1024;
@@ -39,7 +39,7 @@ export class ExecInputQueue {
     }
   }
 
-  /** What is there may still be taken. */
+  /** Items in the queue can still be taken. */
   close(): void {
     this.#closed = true;
     this.#wakeTaker?.();
@@ -54,7 +54,7 @@ export class ExecInputQueue {
         this.#wakeTaker = resolve;
       });
     }
-    if (this.#bulk) await this.#gather();
+    if (this.#bulk) await this.#coalesce();
     const first = this.#items[0];
     if (first?.kind !== "stdin") {
       this.#bulk = false;
@@ -66,12 +66,12 @@ export class ExecInputQueue {
     return { kind: "stdin", data };
   }
 
-  async #gather(): Promise<void> {
+  async #coalesce(): Promise<void> {
     const more = (): boolean =>
-      this.#bytes < gatherBytes && !this.#closed && this.#items.every(({ kind }) => kind === "stdin");
+      this.#bytes < coalesceBytes && !this.#closed && this.#items.every(({ kind }) => kind === "stdin");
     if (!more()) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, gatherMs);
+    const timer = setTimeout(resolve, coalesceMs);
     this.#wakeTaker = () => {
       if (!more()) resolve();
     };

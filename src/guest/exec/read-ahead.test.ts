@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { readAhead } from "./read-ahead.ts";
 
-const mostBytes = 4 << 20;
+const maxBytes = 4 << 20;
 
 describe("a socket whose reader is slow", () => {
   let directory: string;
@@ -25,7 +25,7 @@ describe("a socket whose reader is slow", () => {
     sender.on("error", () => {});
     server.close();
     ending = new AbortController();
-    chunks = readAhead({ socket, parse: (chunk) => [chunk], ending: ending.signal, mostBytes });
+    chunks = readAhead({ socket, parse: (chunk) => [chunk], ending: ending.signal, maxBytes });
   });
 
   afterEach(async () => {
@@ -46,10 +46,10 @@ describe("a socket whose reader is slow", () => {
     return bytes;
   }
 
-  /** As long as it takes the event loop to do what it can do. */
+  /** Resolves when the event loop has done everything that it can do now. */
   const aWhile = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 200));
 
-  it("holds up the sender, until the sender's end is near: then it loses nothing of what the sender had", async () => {
+  it("holds up the sender until the sender's end is near, then loses nothing that the sender had", async () => {
     await write(1000);
     const first = (await chunks.next()).value?.length ?? 0;
     let sent = false;
@@ -59,13 +59,13 @@ describe("a socket whose reader is slow", () => {
     await aWhile();
     assert.equal(sent, false);
     ending.abort();
-    // Although nobody asks for anything.
+    // The consumer asks for nothing meanwhile.
     await written;
     sender.destroy();
     assert.equal(first + (await rest()), 3_001_000);
   });
 
-  it("holds so much at most", async () => {
+  it("holds a bounded amount", async () => {
     ending.abort();
     await write(1);
     const first = (await chunks.next()).value?.length ?? 0;
@@ -82,7 +82,7 @@ describe("a socket whose reader is slow", () => {
     assert.equal(first + all, 1 + (20 << 20));
   });
 
-  it("ends where the sender breaks off, after what it had sent", async () => {
+  it("ends when the sender breaks off, after all that it sent", async () => {
     ending.abort();
     await write(1000);
     sender.destroy();
@@ -95,13 +95,13 @@ describe("a socket whose reader is slow", () => {
     await assert.rejects(failed, /broken/);
   });
 
-  it("fails with the parser's error, after what came before it", async () => {
+  it("fails with the parser's error, after all that came before it", async () => {
     await write(1000);
     const parse = function* (chunk: Uint8Array): Generator<number> {
       if (chunk.includes(33)) throw new Error("no such frame");
       yield chunk.length;
     };
-    const items = readAhead({ socket, parse, ending: ending.signal, mostBytes });
+    const items = readAhead({ socket, parse, ending: ending.signal, maxBytes });
     const first = await items.next();
     assert.equal(first.value, 1000);
     sender.write("!");

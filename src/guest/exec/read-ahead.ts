@@ -1,28 +1,28 @@
-// What a socket brings, read as it is asked for, so that who takes it slowly holds up who sends it; until the sender is about to go
-// for good, from when on it is fetched and kept for whom it is meant.
+// Reads a socket on demand, so that a slow consumer holds up the sender. Once the sender is about to go for good, the rest is
+// fetched at once and kept for the consumer.
 import type { Socket } from "node:net";
 
-/** What an item takes beside its bytes, about: a sender who means ill sends the smallest. */
+/** An item's approximate overhead. A hostile sender sends the smallest items. */
 const itemBytes = 128;
 
-/** Fails with the socket's error or the parser's, after all that came before it. The caller destroys the socket. */
+/** Yields all items that came before an error, then fails with the socket's or the parser's error. The caller destroys the socket. */
 export async function* readAhead<Item>(options: {
   socket: Socket;
   /** Called with each chunk when it is fetched. */
   parse: (chunk: Uint8Array) => Iterable<Item>;
   /** Aborts when the sender's end is near. */
   ending: AbortSignal;
-  /** Held at most from then on, and a chunk more. */
-  mostBytes: number;
+  /** The limit of what is held from then on; one chunk may exceed it. */
+  maxBytes: number;
 }): AsyncGenerator<Item, void, undefined> {
-  const { socket, parse, ending, mostBytes } = options;
+  const { socket, parse, ending, maxBytes } = options;
   const held: { items: readonly Item[]; bytes: number }[] = [];
   let heldBytes = 0;
   let over = socket.destroyed;
   let failure: unknown;
   let wake = (): void => {};
   const fetch = (): void => {
-    while (!over && heldBytes < (ending.aborted ? mostBytes : 1)) {
+    while (!over && heldBytes < (ending.aborted ? maxBytes : 1)) {
       const chunk = socket.read() as Uint8Array | null;
       if (chunk === null) break;
       try {

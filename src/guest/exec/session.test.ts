@@ -15,7 +15,7 @@ import {
 } from "../../gen/litegix/guest/v1/guest_pb.js";
 import { GuestClient } from "../client.ts";
 import { GuestRefusedError } from "../errors.ts";
-import { largestPayloadBytes, stdinWindowBytes } from "./frames.ts";
+import { maxPayloadBytes, stdinWindowBytes } from "./frames.ts";
 import { type ExecInput, type ExecOutput, execInGuest } from "./session.ts";
 
 async function* inputs(...values: ExecInput[]): AsyncGenerator<ExecInput> {
@@ -42,7 +42,7 @@ test("exec: input goes in order and in bounded pieces, output and exit come out,
   const { fake, guest } = await connectedGuest(context, {
     service: {},
     bulk: bulkSession(({ kind, payload, answer }) => {
-      assert.ok(payload.length <= largestPayloadBytes);
+      assert.ok(payload.length <= maxPayloadBytes);
       if (kind === FrameKind.EXEC) {
         assert.deepEqual(fromBinary(ExecStartSchema, payload).argv, ["cat"]);
         answer(FrameKind.STARTED);
@@ -75,7 +75,7 @@ test("exec: input goes in order and in bounded pieces, output and exit come out,
     signal: new AbortController().signal,
   });
   assert.deepEqual(await collect(output), ["stderr 50x40", "stdout 1500000", "exit 43"]);
-  // The one for control calls stays.
+  // The control connection stays.
   await context.waitFor(() => assert.equal(fake.connectionCount, 1));
 });
 
@@ -135,7 +135,7 @@ test("exec: a connection that comes after the caller gave up harms nobody", asyn
   stop.abort(new Error("enough"));
   late.resolve();
   await assert.rejects(first, /enough/);
-  // An error that nobody catches would fail this test.
+  // An uncaught error would fail this test.
   await new Promise((resolve) => setTimeout(resolve, 50));
 });
 

@@ -21,11 +21,11 @@ export interface ExecOptions {
   readonly input: AsyncIterable<ExecInput>;
   /** Called when the program has ended, with where the time went. */
   readonly onTimes?: (times: ExecTimes) => void;
-  /** Aborts when the task has ended: the guest goes soon, and does not wait for who reads slowly. Default: never. */
+  /** Aborts when the task has ended: the guest ends soon and does not wait for a slow reader. Default: never. */
   readonly ending?: AbortSignal;
-  /** Called when the guest has no more to say in this session, though the caller may have to take it yet. Maybe more than once. */
-  readonly onFetched?: () => void;
-  /** Aborting it ends the session and the processes in it: hang-up, then kill, or with `killAtOnce` kill. */
+  /** Called when the driver holds the guest's last output of this session, perhaps before the caller takes it; possibly twice. */
+  readonly onDrained?: () => void;
+  /** Aborting it ends the session and its processes: first hang-up, then kill; with `killAtOnce` only kill. */
   readonly signal: AbortSignal;
   readonly killAtOnce?: boolean;
 }
@@ -33,9 +33,9 @@ export interface ExecOptions {
 export interface ExecTimes {
   /** From the call to a connection with the guest. */
   readonly dialMs: number;
-  /** From then to the guest's word that the program runs. */
+  /** From then until the guest says that the program runs. */
   readonly startMs: number;
-  /** Of that, what the guest needed by its own clock. */
+  /** The guest's own share of that, by its clock. */
   readonly guestMs: number;
   /** From then to the program's end. */
   readonly runMs: number;
@@ -52,23 +52,23 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
   const queue = new ExecInputQueue();
   signal.addEventListener("abort", () => queue.close(), { once: true });
   try {
-    // The deadline above is shorter, and tells how long the guest has been silent.
+    // The deadline above is shorter, and its message says how long the guest has been silent.
     await guest.greet({ timeoutMs: maxStartMs, signal });
     leaveGate = await guest.startGate.enter(signal);
-    start.asked();
-    void fill(queue, options.input);
-    const socket = await guest.openBulk({ timeoutMs: maxStartMs, signal });
+    start.attaching();
+    void pump(queue, options.input);
+    const socket = await guest.attach({ timeoutMs: maxStartMs, signal });
     const dialledMs = performance.now();
     let startedMs = dialledMs;
     let guestMs = 0;
-    const { ending = new AbortController().signal, onFetched = () => {} } = options;
-    for await (const message of execByBulk({ ...options, input: queue, ending, onFetched, socket, signal })) {
+    const { ending = new AbortController().signal, onDrained = () => {} } = options;
+    for await (const message of execByBulk({ ...options, input: queue, ending, onDrained, socket, signal })) {
       switch (message.kind) {
         case "taken":
-          start.heard();
+          start.acknowledged();
           break;
         case "started":
-          start.met();
+          start.started();
           leaveGate();
           startedMs = performance.now();
           guestMs = message.startUs / 1000;
@@ -94,11 +94,11 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
   } finally {
     leaveGate();
     stop.abort(new Error("the session has ended"));
-    options.onFetched?.();
+    options.onDrained?.();
   }
 }
 
-async function fill(queue: ExecInputQueue, input: AsyncIterable<ExecInput>): Promise<void> {
+async function pump(queue: ExecInputQueue, input: AsyncIterable<ExecInput>): Promise<void> {
   try {
     for await (const item of input) await queue.add(item);
   } catch {

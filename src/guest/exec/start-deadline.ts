@@ -1,5 +1,5 @@
-// How long an exec session waits for its program to run. A guest with little of a busy host's CPU starts programs slowly. It is
-// told from one whose agent hangs by its answers to others, and by its word, within half a second, that it knows the session.
+// How long an exec session waits for its program to run. A guest that gets little CPU on a busy host starts programs slowly.
+// Two signs tell it from a guest whose agent hangs: it answers other calls, and it acknowledges a session within half a second.
 
 import type { GuestClient } from "../client.ts";
 import { GuestUnreachableError } from "../errors.ts";
@@ -11,7 +11,7 @@ export class StartDeadline implements Disposable {
   readonly #guest: GuestClient;
   readonly #onMissed: (error: GuestUnreachableError) => void;
   readonly #calledMs = performance.now();
-  /** When the guest must have said something of the session itself, whatever it answers others. */
+  /** By when the guest must have acknowledged the session itself, even if it answers other calls. */
   #firstWordMs = Number.POSITIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
@@ -21,20 +21,20 @@ export class StartDeadline implements Disposable {
     this.#check();
   }
 
-  /** It is this session's turn with the guest, which is asked for it now. */
-  asked(): void {
+  /** The session leaves the queue: the driver asks the guest for it now. */
+  attaching(): void {
     this.#firstWordMs = performance.now() + this.#guest.firstAnswerMs;
     this.#check();
   }
 
   /** The guest knows of the session. */
-  heard(): void {
+  acknowledged(): void {
     this.#guest.noteAnswer();
     this.#firstWordMs = Number.POSITIVE_INFINITY;
   }
 
   /** The program runs. */
-  met(): void {
+  started(): void {
     this.#guest.noteAnswer();
     this[Symbol.dispose]();
   }

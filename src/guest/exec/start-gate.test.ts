@@ -4,7 +4,7 @@ import { StartGate } from "./start-gate.ts";
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-test("eight at a time, the others in their order; who gives up loses no place for others", async () => {
+test("eight enter at a time, the others wait in order; a caller that gives up costs the others no place", async () => {
   const gate = new StartGate();
   const { signal } = new AbortController();
   const inside = await Promise.all(Array.from({ length: 8 }, () => gate.enter(signal)));

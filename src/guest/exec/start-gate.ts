@@ -1,13 +1,13 @@
-// How many exec sessions of one guest may be starting at the same time. Fifty at once would all be answered late, and the first
-// answer as late as the last: then nothing tells a busy guest from one that hangs.
+// Limits the exec sessions that one guest starts at the same time. Fifty at once would all be answered as late as the last one,
+// and the driver could not tell a busy guest from one that hangs.
 
-const mostStarting = 8;
+const maxStarting = 8;
 
 export class StartGate {
   readonly #waiting: (() => void)[] = [];
-  #free = mostStarting;
+  #free = maxStarting;
 
-  /** Resolves when it is the caller's turn, with what gives the place back (once, however often it is called). */
+  /** Resolves at the caller's turn with a function that gives the place back; calling it again does nothing. */
   async enter(signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
     if (this.#free > 0) this.#free -= 1;

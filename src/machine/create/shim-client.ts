@@ -6,12 +6,12 @@ import { GrpcConnection } from "../../system/grpc-connection.ts";
 import { SupervisorIncompatibleError } from "../errors.ts";
 
 /** Generations of shim.proto that this driver speaks. A supervisor lives as long as its VM, across upgrades of the driver. */
-export const shimGenerations = { lowest: 1, highest: 1 } as const;
+export const shimGenerations = { min: 1, max: 1 } as const;
 
 /** Fails with SupervisorIncompatibleError. */
 export function requireGeneration(status: { generation: number; version: string }): void {
-  const { lowest, highest } = shimGenerations;
-  if (status.generation >= lowest && status.generation <= highest) return;
+  const { min, max } = shimGenerations;
+  if (status.generation >= min && status.generation <= max) return;
   throw new SupervisorIncompatibleError({ ...status, spoken: shimGenerations });
 }
 
