@@ -11,7 +11,6 @@ export type AnswerCall = (request: GrpcRequest, response: GrpcResponse) => Promi
 
 export interface GrpcServerOptions {
   readonly socketPath: string;
-  readonly tls: http2.SecureServerOptions | undefined;
   readonly logger: Logger;
   /** Calls wait for it; it never rejects. */
   readonly answer: Promise<AnswerCall>;
@@ -25,11 +24,10 @@ const maxSessionMemoryMb = 64;
 
 /** Resolves when the socket accepts connections. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<http2.Http2Server> {
-  const settings = { settings: { initialWindowSize: windowBytes }, maxSessionMemory: maxSessionMemoryMb };
-  const server =
-    options.tls === undefined
-      ? http2.createServer(settings)
-      : http2.createSecureServer({ ...settings, ...options.tls, allowHTTP1: false });
+  const server = http2.createServer({
+    settings: { initialWindowSize: windowBytes },
+    maxSessionMemory: maxSessionMemoryMb,
+  });
   let sessions = 0;
   server.on("session", (session) => {
     options.onSessions?.(++sessions);

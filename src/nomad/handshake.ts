@@ -14,17 +14,13 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface HandshakeOptions {
   readonly socketPath: string;
-  /** The plugin's certificate for AutoMTLS, DER. */
-  readonly certificate: Uint8Array | undefined;
   /** Hosts that know a seventh field say so; for older ones it would corrupt the sixth. */
   readonly multiplexingAsked: boolean;
 }
 
 export function handshakeLine(options: HandshakeOptions): string {
-  const certificate =
-    options.certificate === undefined ? "" : Buffer.from(options.certificate).toString("base64").replace(/=+$/, "");
   const fields = [coreProtocolVersion, nomadProtocolVersion, "unix", options.socketPath, "grpc"];
-  if (options.certificate !== undefined || options.multiplexingAsked) fields.push(certificate);
-  if (options.multiplexingAsked) fields.push("false");
+  // The sixth field is the certificate of a plugin that speaks TLS.
+  if (options.multiplexingAsked) fields.push("", "false");
   return `${fields.join("|")}\n`;
 }

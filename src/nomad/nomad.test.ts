@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
@@ -8,9 +7,7 @@ import { connect as connectSocket } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
-import { connect as connectTls } from "node:tls";
 import { Code, type ConnectError, createClient, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
 import { encode } from "@msgpack/msgpack";
 import fc from "fast-check";
 import { GRPCController, GRPCStdio } from "../gen/goplugin/plugin_pb.js";
@@ -29,8 +26,8 @@ class PluginProcess {
   readonly stdoutLines: string[] = [];
   readonly handshake: Promise<string>;
 
-  constructor(env: Record<string, string> = {}) {
-    this.child = spawn(process.execPath, [join(import.meta.dirname, "../../test/fakes/fake-plugin.ts")], {
+  constructor(env: Record<string, string> = {}, program = "../../test/fakes/fake-plugin.ts") {
+    this.child = spawn(process.execPath, [join(import.meta.dirname, program)], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { PATH: process.env["PATH"], [magicCookie.name]: magicCookie.value, ...env },
     });
@@ -219,43 +216,17 @@ test("without Nomad's cookie it refuses, with a sentence on stderr and nothing o
   assert.deepEqual(plugin.stdoutLines, []);
 });
 
-test("AutoMTLS: the line carries the certificate, the host's certificate opens the door, no other does", async () => {
-  const { createAutoMtls } = await import("./auto-mtls.ts");
-  const host = await createAutoMtls("");
-  const stranger = await createAutoMtls("");
-  const plugin = new PluginProcess({ PLUGIN_CLIENT_CERT: host.tls.cert });
-  try {
-    const fields = (await plugin.handshake).split("|");
-    assert.equal(fields.length, 6);
-    assert.doesNotMatch(fields[5] ?? "", /=/);
-    const certificate = new X509Certificate(Buffer.from(fields[5] ?? "", "base64")).toString();
-    const ask = async (identity: typeof host): Promise<number> => {
-      const transport = createGrpcTransport({
-        baseUrl: "https://localhost",
-        nodeOptions: {
-          createConnection: () =>
-            connectTls({
-              path: fields[3] ?? "",
-              servername: "localhost",
-              ca: certificate,
-              cert: identity.tls.cert,
-              key: identity.tls.key,
-              ALPNProtocols: ["h2"],
-            }),
-        },
-      });
-      return (await createClient(Health, transport).check({}, { timeoutMs: 5000 })).status;
-    };
-    assert.equal(await ask(host), 1);
-    await assert.rejects(ask(stranger));
-  } finally {
-    plugin.child.kill("SIGKILL");
-  }
+test("a host that asks for mutual TLS gets one sentence on stderr, nothing on stdout, and exit code 1", async () => {
+  const plugin = new PluginProcess({ PLUGIN_CLIENT_CERT: "-----BEGIN CERTIFICATE-----" }, "../main.ts");
+  assert.deepEqual(await once(plugin.child, "close"), [1, null]);
+  assert.deepEqual(plugin.stdoutLines, []);
+  assert.deepEqual(plugin.logs, [
+    "litegix-fc-driver does not speak TLS: start it without PLUGIN_CLIENT_CERT, as Nomad does",
+  ]);
 });
 
 test("the handshake line has a seventh field only for hosts that ask", () => {
-  const line = (multiplexingAsked: boolean): string =>
-    handshakeLine({ socketPath: "/s", certificate: undefined, multiplexingAsked });
+  const line = (multiplexingAsked: boolean): string => handshakeLine({ socketPath: "/s", multiplexingAsked });
   assert.equal(line(false), "1|2|unix|/s|grpc\n");
   assert.equal(line(true), "1|2|unix|/s|grpc||false\n");
 });

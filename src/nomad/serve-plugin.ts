@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { NomadDriver } from "../driver/nomad-driver.ts";
 import type { Logger } from "../system/logger.ts";
-import { createAutoMtls } from "./auto-mtls.ts";
 import { type AnswerCall, startGrpcServer } from "./grpc-server.ts";
 import { type Environment, handshakeLine, magicCookie } from "./handshake.ts";
 
@@ -22,23 +21,27 @@ export interface ServePluginOptions {
  */
 const orphanedMs = 10 * 60_000;
 
-/** Resolves when the host has been told; the process then lives until the host ends it. */
+/**
+ * Resolves when the host has been told; the process then lives until the host ends it. Fails before it says a line on stdout
+ * if the host is not Nomad, or asks for mutual TLS.
+ */
 export async function servePlugin(options: ServePluginOptions): Promise<void> {
   const { name, logger, env } = options;
   if (env[magicCookie.name] !== magicCookie.value) {
     throw new Error(`${name} is a Nomad plugin: ${magicCookie.name} is not Nomad's`);
   }
+  // go-plugin's AutoMTLS: the host's certificate, to which the handshake would have to answer with ours. Nomad never sets it.
+  if ((env["PLUGIN_CLIENT_CERT"] ?? "") !== "") {
+    throw new Error(`${name} does not speak TLS: start it without PLUGIN_CLIENT_CERT, as Nomad does`);
+  }
   installProcessHandlers(logger);
   const directory = mkdtempSync(join(env["PLUGIN_UNIX_SOCKET_DIR"] ?? tmpdir(), "litegix-plugin-"));
   process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
   const socketPath = join(directory, "plugin.sock");
-  const clientCertificate = env["PLUGIN_CLIENT_CERT"];
-  const mtls = clientCertificate === undefined ? undefined : await createAutoMtls(clientCertificate);
   let orphanTimer: NodeJS.Timeout | undefined;
   const answer = Promise.withResolvers<AnswerCall>();
   await startGrpcServer({
     socketPath,
-    tls: mtls?.tls,
     logger,
     answer: answer.promise,
     onSessions: (count) => {
@@ -46,14 +49,7 @@ export async function servePlugin(options: ServePluginOptions): Promise<void> {
       if (count === 0) orphanTimer = setTimeout(() => process.exit(0), orphanedMs);
     },
   });
-  writeSync(
-    1,
-    handshakeLine({
-      socketPath,
-      certificate: mtls?.certificate,
-      multiplexingAsked: env["PLUGIN_MULTIPLEX_GRPC"] !== undefined,
-    }),
-  );
+  writeSync(1, handshakeLine({ socketPath, multiplexingAsked: env["PLUGIN_MULTIPLEX_GRPC"] !== undefined }));
   // Nobody catches what goes wrong here: the process ends with a log line.
   void loadCalls(options).then(answer.resolve);
 }

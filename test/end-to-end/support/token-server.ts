@@ -1,13 +1,12 @@
 // A token server for Debian's docker-registry (distribution's "Token Authentication Specification"): on loopback, one user, and
 // anybody may pull what is public. Tokens are JWTs, signed by a certificate of its own that the registry is told to trust.
-import "reflect-metadata";
-import { randomUUID } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createPrivateKey, type KeyObject, randomUUID, sign, X509Certificate } from "node:crypto";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as x509 from "@peculiar/x509";
+import { run } from "./command.ts";
 
 export interface TokenServerOptions {
   readonly username: string;
@@ -24,21 +23,20 @@ interface Access {
 
 const service = "e2e-registry";
 const issuer = "e2e-token-server";
-/** What JWTs call ES256. */
-const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 const lifetimeMs = 5 * 60_000;
+const certificateName = "certificate.pem";
 
 export class TokenServer implements AsyncDisposable {
-  readonly #server = createServer((request, response) => void this.#answer(request, response));
+  readonly #server = createServer((request, response) => this.#answer(request, response));
   readonly #options: TokenServerOptions;
-  readonly #signingKey: CryptoKey;
-  readonly #certificate: x509.X509Certificate;
+  readonly #signingKey: KeyObject;
+  readonly #certificate: X509Certificate;
   readonly #directory: string;
 
   private constructor(fields: {
     options: TokenServerOptions;
-    signingKey: CryptoKey;
-    certificate: x509.X509Certificate;
+    signingKey: KeyObject;
+    certificate: X509Certificate;
     directory: string;
   }) {
     this.#options = fields.options;
@@ -48,17 +46,8 @@ export class TokenServer implements AsyncDisposable {
   }
 
   static async start(options: TokenServerOptions): Promise<TokenServer> {
-    const keys = await crypto.subtle.generateKey(algorithm, false, ["sign", "verify"]);
-    const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-      name: `CN=${issuer}`,
-      notBefore: new Date(Date.now() - lifetimeMs),
-      notAfter: new Date(Date.now() + 24 * 60 * 60_000),
-      signingAlgorithm: algorithm,
-      keys,
-    });
     const directory = await mkdtemp(join(tmpdir(), "lge2e-tokens-"));
-    const server = new TokenServer({ options, signingKey: keys.privateKey, certificate, directory });
-    await writeFile(server.#certificatePath, certificate.toString("pem"));
+    const server = new TokenServer({ options, directory, ...(await createSelfSigned(directory)) });
     await new Promise<void>((resolve) => server.#server.listen(0, "127.0.0.1", resolve));
     return server;
   }
@@ -74,13 +63,9 @@ export class TokenServer implements AsyncDisposable {
       realm: `http://${this.address}/token`,
       service,
       issuer,
-      rootcertbundle: this.#certificatePath,
+      rootcertbundle: join(this.#directory, certificateName),
     };
     return `auth: ${JSON.stringify({ token })}`;
-  }
-
-  get #certificatePath(): string {
-    return join(this.#directory, "certificate.pem");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,7 +74,7 @@ export class TokenServer implements AsyncDisposable {
     await rm(this.#directory, { recursive: true });
   }
 
-  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  #answer(request: IncomingMessage, response: ServerResponse): void {
     const { username, password, isPublic } = this.#options;
     const expected = `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
     const { authorization } = request.headers;
@@ -108,12 +93,12 @@ export class TokenServer implements AsyncDisposable {
       return { type, name, actions: authorization === undefined ? forAnybody : asked };
     });
     response.setHeader("content-type", "application/json");
-    response.end(JSON.stringify({ token: await this.#token(access), expires_in: lifetimeMs / 1000 }));
+    response.end(JSON.stringify({ token: this.#token(access), expires_in: lifetimeMs / 1000 }));
   }
 
-  async #token(access: readonly Access[]): Promise<string> {
+  #token(access: readonly Access[]): string {
     const seconds = Math.floor(Date.now() / 1000);
-    const header = { typ: "JWT", alg: "ES256", x5c: [this.#certificate.toString("base64")] };
+    const header = { typ: "JWT", alg: "ES256", x5c: [this.#certificate.raw.toString("base64")] };
     const claims = {
       iss: issuer,
       sub: "e2e",
@@ -125,8 +110,26 @@ export class TokenServer implements AsyncDisposable {
       access,
     };
     const signed = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString("base64url")).join(".");
-    // WebCrypto's form of the signature is the JWT's: both numbers one after the other.
-    const signature = await crypto.subtle.sign(algorithm, this.#signingKey, Buffer.from(signed));
-    return `${signed}.${Buffer.from(signature).toString("base64url")}`;
+    // A JWT carries both numbers of the signature one after the other, not in DER.
+    const signature = sign("sha256", Buffer.from(signed), { key: this.#signingKey, dsaEncoding: "ieee-p1363" });
+    return `${signed}.${signature.toString("base64url")}`;
   }
+}
+
+/** For ES256. Node reads certificates but makes none, so the openssl program does. */
+async function createSelfSigned(directory: string): Promise<{ signingKey: KeyObject; certificate: X509Certificate }> {
+  const keyPath = join(directory, "key.pem");
+  const certificatePath = join(directory, certificateName);
+  const { exitCode, stderr } = await run({
+    file: "openssl",
+    args: [
+      ...["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+      ...["-subj", `/CN=${issuer}`, "-days", "1", "-keyout", keyPath, "-out", certificatePath],
+    ],
+  });
+  if (exitCode !== 0) throw new Error(`openssl made no certificate: ${stderr}`);
+  return {
+    signingKey: createPrivateKey(await readFile(keyPath)),
+    certificate: new X509Certificate(await readFile(certificatePath)),
+  };
 }
