@@ -81,19 +81,15 @@ function lz4Legacy(content: Buffer): Buffer {
   return Buffer.concat([Buffer.from("02214c18", "hex"), size, block, sizeWord]);
 }
 
-test("an aarch64 Image is what guests of an arm64 host boot, and nothing else is", async (context) => {
+test("an aarch64 kernel is refused for being one", async (context) => {
   const directory = await temporary(context);
   const path = join(directory, "Image");
   const image = Buffer.alloc(4096);
   image.write("ARM\x64", 56, "latin1");
   image.write("Linux version 6.1.0-9-arm64 (debian) ", 1024, "latin1");
-  await writeFile(path, image);
   const options = { path, cacheDirectory: join(directory, "cache") };
-  const opened = await openKernelImage({ ...options, architecture: "arm64" });
-  assert.deepEqual(opened, { vmlinuxPath: path, release: "6.1.0-9-arm64" });
-  await assert.rejects(openKernelImage({ ...options, architecture: "x64" }), /it is an aarch64 kernel \(Image\)/);
-  await writeFile(path, elf());
-  await assert.rejects(openKernelImage({ ...options, architecture: "arm64" }), /an ELF file, not an aarch64 Image/);
+  await writeFile(path, image);
+  await assert.rejects(openKernelImage(options), /it is an aarch64 kernel \(Image\); give an ELF vmlinux/);
 });
 
 test("a job's initrd goes behind ours, and what is none is refused by what it is", async (context) => {

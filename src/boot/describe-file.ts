@@ -29,7 +29,7 @@ const magics: readonly (readonly [magic: Buffer, name: string, archive: boolean]
   [Buffer.from("PK\x03\x04"), "a ZIP archive", false],
 ];
 
-export const isArm64Image = (content: Buffer): boolean =>
+const isArm64Image = (content: Buffer): boolean =>
   content.length >= 64 && content.toString("latin1", 56, 60) === "ARM\x64";
 
 export function describeFile(content: Buffer): FileKind {

@@ -17,7 +17,7 @@ export class KernelImageError extends Error {
   readonly reason: string;
   constructor(path: string, reason: string, options?: ErrorOptions) {
     super(
-      `${path} is no guest kernel: ${reason}; give an ELF vmlinux or a distribution's bzImage (vmlinuz) of x86-64 (on arm64: an Image), or unset vmlinux_path to use Debian's cloud kernel`,
+      `${path} is no guest kernel: ${reason}; give an ELF vmlinux or a distribution's bzImage (vmlinuz) of x86-64, or unset vmlinux_path to use Debian's cloud kernel`,
       options,
     );
     this.path = path;

@@ -19,7 +19,7 @@ export async function findCloudKernels(options: FindKernelOptions): Promise<Kern
   for (const root of options.roots) {
     const names = await readdir(join(root, "boot")).catch(() => [] as string[]);
     for (const name of names) {
-      const release = /^vmlinuz-(.*-cloud-(?:amd64|arm64))$/.exec(name)?.[1];
+      const release = /^vmlinuz-(.*-cloud-amd64)$/.exec(name)?.[1];
       if (release !== undefined) found.push({ kernelPath: join(root, "boot", name), release });
     }
   }

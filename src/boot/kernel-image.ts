@@ -1,6 +1,5 @@
 // From what users have (an ELF vmlinux, a distribution's bzImage) to what both VMMs boot fastest: the ELF. A bzImage's ELF is
-// taken out once and kept under its content's hash. On arm64 Firecracker boots the Image as it is. Header fields: Linux'
-// Documentation/arch/x86/boot.rst and Documentation/arch/arm64/booting.rst.
+// taken out once and kept under its content's hash. Header fields: Linux' Documentation/arch/x86/boot.rst.
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,13 +7,13 @@ import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
 import { writeFileAtomically } from "../system/atomic-file.ts";
 import { exists } from "../system/exists.ts";
-import { describeFile, isArm64Image } from "./describe-file.ts";
+import { describeFile } from "./describe-file.ts";
 import { KernelImageError } from "./errors.ts";
 import { decompressLz4Legacy, lz4LegacyMagic } from "./lz4-legacy.ts";
 import { decompressXz } from "./xz.ts";
 
 export interface KernelImage {
-  /** Path of an uncompressed x86-64 ELF, or of an aarch64 Image. */
+  /** Path of an uncompressed x86-64 ELF. */
   readonly vmlinuxPath: string;
   /** As `uname -r` prints it; empty when the image does not tell. */
   readonly release: string;
@@ -24,8 +23,6 @@ export interface OpenKernelOptions {
   readonly path: string;
   /** Where extracted kernels are kept. */
   readonly cacheDirectory: string;
-  /** Of the guests; default: the host's. */
-  readonly architecture?: NodeJS.Architecture;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -41,8 +38,8 @@ const known = new Map<string, KnownImage>();
 
 /** Fails with KernelImageError, whose message says what the file is and what to give instead. */
 export async function openKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
-  const { path, cacheDirectory, architecture } = options;
-  const key = [path, cacheDirectory, architecture].join("\0");
+  const { path, cacheDirectory } = options;
+  const key = [path, cacheDirectory].join("\0");
   const identity = await identityOf(path);
   const seen = known.get(key);
   if (seen !== undefined && seen.identity === identity && (await exists(seen.image.vmlinuxPath))) return seen.image;
@@ -60,7 +57,6 @@ async function identityOf(path: string): Promise<string | undefined> {
 async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
   const { path } = options;
   const content = await readImage(path);
-  if ((options.architecture ?? process.arch) === "arm64") return openArm64Image(path, content);
   if (isElf(content)) {
     checkElf(path, content);
     return { vmlinuxPath: path, release: releaseFromBanner(content) };
@@ -77,12 +73,6 @@ async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage>
     return { vmlinuxPath, release };
   }
   throw new KernelImageError(path, `it is ${describeFile(content).name}`);
-}
-
-function openArm64Image(path: string, content: Buffer): KernelImage {
-  if (!isArm64Image(content))
-    throw new KernelImageError(path, `it is ${describeFile(content).name}, not an aarch64 Image`);
-  return { vmlinuxPath: path, release: releaseFromBanner(content) };
 }
 
 async function readImage(path: string): Promise<Buffer> {
