@@ -99,13 +99,10 @@ async function readModule(path: string, signal: AbortSignal | undefined): Promis
 }
 
 /** .modinfo holds NUL-terminated KEY=VALUE strings. */
-export function dependenciesOf(module: Buffer): string[] {
+function dependenciesOf(module: Buffer): string[] {
   const marker = Buffer.from("\0depends=");
-  let at = module.indexOf(marker);
-  if (at < 0) {
-    if (module.indexOf("depends=") !== 0) return [];
-    at = -1;
-  }
+  const at = module.indexOf(marker);
+  if (at < 0) return [];
   const start = at + marker.length;
   const end = module.indexOf(0, start);
   return module

@@ -183,11 +183,6 @@ export type ExecOutput =
   | { readonly kind: "stderr"; readonly data: Uint8Array }
   | { readonly kind: "exited"; readonly exitCode: number; readonly signal: number };
 
-/** Answered as gRPC UNIMPLEMENTED. */
-export class NotImplementedError extends Error {
-  readonly code = "not_implemented";
-}
-
 /** A failed start that Nomad's `restart` policy may try again (a registry that does not answer). */
 export class RecoverableError extends Error {
   readonly code = "recoverable";

@@ -1,6 +1,7 @@
-// The driver service: each RPC translated to the driver's verb of the same name.
+// The driver service: each RPC translated to the driver's verb of the same name. CreateNetwork and DestroyNetwork are left
+// unimplemented: Nomad calls them only if a driver's capabilities claim them.
 import type { ConnectRouter } from "@connectrpc/connect";
-import { type NomadDriver, NotImplementedError } from "../driver/nomad-driver.ts";
+import type { NomadDriver } from "../driver/nomad-driver.ts";
 import { Driver, type StartTaskRequest, TaskState } from "../gen/nomad/drivers/driver_pb.js";
 import { execStream } from "./exec-stream.ts";
 import { type ExecAnswer, encodeAnswer, execMessages } from "./exec-wire.ts";
@@ -23,7 +24,6 @@ import {
 const handleVersion = 1;
 const defaultStatsIntervalMs = 1000;
 const minimumStatsIntervalMs = 100;
-const noNetwork = "this driver does not create networks: Nomad makes those of bridge and CNI modes";
 
 export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
   router.service(Driver, {
@@ -93,9 +93,6 @@ export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
         const { stdout, stderr, ...result } = await driver.execTask({ taskId, command, timeoutMs, signal });
         return { stdout, stderr, result };
       }),
-
-    createNetwork: () => answering(() => Promise.reject(new NotImplementedError(noNetwork))),
-    destroyNetwork: () => answering(() => Promise.reject(new NotImplementedError(noNetwork))),
   });
 }
 

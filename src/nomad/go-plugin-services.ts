@@ -21,13 +21,7 @@ export function goPluginRoutes(router: ConnectRouter): void {
       yield* [];
     },
   });
-  router.service(Health, {
-    check: (request) => ({ status: servingStatus(request.service) }),
-    async *watch(request, call) {
-      yield { status: servingStatus(request.service) };
-      await untilAborted(call.signal);
-    },
-  });
+  router.service(Health, { check: (request) => ({ status: servingStatus(request.service) }) });
 }
 
 function servingStatus(service: string): ServingStatus {

@@ -11,10 +11,7 @@ export function toSpecMessage(spec: HclSpec): SpecInit {
       return { block: { case: "Attr", value: { name: spec.name, type: spec.type, required: spec.required } } };
     case "block":
       return {
-        block: {
-          case: "blockValue",
-          value: { name: spec.name, required: spec.required, nested: toSpecMessage(spec.nested) },
-        },
+        block: { case: "blockValue", value: { name: spec.name, nested: toSpecMessage(spec.nested) } },
       };
     case "block_list":
       return { block: { case: "blockList", value: { name: spec.name, nested: toSpecMessage(spec.nested) } } };
@@ -23,18 +20,6 @@ export function toSpecMessage(spec: HclSpec): SpecInit {
         block: {
           case: "blockMap",
           value: { name: spec.name, labels: [...spec.labels], nested: toSpecMessage(spec.nested) },
-        },
-      };
-    case "block_attrs":
-      return { block: { case: "blockAttrs", value: { name: spec.name, type: spec.type, required: spec.required } } };
-    case "default":
-      return {
-        block: {
-          case: "default",
-          value: {
-            primary: toSpecMessage(spec.primary),
-            default: { block: { case: "literal", value: { value: spec.literal } } },
-          },
         },
       };
     case "object":

@@ -1,12 +1,11 @@
 // From the driver's errors to gRPC statuses as Nomad reads them. UNAVAILABLE and CANCELLED mean "the plugin died" to Nomad and
 // must never stand for anything else; plain errors are UNKNOWN, as Go plugins send them.
 import { Code, ConnectError } from "@connectrpc/connect";
-import { NotImplementedError, RecoverableError } from "../driver/nomad-driver.ts";
+import { RecoverableError } from "../driver/nomad-driver.ts";
 import { RecoverableErrorSchema } from "../gen/nomad/structs/structs_pb.js";
 
 export function toStatus(error: unknown): ConnectError {
   const message = oneLine(error instanceof Error ? error.message : String(error));
-  if (error instanceof NotImplementedError) return new ConnectError(message, Code.Unimplemented);
   if (error instanceof RecoverableError) {
     // connect writes grpc-status-details-bin with the same code inside, as grpc-go demands.
     const detail = { desc: RecoverableErrorSchema, value: { recoverable: true } };

@@ -2,7 +2,7 @@
 
 import { attr, blockMap, object } from "../../src/driver/config/hcl-spec.ts";
 import type { ExecInput, ExecOutput, NomadDriver, TaskConfig } from "../../src/driver/nomad-driver.ts";
-import { NotImplementedError, RecoverableError } from "../../src/driver/nomad-driver.ts";
+import { RecoverableError } from "../../src/driver/nomad-driver.ts";
 import { createHclogLogger } from "../../src/nomad/hclog.ts";
 import { servePlugin } from "../../src/nomad/serve-plugin.ts";
 import { untilAborted } from "../../src/nomad/status.ts";
@@ -67,7 +67,7 @@ const driver: NomadDriver = {
     };
   },
   async signalTask() {
-    throw new NotImplementedError("no signals here");
+    throw new Error("no signals here");
   },
   async execTask({ command }) {
     return { stdout: Buffer.from(command.join(" ")), stderr: Buffer.alloc(0), exitCode: 0, signal: 0 };

@@ -1,5 +1,5 @@
 // What a `config` block may hold, as plain data; src/nomad turns it into Nomad's hclspec messages.
-// Rules: helper/pluginutils/hclspecutils of Nomad. Names are always explicit: inside a default none is implied.
+// Rules: helper/pluginutils/hclspecutils of Nomad.
 
 /** An HCL type expression: "string", "any", "list(string)", ... */
 export type HclType = string;
@@ -7,16 +7,11 @@ export type HclType = string;
 /** A spec that stands for a key of the block. */
 export type NamedSpec =
   | { readonly kind: "attr"; readonly name: string; readonly type: HclType; readonly required: boolean }
-  | { readonly kind: "block"; readonly name: string; readonly required: boolean; readonly nested: HclSpec }
+  | { readonly kind: "block"; readonly name: string; readonly nested: HclSpec }
   | { readonly kind: "block_list"; readonly name: string; readonly nested: HclSpec }
-  | { readonly kind: "block_map"; readonly name: string; readonly labels: readonly string[]; readonly nested: HclSpec }
-  | { readonly kind: "block_attrs"; readonly name: string; readonly type: HclType; readonly required: boolean };
+  | { readonly kind: "block_map"; readonly name: string; readonly labels: readonly string[]; readonly nested: HclSpec };
 
-export type HclSpec =
-  | NamedSpec
-  /** `literal` is an HCL expression: a string literal needs its own quotes. */
-  | { readonly kind: "default"; readonly primary: HclSpec; readonly literal: string }
-  | { readonly kind: "object"; readonly attributes: Readonly<Record<string, HclSpec>> };
+export type HclSpec = NamedSpec | { readonly kind: "object"; readonly attributes: Readonly<Record<string, HclSpec>> };
 
 export function attr(name: string, type: HclType, options: { required?: boolean } = {}): NamedSpec {
   return { kind: "attr", name, type, required: options.required ?? false };
@@ -24,7 +19,7 @@ export function attr(name: string, type: HclType, options: { required?: boolean 
 
 /** At most once. */
 export function block(name: string, nested: HclSpec): NamedSpec {
-  return { kind: "block", name, required: false, nested };
+  return { kind: "block", name, nested };
 }
 
 /** Any number of them, in order. */
