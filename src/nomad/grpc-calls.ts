@@ -5,6 +5,7 @@ import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import type { Logger } from "../system/logger.ts";
+import { drained } from "../system/streams.ts";
 import type { AnswerCall, GrpcRequest, GrpcResponse } from "./grpc-server.ts";
 
 /** A call whose messages are handled as bytes: what came in, in any pieces, to whole messages with gRPC's prefix. */
@@ -73,7 +74,7 @@ async function handleRaw(call: { request: GrpcRequest; response: GrpcResponse; r
   let failure: ConnectError | undefined;
   try {
     for await (const bytes of call.rawStream(request as AsyncIterable<Uint8Array>, cancelled.signal)) {
-      if (!response.write(bytes)) await drained(response, cancelled.signal);
+      if (!response.write(bytes)) await drained(response.stream);
       if (cancelled.signal.aborted) return;
     }
   } catch (error) {
@@ -84,17 +85,4 @@ async function handleRaw(call: { request: GrpcRequest; response: GrpcResponse; r
   response.end();
   // What the host still sends means nothing any more; unread it would hold the stream open.
   request.resume();
-}
-
-function drained(response: GrpcResponse, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const go = (): void => {
-      response.off("drain", go);
-      signal.removeEventListener("abort", go);
-      resolve();
-    };
-    response.on("drain", go);
-    signal.addEventListener("abort", go);
-    if (signal.aborted) go();
-  });
 }

@@ -3,6 +3,7 @@
 import type { Socket } from "node:net";
 import { ConnectError } from "@connectrpc/connect";
 import { ExecStartSchema, FrameKind, TerminalSizeSchema } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { drained } from "../../system/streams.ts";
 import { guestError } from "../guest-error.ts";
 import { type GuestFrame, GuestFrameReader, hostFrame, hostMessage, stdinWindowBytes } from "./frames.ts";
 import type { ExecInput, ExecInputQueue } from "./input.ts";
@@ -67,17 +68,6 @@ function send(socket: Socket, parts: readonly Uint8Array[]): boolean {
   for (const part of parts) if (part.length > 0) socket.write(part);
   socket.uncork();
   return !socket.writableNeedDrain;
-}
-
-async function drained(socket: Socket): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      socket.off("drain", done).off("close", done);
-      resolve();
-    };
-    socket.on("drain", done).on("close", done);
-    if (socket.destroyed) done();
-  });
 }
 
 class StdinWindow {
