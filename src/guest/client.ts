@@ -16,7 +16,7 @@ export const guestPort = 10;
 /** Where the guest takes bulk streams (FrameKind in guest.proto). */
 const bulkPort = 11;
 /** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
-const ownGenerations: Generations = { min: 1, max: 1 };
+export const guestGenerations: Generations = { min: 1, max: 1 };
 const maxMessageBytes = 1 << 20;
 const callTimeoutMs = 5_000;
 /** For mounts and the task's first program on a busy host. The guest has a deadline of its own. */
@@ -119,7 +119,7 @@ export class GuestClient implements Disposable {
   /** Fails with GuestIncompatibleError if guest and driver have no generation of the protocol in common. */
   async hello(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<GuestFacts> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
-    const { min, max } = this.#options.generations ?? ownGenerations;
+    const { min, max } = this.#options.generations ?? guestGenerations;
     const request = { generationMin: min, generationMax: max, entropy };
     const { timeoutMs = callTimeoutMs } = options;
     const answer = await this.#send(options.signal, (call) =>

@@ -39,7 +39,7 @@ describe("the command line", () => {
   it("version, in an empty environment: no Node is needed", async () => {
     const { exitCode, stdout } = await run({ file: "/usr/bin/env", args: ["-i", driverPath, "version"] });
     assert.equal(exitCode, 0);
-    assert.match(stdout, /^litegix-fc-driver \d+\.\d+\.\d+ /);
+    assert.match(stdout, /^litegix-fc-driver \d+\.\d+\.\d+ \(guest protocol 1, Node \d+\.\d+\.\d+, x64\)\n$/);
   });
 
   it("an unknown command is refused with a hint", async () => {
