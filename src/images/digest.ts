@@ -1,4 +1,4 @@
-/** Content digests (`sha256:` and hex): computed and checked while the bytes pass by. */
+// Content digests (`sha256:` and hex): computed and checked while the bytes pass by.
 import { createHash } from "node:crypto";
 import { DigestMismatchError } from "./errors.ts";
 
@@ -10,10 +10,7 @@ export function digestHex(digest: string): string {
   return digest.slice(digest.indexOf(":") + 1);
 }
 
-/**
- * Passes the bytes on and, at their end, checks them.
- * @throws DigestMismatchError at the end, never before: the consumer must not trust what it has until then
- */
+/** Passes the bytes on. Fails with DigestMismatchError at their end: until then the consumer must not trust them. */
 export async function* verified(options: {
   readonly source: AsyncIterable<Uint8Array>;
   readonly what: string;

@@ -1,10 +1,8 @@
-/**
- * Everything that can go wrong between an image's name and its squashfs. Each error has a stable code, its facts as
- * fields, and a one-line message fit for a Nomad task event.
- */
+// Everything that can go wrong between an image's name and its squashfs. Each error has a stable code, its facts as
+// fields, and a one-line message fit for a Nomad task event.
 import type { CommandError } from "../system/run-command.ts";
 
-export const IMAGE_ERROR_CODES = [
+export const imageErrorCodes = [
   "INVALID_REFERENCE",
   "INVALID_REGISTRY_CONFIG",
   "REGISTRY_REQUEST_FAILED",
@@ -20,7 +18,7 @@ export const IMAGE_ERROR_CODES = [
   "STORE_FAILED",
 ] as const;
 
-export type ImageErrorCode = (typeof IMAGE_ERROR_CODES)[number];
+export type ImageErrorCode = (typeof imageErrorCodes)[number];
 
 export abstract class ImageError extends Error {
   abstract readonly code: ImageErrorCode;

@@ -1,12 +1,12 @@
-/** The image's own configuration (OCI image-spec `config.md`, Docker's the same): how to run it, and its layers' diffIDs. */
+// The image's own configuration (OCI image-spec `config.md`, Docker's the same): how to run it, and its layers' diffIDs.
 import * as v from "valibot";
 import { BadManifestError, printable, UnsupportedImageError } from "./errors.ts";
-import { PLATFORM, parseAs, parseJson } from "./registry/manifest.ts";
+import { parseAs, parseJson, wantedPlatform } from "./registry/manifest.ts";
 
 const Strings = v.nullish(v.array(v.string()), []);
 const Text = v.nullish(v.string(), "");
 
-export const ImageConfigSchema = v.object({
+export const imageConfigSchema = v.object({
   entrypoint: v.array(v.string()),
   cmd: v.array(v.string()),
   /** `NAME=value`. */
@@ -17,7 +17,7 @@ export const ImageConfigSchema = v.object({
   stopSignal: v.string(),
 });
 
-export type ImageConfig = v.InferOutput<typeof ImageConfigSchema>;
+export type ImageConfig = v.InferOutput<typeof imageConfigSchema>;
 
 const Document = v.object({
   architecture: Text,
@@ -30,7 +30,7 @@ const Document = v.object({
   }),
 });
 
-/** @throws BadManifestError, or UnsupportedImageError if it is for another platform or has not a diffID for each layer */
+/** Fails with BadManifestError, or with UnsupportedImageError for another platform. Each layer needs a diffID. */
 export function parseImageConfig(options: {
   readonly body: string;
   readonly what: string;
@@ -44,11 +44,11 @@ export function parseImageConfig(options: {
     });
   }
   const document = parseAs(Document, raw, what);
-  const os = document.os || PLATFORM.os;
-  const architecture = document.architecture || PLATFORM.architecture;
-  if (os !== PLATFORM.os || architecture !== PLATFORM.architecture) {
+  const os = document.os || wantedPlatform.os;
+  const architecture = document.architecture || wantedPlatform.architecture;
+  if (os !== wantedPlatform.os || architecture !== wantedPlatform.architecture) {
     throw new UnsupportedImageError({
-      problem: `the image is for ${printable(`${os}/${architecture}`)}, not for ${PLATFORM.os}/${PLATFORM.architecture}`,
+      problem: `the image is for ${printable(`${os}/${architecture}`)}, not for ${wantedPlatform.os}/${wantedPlatform.architecture}`,
     });
   }
   const diffIds = document.rootfs.diff_ids;

@@ -1,7 +1,5 @@
-/**
- * A layer blob as a stream of tar entries: decompressed by what its first bytes say (gzip, zstd or plain; media types
- * in the wild are not always right), and checked against its diffID, the digest of the decompressed archive.
- */
+// A layer blob as a stream of tar entries: decompressed by what its first bytes say (gzip, zstd or plain; media types
+// in the wild are not always right), and checked against its diffID, the digest of the decompressed archive.
 import { createReadStream } from "node:fs";
 import { pipeline, Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
@@ -11,11 +9,11 @@ import { readTar, type TarEntry } from "./tar/read-tar.ts";
 import type { TarHeader } from "./tar/tar-entry.ts";
 
 /** Node's default of 16 KiB makes gunzip nearly three times slower. */
-const CHUNK_BYTES = 1 << 20;
+const chunkBytes = 1 << 20;
 /** A compressed layer may claim anything; past this it is taken for an attack. */
-const MAX_UNPACKED_BYTES = 256 * 2 ** 30;
+const maxUnpackedBytes = 256 * 2 ** 30;
 /** Each entry costs some hundred bytes of memory. */
-const MAX_ENTRIES = 4_000_000;
+const maxEntries = 4_000_000;
 
 export interface StoredLayer {
   readonly blobPath: string;
@@ -23,19 +21,19 @@ export interface StoredLayer {
   readonly diffId: string;
 }
 
-/** @returns the headers of all entries, in order, of a layer that has been read to its end and is what it claims */
+/** The headers of all entries, in order. Fails as `readLayer` does. */
 export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal): Promise<TarHeader[]> {
   const headers: TarHeader[] = [];
   for await (const { header } of readLayer(layer, signal)) {
     headers.push(header);
-    if (headers.length > MAX_ENTRIES) {
-      throw new BadLayerError({ layer: layer.digest, problem: `it has more than ${MAX_ENTRIES} entries` });
+    if (headers.length > maxEntries) {
+      throw new BadLayerError({ layer: layer.digest, problem: `it has more than ${maxEntries} entries` });
     }
   }
   return headers;
 }
 
-/** @throws BadLayerError, and DigestMismatchError at the end */
+/** Fails with BadLayerError, and with DigestMismatchError at the end. */
 export async function* readLayer(layer: StoredLayer, signal?: AbortSignal): AsyncGenerator<TarEntry> {
   try {
     const source = limited(decompressed(layer.blobPath, signal));
@@ -47,13 +45,11 @@ export async function* readLayer(layer: StoredLayer, signal?: AbortSignal): Asyn
 }
 
 async function* decompressed(path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
-  const file = createReadStream(path, { highWaterMark: CHUNK_BYTES, signal });
+  const file = createReadStream(path, { highWaterMark: chunkBytes, signal });
   try {
     const chunks = file.iterator({ destroyOnReturn: false });
     const first: unknown = (await chunks.next()).value;
-    if (!Buffer.isBuffer(first)) {
-      return;
-    }
+    if (!Buffer.isBuffer(first)) return;
     const rest = Readable.from(startingWith(first, chunks), { objectMode: false });
     const decoder = decoderFor(first);
     if (decoder === undefined) {
@@ -75,13 +71,9 @@ async function* startingWith(first: Buffer, rest: AsyncIterable<Uint8Array>): As
 
 function decoderFor(start: Buffer): Transform | undefined {
   const magic = start.toString("hex", 0, 4);
-  if (magic.startsWith("1f8b")) {
-    return createGunzip({ chunkSize: CHUNK_BYTES });
-  }
+  if (magic.startsWith("1f8b")) return createGunzip({ chunkSize: chunkBytes });
   // A zstd frame, or one of the sixteen skippable ones that zstd:chunked begins with.
-  if (magic === "28b52ffd" || /^5.2a4d18$/.test(magic)) {
-    return createZstdDecompress({ chunkSize: CHUNK_BYTES });
-  }
+  if (magic === "28b52ffd" || /^5.2a4d18$/.test(magic)) return createZstdDecompress({ chunkSize: chunkBytes });
   return undefined;
 }
 
@@ -89,17 +81,15 @@ async function* limited(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8
   let sizeBytes = 0;
   for await (const chunk of source) {
     sizeBytes += chunk.length;
-    if (sizeBytes > MAX_UNPACKED_BYTES) {
-      throw new BadLayerError({ problem: `it unpacks to more than ${MAX_UNPACKED_BYTES / 2 ** 30} GiB` });
+    if (sizeBytes > maxUnpackedBytes) {
+      throw new BadLayerError({ problem: `it unpacks to more than ${maxUnpackedBytes / 2 ** 30} GiB` });
     }
     yield chunk;
   }
 }
 
 function withLayer(error: unknown, layer: string): unknown {
-  if (error instanceof BadLayerError) {
-    return new BadLayerError({ layer, problem: error.problem, cause: error });
-  }
+  if (error instanceof BadLayerError) return new BadLayerError({ layer, problem: error.problem, cause: error });
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   if (!(error instanceof ImageError) && (code.startsWith("Z_") || code.startsWith("ZSTD_"))) {
     return new BadLayerError({ layer, problem: "its compressed data is damaged or truncated", cause: error });

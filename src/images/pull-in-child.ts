@@ -1,15 +1,15 @@
-/** The parent's side of a pull worker: starts it, passes its progress on, and ends its whole process group if need be. */
+// The parent's side of a pull worker: starts it, passes its progress on, and ends its whole process group if need be.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import * as v from "valibot";
 import { PullAbortedError, PullTimedOutError, PullWorkerFailedError, ReportedImageError } from "./errors.ts";
-import { type PullLine, PullLineSchema, type PullRequest } from "./pull-worker.ts";
+import { type PullLine, type PullRequest, pullLineSchema } from "./pull-worker.ts";
 import type { ResolvedImage } from "./store/image-store.ts";
 
-const MAX_STDERR_CHARS = 4096;
+const maxStderrChars = 4096;
 
-/** @throws ImageError with the code and the message that the worker gave */
+/** Fails with ReportedImageError, which has the worker's code and message, or with an error of the worker itself. */
 export async function pullInChild(options: {
   /** The program that runs the worker, with its arguments. */
   readonly command: readonly [string, ...string[]];
@@ -29,7 +29,7 @@ export async function pullInChild(options: {
   if (signal.aborted) kill();
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => {
-    stderr = (stderr + chunk.toString("utf8")).slice(-MAX_STDERR_CHARS);
+    stderr = (stderr + chunk.toString("utf8")).slice(-maxStderrChars);
   });
   child.stdin.on("error", () => {});
   child.stdin.end(JSON.stringify(options.request));
@@ -40,7 +40,7 @@ export async function pullInChild(options: {
       throw new PullWorkerFailedError({ reference, problem: `can't be started: ${(cause as Error).message}`, cause });
     });
     for await (const text of createInterface({ input: child.stdout })) {
-      const line = v.parse(PullLineSchema, JSON.parse(text));
+      const line = v.parse(pullLineSchema, JSON.parse(text));
       if (line.kind === "progress") options.onProgress?.(line.message);
       else answer = line;
     }

@@ -1,14 +1,12 @@
-/**
- * The child that pulls: the request comes as JSON on stdin, lines of JSON go out on stdout (progress, then one result or
- * one error). Whoever starts it keeps its own event loop free, and gets the memory back.
- */
+// The child that pulls: the request comes as JSON on stdin, lines of JSON go out on stdout (progress, then one result or
+// one error). Whoever starts it keeps its own event loop free, and gets the memory back.
 import { text } from "node:stream/consumers";
 import * as v from "valibot";
-import { IMAGE_ERROR_CODES, ImageError, type ImageErrorCode, PullFailedError } from "./errors.ts";
-import { ImageConfigSchema } from "./image-config.ts";
+import { ImageError, type ImageErrorCode, imageErrorCodes, PullFailedError } from "./errors.ts";
+import { imageConfigSchema } from "./image-config.ts";
 import { ImageStore } from "./store/image-store.ts";
 
-export const PullRequestSchema = v.object({
+export const pullRequestSchema = v.object({
   directory: v.string(),
   registries: v.record(
     v.string(),
@@ -19,28 +17,28 @@ export const PullRequestSchema = v.object({
   credentials: v.optional(v.object({ username: v.string(), password: v.string() })),
 });
 
-export type PullRequest = v.InferOutput<typeof PullRequestSchema>;
+export type PullRequest = v.InferOutput<typeof pullRequestSchema>;
 
-export const PullLineSchema = v.variant("kind", [
+export const pullLineSchema = v.variant("kind", [
   v.object({ kind: v.literal("progress"), message: v.string() }),
   v.object({
     kind: v.literal("result"),
     image: v.object({
       reference: v.string(),
       squashfsPath: v.string(),
-      config: ImageConfigSchema,
+      config: imageConfigSchema,
       cached: v.boolean(),
     }),
   }),
   v.object({
     kind: v.literal("error"),
-    code: v.picklist(IMAGE_ERROR_CODES),
+    code: v.picklist(imageErrorCodes),
     message: v.string(),
     retryable: v.boolean(),
   }),
 ]);
 
-export type PullLine = v.InferOutput<typeof PullLineSchema>;
+export type PullLine = v.InferOutput<typeof pullLineSchema>;
 
 /** Gives the exit status. */
 export async function runPullWorker(options: {
@@ -50,7 +48,7 @@ export async function runPullWorker(options: {
 }): Promise<number> {
   const say = (line: PullLine): void => void options.output.write(`${JSON.stringify(line)}\n`);
   try {
-    const request = v.parse(PullRequestSchema, JSON.parse(await text(options.input)));
+    const request = v.parse(pullRequestSchema, JSON.parse(await text(options.input)));
     const store = new ImageStore({ directory: request.directory, registries: request.registries });
     const image = await store.ensure({
       reference: request.reference,

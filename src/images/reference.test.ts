@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { InvalidReferenceError } from "./errors.ts";
 import { formatReference, parseReference } from "./reference.ts";
 
-const DIGEST = `sha256:${"a1".repeat(32)}`;
+const fixed = `sha256:${"a1".repeat(32)}`;
 
 test("completes names as docker does", () => {
   const cases: Record<string, string> = {
@@ -18,8 +18,8 @@ test("completes names as docker does", () => {
     "registry.example/a/b/c": "registry.example/a/b/c:latest",
     "host:5000/a__b--c.d": "host:5000/a__b--c.d:latest",
     "[::1]:5000/app": "[::1]:5000/app:latest",
-    [`busybox@${DIGEST}`]: `docker.io/library/busybox@${DIGEST}`,
-    [`busybox:1@${DIGEST}`]: `docker.io/library/busybox:1@${DIGEST}`,
+    [`busybox@${fixed}`]: `docker.io/library/busybox@${fixed}`,
+    [`busybox:1@${fixed}`]: `docker.io/library/busybox:1@${fixed}`,
   };
   for (const [given, canonical] of Object.entries(cases)) {
     assert.equal(formatReference(parseReference(given)), canonical);

@@ -1,8 +1,6 @@
-/**
- * Docker's reference grammar (distribution/reference): `[host[:port]/]path[:tag][@algorithm:hex]`. The first part is a
- * host only if it has a dot or a colon or is `localhost`; without one it is Docker Hub, where one-part names live below
- * `library/`. Tag and digest may stand together; the digest then decides what is fetched.
- */
+// Docker's reference grammar (distribution/reference): `[host[:port]/]path[:tag][@algorithm:hex]`. The first part is a
+// host only if it has a dot or a colon or is `localhost`; without one it is Docker Hub, where one-part names live below
+// `library/`. Tag and digest may stand together; the digest then decides what is fetched.
 import { InvalidReferenceError } from "./errors.ts";
 
 export interface ImageReference {
@@ -14,59 +12,49 @@ export interface ImageReference {
   readonly digest: string | undefined;
 }
 
-const DEFAULT_HOST = "docker.io";
-const LEGACY_DEFAULT_HOST = "index.docker.io";
-const MAX_NAME_CHARS = 255;
-const HOST =
+const defaultHost = "docker.io";
+const legacyDefaultHost = "index.docker.io";
+const maxNameChars = 255;
+const hostPattern =
   /^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?$/;
-const PATH_PART = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
-const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
-const DIGEST = /^sha256:[a-f0-9]{64}$/;
+const pathPartPattern = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const tagPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const digestPattern = /^sha256:[a-f0-9]{64}$/;
 
-/** @throws InvalidReferenceError naming what is wrong */
+/** Fails with InvalidReferenceError. */
 export function parseReference(reference: string): ImageReference {
   const fail = (problem: string): never => {
     throw new InvalidReferenceError({ reference, problem });
   };
-  if (reference === "") {
-    fail("it is empty");
-  }
-  if (/^[a-z]+:\/\//i.test(reference)) {
-    fail("a URL scheme is not part of it");
-  }
+  if (reference === "") fail("it is empty");
+  if (/^[a-z]+:\/\//i.test(reference)) fail("a URL scheme is not part of it");
   const at = reference.indexOf("@");
   const digest = at === -1 ? undefined : reference.slice(at + 1);
   const named = at === -1 ? reference : reference.slice(0, at);
-  if (digest !== undefined && !DIGEST.test(digest)) {
+  if (digest !== undefined && !digestPattern.test(digest)) {
     fail("the digest is not sha256: and 64 lower-case hex digits");
   }
   const colon = named.indexOf(":", named.lastIndexOf("/") + 1);
   const tag = colon === -1 ? undefined : named.slice(colon + 1);
   const name = colon === -1 ? named : named.slice(0, colon);
-  if (tag !== undefined && !TAG.test(tag)) {
-    fail("the tag is not 1 to 128 letters, digits, '_', '.' or '-'");
-  }
+  if (tag !== undefined && !tagPattern.test(tag)) fail("the tag is not 1 to 128 letters, digits, '_', '.' or '-'");
   const { host, path } = splitHost(name);
-  if (!HOST.test(host)) {
-    fail("the registry's host name is malformed");
-  }
-  if (path === "") {
-    fail("there is no repository name");
-  }
+  if (!hostPattern.test(host)) fail("the registry's host name is malformed");
+  if (path === "") fail("there is no repository name");
   for (const part of path.split("/")) {
-    if (!PATH_PART.test(part)) {
+    if (!pathPartPattern.test(part)) {
       fail(/[A-Z]/.test(part) ? "the repository name must be lower case" : "the repository name is malformed");
     }
   }
-  const isHub = host === DEFAULT_HOST || host === LEGACY_DEFAULT_HOST;
+  const isHub = host === defaultHost || host === legacyDefaultHost;
   const parsed: ImageReference = {
-    host: isHub ? DEFAULT_HOST : host,
+    host: isHub ? defaultHost : host,
     repository: isHub && !path.includes("/") ? `library/${path}` : path,
     tag: tag ?? (digest === undefined ? "latest" : undefined),
     digest,
   };
-  if (`${parsed.host}/${parsed.repository}`.length > MAX_NAME_CHARS) {
-    fail(`the name is longer than ${MAX_NAME_CHARS} characters`);
+  if (`${parsed.host}/${parsed.repository}`.length > maxNameChars) {
+    fail(`the name is longer than ${maxNameChars} characters`);
   }
   return parsed;
 }
@@ -81,8 +69,6 @@ export function formatReference(reference: ImageReference): string {
 function splitHost(name: string): { readonly host: string; readonly path: string } {
   const slash = name.indexOf("/");
   const first = slash === -1 ? "" : name.slice(0, slash);
-  if (slash === 0 || /[.:]/.test(first) || first === "localhost") {
-    return { host: first, path: name.slice(slash + 1) };
-  }
-  return { host: DEFAULT_HOST, path: name };
+  if (slash === 0 || /[.:]/.test(first) || first === "localhost") return { host: first, path: name.slice(slash + 1) };
+  return { host: defaultHost, path: name };
 }

@@ -1,52 +1,42 @@
-/**
- * Applies one layer's headers to the tree of the layers below it (OCI image spec, layer.md, "Applying changesets").
- * Whiteouts act only on what lies below, so they go first, wherever in the archive they stand.
- */
+// Applies one layer's headers to the tree of the layers below it (OCI image spec, layer.md, "Applying changesets").
+// Whiteouts act only on what lies below, so they go first, wherever in the archive they stand.
 import { BadLayerError } from "../errors.ts";
 import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 import { type DirectoryNode, findDirectory, newDirectory, splitPath } from "./file-tree.ts";
 
-const WHITEOUT = ".wh.";
+const whiteoutMark = ".wh.";
 /** AUFS's own bookkeeping has this prefix; only the opaque mark means anything elsewhere. */
-const AUFS_META = ".wh..wh.";
-const OPAQUE = ".wh..wh..opq";
+const aufsPrefix = ".wh..wh.";
+const opaqueMark = ".wh..wh..opq";
 
-/** @throws BadLayerError for a link to nothing, a root that is no directory, a whiteout of `.` or `..` */
+/** Fails with BadLayerError for a link to nothing, a root that is not a directory, a whiteout of `.` or `..`. */
 export function applyLayer(options: {
   readonly root: DirectoryNode;
   readonly headers: readonly TarHeader[];
   readonly layerIndex: number;
 }): void {
   const { root, headers, layerIndex } = options;
-  for (const header of headers) {
-    applyWhiteout(root, header);
-  }
+  for (const header of headers) applyWhiteout(root, header);
   for (const [ordinal, header] of headers.entries()) {
-    if (!isWhiteout(header.path)) {
-      applyEntry(root, header, layerIndex, ordinal);
-    }
+    if (!isWhiteout(header.path)) applyEntry(root, header, layerIndex, ordinal);
   }
 }
 
 /** A whiteout of a directory may have entries below it in sloppy archives: any part may carry the mark. */
 function isWhiteout(path: string): boolean {
-  return path.startsWith(WHITEOUT) || path.includes(`/${WHITEOUT}`);
+  return path.startsWith(whiteoutMark) || path.includes(`/${whiteoutMark}`);
 }
 
 function applyWhiteout(root: DirectoryNode, header: TarHeader): void {
   const { parent, name } = splitPath(header.path);
-  if (!name.startsWith(WHITEOUT) || isWhiteout(parent)) {
-    return;
-  }
+  if (!name.startsWith(whiteoutMark) || isWhiteout(parent)) return;
   const directory = findDirectory(root, parent, { create: false });
-  if (name === OPAQUE) {
+  if (name === opaqueMark) {
     directory?.children.clear();
     return;
   }
-  if (name.startsWith(AUFS_META)) {
-    return;
-  }
-  const hidden = name.slice(WHITEOUT.length);
+  if (name.startsWith(aufsPrefix)) return;
+  const hidden = name.slice(whiteoutMark.length);
   if (hidden === "" || hidden === "." || hidden === "..") {
     throw new BadLayerError({ problem: `the whiteout ${shownName(header.path)} names no file` });
   }
@@ -55,18 +45,14 @@ function applyWhiteout(root: DirectoryNode, header: TarHeader): void {
 
 function applyEntry(root: DirectoryNode, header: TarHeader, layerIndex: number, ordinal: number): void {
   if (header.path === "") {
-    if (header.type !== "directory") {
-      throw new BadLayerError({ problem: `the root directory is a ${header.type}` });
-    }
+    if (header.type !== "directory") throw new BadLayerError({ problem: `the root directory is a ${header.type}` });
     return;
   }
   const { parent, name } = splitPath(header.path);
   // The target first: making the parent may replace what stands in its way.
   const target = header.type === "hardlink" ? linkedFile(root, header) : undefined;
   const directory = findDirectory(root, parent, { create: true });
-  if (directory === undefined) {
-    return;
-  }
+  if (directory === undefined) return;
   if (target !== undefined) {
     directory.children.set(name, target);
     return;

@@ -1,8 +1,6 @@
-/**
- * The file system an image describes, as a tree of headers only: what is where, and in which layer's archive, at which
- * position, its bytes are. Two names of one file are two names of one object, so a hard link keeps its content whatever
- * an upper layer does to the name it was made from.
- */
+// The file system an image describes, as a tree of headers only: what is where, and in which layer's archive, at which
+// position, its bytes are. Two names of one file are two names of one object, so a hard link keeps its content whatever
+// an upper layer does to the name it was made from.
 import { BadLayerError } from "../errors.ts";
 import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 
@@ -24,7 +22,7 @@ export interface LeafNode {
 export type TreeNode = DirectoryNode | LeafNode;
 
 /** As Linux's own limit (MAXSYMLINKS). */
-const MAX_SYMLINK_HOPS = 40;
+const maxSymlinkHops = 40;
 
 export function newDirectory(header?: TarHeader): DirectoryNode {
   return { kind: "directory", header, children: new Map() };
@@ -39,8 +37,8 @@ export function splitPath(path: string): { readonly parent: string; readonly nam
 /**
  * Finds a directory, following symlinks inside the tree, as containerd does when it applies a layer: `bin/x` in an upper
  * layer lands in `usr/bin` where the layer below has `bin -> usr/bin`.
- * @param create makes what is missing, a non-directory in the way included; without it the answer may be undefined
- * @throws BadLayerError for a loop of symlinks
+ * `create` makes missing directories and replaces what stands in the way; without it the result may be undefined. Fails
+ * with BadLayerError for a loop of symlinks.
  */
 export function findDirectory(
   root: DirectoryNode,
@@ -52,13 +50,9 @@ export function findDirectory(
   let hops = 0;
   for (let part = queue.pop(); part !== undefined; part = queue.pop()) {
     const current = stack.at(-1) ?? root;
-    if (part === "" || part === ".") {
-      continue;
-    }
+    if (part === "" || part === ".") continue;
     if (part === "..") {
-      if (stack.length > 1) {
-        stack.pop();
-      }
+      if (stack.length > 1) stack.pop();
       continue;
     }
     const child = current.children.get(part);
@@ -66,12 +60,10 @@ export function findDirectory(
       stack.push(child);
     } else if (child?.header.type === "symlink") {
       hops++;
-      if (hops > MAX_SYMLINK_HOPS) {
+      if (hops > maxSymlinkHops) {
         throw new BadLayerError({ problem: `the directory ${shownName(path)} leads through a loop of symlinks` });
       }
-      if (child.header.target.startsWith("/")) {
-        stack.length = 1;
-      }
+      if (child.header.target.startsWith("/")) stack.length = 1;
       queue.push(...child.header.target.split("/").reverse());
     } else if (options.create) {
       const made = newDirectory();

@@ -28,9 +28,7 @@ async function merge(...layers: readonly (readonly LayerMember[])[]): Promise<Re
   const root = newDirectory();
   for (const [layerIndex, data] of archives.entries()) {
     const headers: TarHeader[] = [];
-    for await (const { header } of readTar(once(data))) {
-      headers.push(header);
-    }
+    for await (const { header } of readTar(once(data))) headers.push(header);
     applyLayer({ root, headers, layerIndex });
   }
   const result: Record<string, string> = {};
@@ -40,9 +38,7 @@ async function merge(...layers: readonly (readonly LayerMember[])[]): Promise<Re
     const parent = header.path.slice(0, Math.max(0, header.path.lastIndexOf("/")));
     assert.ok(parent === "" || result[parent]?.startsWith("directory"), `${header.path} comes before its parent`);
     let content = "";
-    for await (const piece of body()) {
-      content += piece.toString();
-    }
+    for await (const piece of body()) content += piece.toString();
     if (header.type === "hardlink") {
       content = result[header.target] ?? assert.fail(`${header.path} links to what is not yet there`);
     } else if (header.type === "symlink") {

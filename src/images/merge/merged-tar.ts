@@ -1,21 +1,19 @@
-/**
- * Writes the merged tree as one tar stream for mksquashfs: directories, links and devices first, straight from the
- * headers, then the files' bytes in one pass over each layer that still has a visible file. The order depends on the
- * image alone, so that the same image gives the same bytes.
- */
+// Writes the merged tree as one tar stream for mksquashfs: directories, links and devices first, straight from the
+// headers, then the files' bytes in one pass over each layer that still has a visible file. The order depends on the
+// image alone, so that the same image gives the same bytes.
 import { BadLayerError } from "../errors.ts";
 import { encodeTarHeader } from "../tar/encode-tar-header.ts";
 import { padding, type TarEntry } from "../tar/read-tar.ts";
 import { shownName, type TarHeader, type TarXattr } from "../tar/tar-entry.ts";
-import { MAX_PATH_BYTES } from "../tar/tar-path.ts";
+import { maxPathBytes } from "../tar/tar-path.ts";
 import type { DirectoryNode, LeafNode } from "./file-tree.ts";
 
 /** What squashfs can hold; the overlay's own attributes would steer the guest's overlay mount. */
-const XATTR_NAMESPACES = /^(?:user\.|security\.|trusted\.(?!overlay\.))/;
-const BATCH_BYTES = 256 * 1024;
-const END_OF_ARCHIVE = Buffer.alloc(1024);
+const keptXattrs = /^(?:user\.|security\.|trusted\.(?!overlay\.))/;
+const batchBytes = 256 * 1024;
+const endOfArchive = Buffer.alloc(1024);
 
-const MISSING_PARENT: TarHeader = {
+const missingParent: TarHeader = {
   path: "",
   type: "directory",
   mode: 0o755,
@@ -44,13 +42,11 @@ async function* pieces(options: Parameters<typeof mergedTar>[0]): AsyncGenerator
   for (const layerIndex of [...layerIndexes].sort((a, b) => a - b)) {
     const wanted = new Map<number, { readonly leaf: LeafNode; readonly names: readonly string[] }>();
     for (const [leaf, names] of withContent) {
-      if (leaf.layerIndex === layerIndex) {
-        wanted.set(leaf.ordinal, { leaf, names });
-      }
+      if (leaf.layerIndex === layerIndex) wanted.set(leaf.ordinal, { leaf, names });
     }
     yield* layerContents(options.openLayer(layerIndex), wanted);
   }
-  yield END_OF_ARCHIVE;
+  yield endOfArchive;
 }
 
 /** The whole tree but for files with bytes, whose names it collects. */
@@ -64,15 +60,13 @@ function* withoutContent(
   for (const name of names) {
     const child = directory.children.get(name);
     const childPath = path === "" ? name : `${path}/${name}`;
-    if (child === undefined) {
-      continue;
-    }
+    if (child === undefined) continue;
     // Each name was checked, but symlinks can lead names together into one too long for any kernel.
-    if (childPath.length > MAX_PATH_BYTES) {
+    if (childPath.length > maxPathBytes) {
       throw new BadLayerError({ problem: `the merged path ${shownName(childPath)} is too long` });
     }
     if (child.kind === "directory") {
-      yield encode(child.header ?? MISSING_PARENT, childPath);
+      yield encode(child.header ?? missingParent, childPath);
       yield* withoutContent(child, childPath, firstNames, withContent);
     } else if (child.header.sizeBytes > 0) {
       withContent.set(child, [...(withContent.get(child) ?? []), childPath]);
@@ -93,28 +87,20 @@ async function* layerContents(
   for await (const entry of entries) {
     const found = wanted.get(ordinal);
     ordinal++;
-    if (found === undefined) {
-      continue;
-    }
-    if (entry.header.sizeBytes !== found.leaf.header.sizeBytes) {
-      throw changed();
-    }
+    if (found === undefined) continue;
+    if (entry.header.sizeBytes !== found.leaf.header.sizeBytes) throw changed();
     const [first = "", ...others] = found.names;
     yield encode(found.leaf.header, first);
     yield* entry.body();
     yield Buffer.alloc(padding(entry.header.sizeBytes));
-    for (const other of others) {
-      yield encodeLink(found.leaf.header, other, first);
-    }
+    for (const other of others) yield encodeLink(found.leaf.header, other, first);
     missing--;
   }
-  if (missing > 0) {
-    throw changed();
-  }
+  if (missing > 0) throw changed();
 }
 
 function encode(header: TarHeader, path: string): Buffer {
-  const xattrs: TarXattr[] = header.xattrs.filter(({ name }) => XATTR_NAMESPACES.test(name));
+  const xattrs: TarXattr[] = header.xattrs.filter(({ name }) => keptXattrs.test(name));
   return encodeTarHeader({ ...header, path, xattrs });
 }
 
@@ -133,7 +119,7 @@ async function* inBatches(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer>
   for await (const piece of source) {
     batch.push(piece);
     sizeBytes += piece.length;
-    if (sizeBytes >= BATCH_BYTES) {
+    if (sizeBytes >= batchBytes) {
       yield Buffer.concat(batch);
       batch = [];
       sizeBytes = 0;

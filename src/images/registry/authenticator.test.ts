@@ -4,8 +4,8 @@ import { type Answers, LoopbackServer } from "../../../test/fakes/loopback-serve
 import { RegistryRequestError } from "../errors.ts";
 import { authorizationFor, type Credentials } from "./authenticator.ts";
 
-const CREDENTIALS: Credentials = { username: "user", password: "sécret:with colon" };
-const BASIC = `Basic ${Buffer.from("user:sécret:with colon").toString("base64")}`;
+const userCredentials: Credentials = { username: "user", password: "sécret:with colon" };
+const basic = `Basic ${Buffer.from("user:sécret:with colon").toString("base64")}`;
 const { signal } = new AbortController();
 
 async function answerTo(
@@ -37,17 +37,17 @@ const json = (answer: unknown): Answers => {
 };
 
 test("Basic is answered with the credentials, and without any not at all", async () => {
-  assert.equal(await answerTo('Basic realm="x"', { credentials: CREDENTIALS }), BASIC);
+  assert.equal(await answerTo('Basic realm="x"', { credentials: userCredentials }), basic);
   assert.equal(await answerTo('Basic realm="x"'), undefined);
-  assert.equal(await answerTo('Negotiate, Digest realm="x"', { credentials: CREDENTIALS }), undefined);
-  assert.equal(await answerTo("", { credentials: CREDENTIALS }), undefined);
+  assert.equal(await answerTo('Negotiate, Digest realm="x"', { credentials: userCredentials }), undefined);
+  assert.equal(await answerTo("", { credentials: userCredentials }), undefined);
 });
 
 test("the token server is asked with service, scope and credentials; without credentials as anybody", async () => {
-  const known = await fromTokenServer(json({ token: "t" }), CREDENTIALS);
+  const known = await fromTokenServer(json({ token: "t" }), userCredentials);
   assert.equal(known.authorization, "Bearer t");
   const [request] = known.server.requests;
-  assert.equal(request?.authorization, BASIC);
+  assert.equal(request?.authorization, basic);
   assert.deepEqual(
     [...(request?.query ?? [])],
     [
@@ -76,7 +76,7 @@ test("the challenge's own scope goes before ours, and the realm's own query stay
 test("a bearer challenge goes before a basic one", async () => {
   await using server = await LoopbackServer.start(json({ token: "t" }));
   const header = `Basic realm="x", Bearer realm="${server.url}/token"`;
-  assert.equal(await answerTo(header, { credentials: CREDENTIALS }), "Bearer t");
+  assert.equal(await answerTo(header, { credentials: userCredentials }), "Bearer t");
 });
 
 test("the token is `token` or `access_token`, whichever there is; Harbor writes the other one empty", async () => {
@@ -119,7 +119,7 @@ test("a token server's refusal says what to do, with and without credentials", a
   });
   for (const [credentials, cure] of [
     [undefined, /set the task's auth block/],
-    [CREDENTIALS, /check the task's auth block/],
+    [userCredentials, /check the task's auth block/],
   ] as const) {
     await assert.rejects(fromTokenServer(refusal, credentials), (error) => {
       assert.ok(error instanceof RegistryRequestError);
@@ -135,16 +135,16 @@ test("where the token server redirects to, the credentials do not follow", async
   await using elsewhere = await LoopbackServer.start(json({ token: "t" }));
   const { authorization, server } = await fromTokenServer(
     () => ({ status: 307, headers: { location: `${elsewhere.url}/token` } }),
-    CREDENTIALS,
+    userCredentials,
   );
   assert.equal(authorization, "Bearer t");
-  assert.deepEqual(server.authorizations(), [BASIC]);
+  assert.deepEqual(server.authorizations(), [basic]);
   assert.deepEqual(elsewhere.authorizations(), [""]);
 });
 
 test("a registry over TLS can't have the credentials sent in the clear, nor anywhere but to a web server", async () => {
   await using server = await LoopbackServer.start(json({ token: "t" }));
-  const options = { credentials: CREDENTIALS, baseUrl: "https://registry.example" };
+  const options = { credentials: userCredentials, baseUrl: "https://registry.example" };
   for (const realm of [`${server.url}/token`, "ftp://auth.example/", "file:///etc/passwd"]) {
     await assert.rejects(answerTo(`Bearer realm="${realm}"`, options), /token server that is not secure/);
   }

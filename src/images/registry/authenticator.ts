@@ -1,8 +1,6 @@
-/**
- * Answers a registry's 401: Basic with the credentials, or a bearer token fetched from the realm that the challenge
- * names (distribution's token authentication specification). Credentials go nowhere over plain HTTP unless the
- * registry itself is plain HTTP by the operator's choice.
- */
+// Answers a registry's 401: Basic with the credentials, or a bearer token fetched from the realm that the challenge
+// names (distribution's token authentication specification). Credentials go nowhere over plain HTTP unless the
+// registry itself is plain HTTP by the operator's choice.
 import * as v from "valibot";
 import { RegistryRequestError } from "../errors.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
@@ -14,14 +12,14 @@ export interface Credentials {
   readonly password: string;
 }
 
-const MAX_TOKEN_ANSWER_BYTES = 256 * 1024;
+const maxTokenAnswerBytes = 256 * 1024;
 /** Printable ASCII: what a header can carry. Empty is like absent: Harbor writes both names and fills one. */
-const HeaderText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]*$/));
-const TokenAnswer = v.object({ token: v.nullish(HeaderText), access_token: v.nullish(HeaderText) });
+const headerText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]*$/));
+const tokenAnswerSchema = v.object({ token: v.nullish(headerText), access_token: v.nullish(headerText) });
 
 /**
- * @returns the Authorization header that the challenge asks for; undefined if there is no way to answer it
- * @throws RegistryRequestError if the token server refuses or cannot be reached
+ * The Authorization header that the challenge asks for; undefined if there is no way to answer it. Fails with
+ * RegistryRequestError if the token server refuses or cannot be reached.
  */
 export async function authorizationFor(options: {
   readonly header: string;
@@ -33,9 +31,7 @@ export async function authorizationFor(options: {
 }): Promise<string | undefined> {
   const challenges = parseChallenges(options.header);
   const bearer = challenges.find(({ scheme }) => scheme === "bearer");
-  if (bearer !== undefined) {
-    return await bearerToken(bearer, options);
-  }
+  if (bearer !== undefined) return await bearerToken(bearer, options);
   const basic = challenges.find(({ scheme }) => scheme === "basic");
   return basic === undefined || options.credentials === undefined ? undefined : basicHeader(options.credentials);
 }
@@ -45,22 +41,18 @@ async function bearerToken(challenge: Challenge, options: Parameters<typeof auth
   const fail = (problem: string, cause?: unknown): RegistryRequestError =>
     new RegistryRequestError({ place, problem, cause });
   const realm = challenge.parameters.get("realm") ?? "";
-  if (!URL.canParse(realm)) {
-    throw fail("its challenge names no token server");
-  }
+  if (!URL.canParse(realm)) throw fail("its challenge names no token server");
   const url = new URL(realm);
   if (url.protocol !== "https:" && !(url.protocol === "http:" && baseUrl.startsWith("http:"))) {
     throw fail("its challenge names a token server that is not secure");
   }
   const service = challenge.parameters.get("service");
-  if (service !== undefined) {
-    url.searchParams.set("service", service);
-  }
+  if (service !== undefined) url.searchParams.set("service", service);
   url.searchParams.set("scope", challenge.parameters.get("scope") ?? options.scope);
   const tokenPlace = `${place}: token server ${url.host}`;
   const authorization = credentials === undefined ? undefined : basicHeader(credentials);
   const response = await get({ url: url.href, place: tokenPlace, authorization, accept: "application/json", signal });
-  const body = await smallBodyOf({ response, place: tokenPlace, signal, maxBytes: MAX_TOKEN_ANSWER_BYTES });
+  const body = await smallBodyOf({ response, place: tokenPlace, signal, maxBytes: maxTokenAnswerBytes });
   if (response.status !== 200) {
     const cure = cureFor({ status: response.status, hasCredentials: credentials !== undefined });
     throw new RegistryRequestError({
@@ -71,11 +63,9 @@ async function bearerToken(challenge: Challenge, options: Parameters<typeof auth
     });
   }
   try {
-    const answer = v.parse(TokenAnswer, JSON.parse(body.toString("utf8")));
+    const answer = v.parse(tokenAnswerSchema, JSON.parse(body.toString("utf8")));
     const token = answer.token || answer.access_token;
-    if (token) {
-      return `Bearer ${token}`;
-    }
+    if (token) return `Bearer ${token}`;
   } catch (cause) {
     throw fail(`token server ${url.host} gave a malformed answer`, cause);
   }

@@ -1,4 +1,4 @@
-/** `WWW-Authenticate` (RFC 9110, section 11.6.1): the schemes that registries use, with their parameters. */
+// `WWW-Authenticate` (RFC 9110, section 11.6.1): the schemes that registries use, with their parameters.
 
 export interface Challenge {
   /** Lower case: `bearer`, `basic`. */
@@ -7,13 +7,13 @@ export interface Challenge {
   readonly parameters: ReadonlyMap<string, string>;
 }
 
-const MAX_HEADER_CHARS = 8_192;
-const TOKEN = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
-const QUOTED = /"((?:[^"\\]|\\.)*)"/y;
+const maxHeaderChars = 8_192;
+const tokenPattern = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+const quotedPattern = /"((?:[^"\\]|\\.)*)"/y;
 
 /** Reads as much as is well-formed; what is not ends the list. */
 export function parseChallenges(header: string): readonly Challenge[] {
-  const text = header.slice(0, MAX_HEADER_CHARS);
+  const text = header.slice(0, maxHeaderChars);
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
   let offset = 0;
   const match = (pattern: RegExp): RegExpExecArray | null => {
@@ -24,20 +24,16 @@ export function parseChallenges(header: string): readonly Challenge[] {
   };
   for (;;) {
     match(/[\s,]*/y);
-    const token = match(TOKEN)?.[0];
-    if (token === undefined) {
-      return challenges;
-    }
+    const token = match(tokenPattern)?.[0];
+    if (token === undefined) return challenges;
     if (match(/\s*=\s*/y) === null) {
       challenges.push({ scheme: token.toLowerCase(), parameters: new Map() });
       continue;
     }
-    const quoted = match(QUOTED)?.[1];
-    const value = quoted === undefined ? match(TOKEN)?.[0] : quoted.replace(/\\(.)/g, "$1");
+    const quoted = match(quotedPattern)?.[1];
+    const value = quoted === undefined ? match(tokenPattern)?.[0] : quoted.replace(/\\(.)/g, "$1");
     const current = challenges.at(-1);
-    if (value === undefined || current === undefined) {
-      return challenges;
-    }
+    if (value === undefined || current === undefined) return challenges;
     current.parameters.set(token.toLowerCase(), value);
   }
 }

@@ -4,15 +4,15 @@ import { type Answer, LoopbackServer, type SeenRequest } from "../../../test/fak
 import { RegistryRequestError } from "../errors.ts";
 import { EndpointClient } from "./endpoint-client.ts";
 
-const CREDENTIALS = { username: "user", password: "secret" };
-const BASIC = `Basic ${Buffer.from("user:secret").toString("base64")}`;
+const credentials = { username: "user", password: "secret" };
+const basic = `Basic ${Buffer.from("user:secret").toString("base64")}`;
 
 function clientOf(server: LoopbackServer, options: { readonly isOrigin?: boolean } = {}): EndpointClient {
   const { isOrigin = true } = options;
   return new EndpointClient({
     endpoint: { baseUrl: server.url, place: server.address, isOrigin },
     repository: "team/app",
-    credentials: CREDENTIALS,
+    credentials: credentials,
     signal: new AbortController().signal,
   });
 }
@@ -54,7 +54,7 @@ test("one token serves all requests; when the registry no longer takes it, anoth
   await textOf(client, "blobs/b");
   await textOf(client, "blobs/c");
   assert.deepEqual(servers.registry.authorizations().slice(3), ["Bearer token-1", "Bearer token-2", "Bearer token-2"]);
-  assert.deepEqual(servers.tokens.authorizations(), [BASIC, BASIC]);
+  assert.deepEqual(servers.tokens.authorizations(), [basic, basic]);
   assert.equal(servers.tokens.requests[0]?.query.get("scope"), "repository:team/app:pull");
 });
 
@@ -73,7 +73,7 @@ test("a registry that takes no token ends the request: one try, no loop", async 
 
 test("challenges in headers of their own are all seen", async () => {
   await using registry = await LoopbackServer.start(({ authorization }) =>
-    authorization === BASIC
+    authorization === basic
       ? { body: "content" }
       : { status: 401, headers: { "www-authenticate": ["Negotiate", 'Basic realm="a, b"'] } },
   );

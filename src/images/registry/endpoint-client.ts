@@ -1,11 +1,11 @@
-/** GETs below one endpoint's `/v2/<repository>/`, with whatever authorization it asks for. */
+// GETs below one endpoint's `/v2/<repository>/`, with whatever authorization it asks for.
 import { RegistryRequestError } from "../errors.ts";
 import { authorizationFor, type Credentials } from "./authenticator.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { cureFor, describeStatus } from "./problem.ts";
 import { bodyOf, get, smallBodyOf } from "./request.ts";
 
-const MAX_ERROR_BYTES = 64 * 1024;
+const maxErrorBytes = 64 * 1024;
 
 export class EndpointClient {
   readonly endpoint: Endpoint;
@@ -48,9 +48,7 @@ export class EndpointClient {
     let sizeBytes = 0;
     for await (const chunk of bodyOf({ response, place, signal: this.#signal })) {
       sizeBytes += chunk.length;
-      if (sizeBytes > options.sizeBytes) {
-        break;
-      }
+      if (sizeBytes > options.sizeBytes) break;
       yield chunk;
     }
     if (sizeBytes !== options.sizeBytes) {
@@ -83,10 +81,8 @@ export class EndpointClient {
         response = await get({ url, place, accept, authorization, signal });
       }
     }
-    if (response.status === 200) {
-      return response;
-    }
-    const body = await smallBodyOf({ response, place, signal, maxBytes: MAX_ERROR_BYTES }).catch(() => Buffer.alloc(0));
+    if (response.status === 200) return response;
+    const body = await smallBodyOf({ response, place, signal, maxBytes: maxErrorBytes }).catch(() => Buffer.alloc(0));
     signal.throwIfAborted();
     const cure = cureFor({ status: response.status, hasCredentials: this.#credentials !== undefined });
     throw new RegistryRequestError({

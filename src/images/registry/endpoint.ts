@@ -1,4 +1,4 @@
-/** Where requests for a registry go: its mirrors in order, then the registry itself. */
+// Where requests for a registry go: its mirrors in order, then the registry itself.
 import { InvalidRegistryConfigError } from "../errors.ts";
 
 export interface RegistryConfig {
@@ -20,17 +20,17 @@ export interface Endpoint {
   readonly isOrigin: boolean;
 }
 
-const HUB = "docker.io";
-const HUB_ENDPOINT = "registry-1.docker.io";
+const hubHost = "docker.io";
+const hubEndpoint = "registry-1.docker.io";
 
-/** @throws InvalidRegistryConfigError for a mirror that is no http(s) address */
+/** Fails with InvalidRegistryConfigError for a mirror that is not an http(s) address. */
 export function endpointsOf(options: {
   readonly host: string;
   readonly registries: RegistryConfigs;
 }): readonly Endpoint[] {
   const { host, registries } = options;
   const config = Object.hasOwn(registries, host) ? registries[host] : undefined;
-  const originHost = host === HUB ? HUB_ENDPOINT : host;
+  const originHost = host === hubHost ? hubEndpoint : host;
   const origin: Endpoint = { baseUrl: withScheme(originHost, config?.plainHttp), place: originHost, isOrigin: true };
   const mirrors = (config?.mirrors ?? []).map((mirror): Endpoint => {
     const baseUrl = checkedMirror(host, mirror, config?.plainHttp);

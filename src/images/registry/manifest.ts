@@ -1,7 +1,5 @@
-/**
- * Manifests and indexes, OCI's and Docker's (image-spec `manifest.md`, `image-index.md`; Docker "Image Manifest V 2,
- * Schema 2"), as far as a pull needs them. Anything optional may also be null, as some builders write it.
- */
+// Manifests and indexes, OCI's and Docker's (image-spec `manifest.md`, `image-index.md`; Docker "Image Manifest V 2,
+// Schema 2"), as far as a pull needs them. Anything optional may also be null, as some builders write it.
 import * as v from "valibot";
 import { BadManifestError, printable, UnsupportedImageError } from "../errors.ts";
 
@@ -31,22 +29,22 @@ export type BlobDescriptor = v.InferOutput<typeof Descriptor>;
 export type ImageManifest = v.InferOutput<typeof Manifest>;
 export type IndexDescriptor = v.InferOutput<typeof IndexEntry>;
 
-export const MANIFEST_ACCEPT = [
+export const manifestAccept = [
   "application/vnd.oci.image.index.v1+json",
   "application/vnd.docker.distribution.manifest.list.v2+json",
   "application/vnd.oci.image.manifest.v1+json",
   "application/vnd.docker.distribution.manifest.v2+json",
 ].join(", ");
 
-export const PLATFORM = { os: "linux", architecture: "amd64" } as const;
+export const wantedPlatform = { os: "linux", architecture: "amd64" } as const;
 
 export type ManifestOrIndex =
   | { readonly kind: "manifest"; readonly manifest: ImageManifest }
   | { readonly kind: "index"; readonly entries: readonly IndexDescriptor[] };
 
 /**
- * What the document has decides what it is; one that is both is refused, whatever its media type says.
- * @throws BadManifestError, UnsupportedImageError
+ * The document's keys tell a manifest from an index; a document that has both is refused, whatever its media type says.
+ * Fails with BadManifestError or UnsupportedImageError.
  */
 export function parseManifest(body: string, what: string): ManifestOrIndex {
   const document = parseJson(body, what);
@@ -59,9 +57,7 @@ export function parseManifest(body: string, what: string): ManifestOrIndex {
       problem: `${what} is of the old schema 1; push the image again with a current tool`,
     });
   }
-  if (isIndex) {
-    return { kind: "index", entries: parseAs(Index, document, what).manifests };
-  }
+  if (isIndex) return { kind: "index", entries: parseAs(Index, document, what).manifests };
   const manifest = parseAs(Manifest, document, what);
   const encrypted = manifest.layers.find(({ mediaType }) => mediaType.endsWith("+encrypted"));
   if (encrypted !== undefined) {
@@ -70,10 +66,10 @@ export function parseManifest(body: string, what: string): ManifestOrIndex {
   return { kind: "manifest", manifest };
 }
 
-/** @throws UnsupportedImageError listing what there is */
+/** Fails with UnsupportedImageError, which lists the platforms that there are. */
 export function chooseForPlatform(entries: readonly IndexDescriptor[], what: string): IndexDescriptor {
   const fitting = entries.filter(
-    ({ platform }) => platform?.os === PLATFORM.os && platform.architecture === PLATFORM.architecture,
+    ({ platform }) => platform?.os === wantedPlatform.os && platform.architecture === wantedPlatform.architecture,
   );
   const plain = fitting.find(({ platform }) => platform?.variant === "" || platform?.variant === "v1");
   // Some tools write no platform; the image's config will tell.
@@ -82,7 +78,7 @@ export function chooseForPlatform(entries: readonly IndexDescriptor[], what: str
     const offered = entries.map(({ platform }) => `${platform?.os ?? ""}/${platform?.architecture ?? ""}`);
     const listed = printable([...new Set(offered)].slice(0, 20).join(", "));
     throw new UnsupportedImageError({
-      problem: `${what} has no image for ${PLATFORM.os}/${PLATFORM.architecture}, only for ${listed === "" ? "nothing" : listed}`,
+      problem: `${what} has no image for ${wantedPlatform.os}/${wantedPlatform.architecture}, only for ${listed === "" ? "nothing" : listed}`,
     });
   }
   return chosen;

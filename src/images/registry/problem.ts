@@ -1,8 +1,8 @@
-/** Turns what fetch throws, and what registries answer, into words an operator can act on. */
+// Turns what fetch throws, and what registries answer, into words an operator can act on.
 import * as v from "valibot";
 import { printable } from "../errors.ts";
 
-const ERRNO_WORDS: Readonly<Record<string, string>> = {
+const codeWords: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused",
   ECONNRESET: "connection reset",
   EHOSTUNREACH: "host unreachable",
@@ -21,7 +21,7 @@ const ERRNO_WORDS: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate's issuer is unknown",
   CERT_HAS_EXPIRED: "its certificate has expired",
 };
-const TRANSIENT = new Set([
+const transientCodes = new Set([
   "ECONNRESET",
   "EAI_AGAIN",
   "EPIPE",
@@ -29,19 +29,15 @@ const TRANSIENT = new Set([
   "UND_ERR_SOCKET",
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
-const MAX_CAUSES = 8;
+const maxCauses = 8;
 
 /** The first system error code in the chain of causes, those of a tried list of addresses included. */
 export function networkCode(error: unknown): string | undefined {
   const queue: unknown[] = [error];
-  for (let seen = 0; seen < MAX_CAUSES && queue.length > 0; seen++) {
+  for (let seen = 0; seen < maxCauses && queue.length > 0; seen++) {
     const current = queue.shift();
-    if (!(current instanceof Error)) {
-      continue;
-    }
-    if ("code" in current && typeof current.code === "string") {
-      return current.code;
-    }
+    if (!(current instanceof Error)) continue;
+    if ("code" in current && typeof current.code === "string") return current.code;
     queue.push(current.cause, ...(current instanceof AggregateError ? current.errors : []));
   }
   return undefined;
@@ -49,35 +45,33 @@ export function networkCode(error: unknown): string | undefined {
 
 export function describeNetworkError(error: unknown): string {
   const code = networkCode(error);
-  if (code !== undefined) {
-    return `${ERRNO_WORDS[code] ?? "request failed"} (${code})`;
-  }
+  if (code !== undefined) return `${codeWords[code] ?? "request failed"} (${code})`;
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   return `request failed: ${printable(cause instanceof Error ? cause.message : String(cause)).slice(0, 200)}`;
 }
 
 export function isTransient(error: unknown): boolean {
-  return TRANSIENT.has(networkCode(error) ?? "");
+  return transientCodes.has(networkCode(error) ?? "");
 }
 
 /** OCI distribution spec, "Error Codes". */
-const ErrorBody = v.object({
+const errorBodySchema = v.object({
   errors: v.array(v.object({ code: v.optional(v.string()), message: v.optional(v.string()) })),
 });
 
 export function describeStatus(status: number, body: string): string {
   let said = "";
   try {
-    const first = v.parse(ErrorBody, JSON.parse(body)).errors[0];
+    const first = v.parse(errorBodySchema, JSON.parse(body)).errors[0];
     said = first?.message || first?.code || "";
   } catch {
     // Proxies answer with pages of HTML: the status alone says more.
   }
-  const words = said === "" ? (STATUS_WORDS[status] ?? "unexpected answer") : printable(said).slice(0, 200);
+  const words = said === "" ? (statusWords[status] ?? "unexpected answer") : printable(said).slice(0, 200);
   return `${words} (${status})`;
 }
 
-const STATUS_WORDS: Readonly<Record<number, string>> = {
+const statusWords: Readonly<Record<number, string>> = {
   401: "authentication required",
   403: "access denied",
   404: "not found",

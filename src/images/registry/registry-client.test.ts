@@ -7,8 +7,8 @@ import { PullFailedError, UnsupportedImageError } from "../errors.ts";
 import { parseReference } from "../reference.ts";
 import { RegistryClient } from "./registry-client.ts";
 
-const CREDENTIALS = { username: "user", password: "secret" };
-const BASIC = `Basic ${Buffer.from("user:secret").toString("base64")}`;
+const credentials = { username: "user", password: "secret" };
+const basic = `Basic ${Buffer.from("user:secret").toString("base64")}`;
 
 const image = fakeImage({ layers: [layerOf({ path: "f", body: "content" })], cmd: ["run"] });
 const other = fakeImage({ layers: [layerOf({ path: "f", body: "other" })] });
@@ -22,7 +22,7 @@ function clientFor(
     name,
     reference: parseReference(name),
     registries: { [origin.address]: { mirrors: (options.mirrors ?? []).map(({ url }) => url) } },
-    credentials: CREDENTIALS,
+    credentials: credentials,
     signal: new AbortController().signal,
   });
 }
@@ -103,14 +103,14 @@ test("a mirror that lies is passed over for the registry itself, which alone see
   await using mirror = await serving(image, { [path]: { body } });
   const documents = answersOf({ "team/app:v1": image });
   const closed: Answers = (request) =>
-    request.authorization === BASIC
+    request.authorization === basic
       ? documents(request)
       : { status: 401, headers: { "www-authenticate": 'Basic realm="registry"' } };
   await using registry = await LoopbackServer.start(closed);
   const remote = await clientFor(registry, { mirrors: [mirror] }).resolve();
   assert.deepEqual(remote.config.cmd, ["run"]);
   assert.deepEqual(mirror.authorizations(), ["", ""]);
-  assert.deepEqual(registry.authorizations(), ["", BASIC]);
+  assert.deepEqual(registry.authorizations(), ["", basic]);
 });
 
 test("who answered last is asked first, and where nobody has it the error tells what each said", async () => {

@@ -1,7 +1,5 @@
-/**
- * Resolves one image and fetches its blobs: each request goes to the mirrors in order and then to the registry itself;
- * the endpoint that answered last is asked first. Every byte is checked against a digest.
- */
+// Resolves one image and fetches its blobs: each request goes to the mirrors in order and then to the registry itself;
+// the endpoint that answered last is asked first. Every byte is checked against a digest.
 import { setTimeout as sleep } from "node:timers/promises";
 import { digestHex, sha256, verified } from "../digest.ts";
 import {
@@ -20,17 +18,17 @@ import { EndpointClient } from "./endpoint-client.ts";
 import {
   type BlobDescriptor,
   chooseForPlatform,
-  MANIFEST_ACCEPT,
   type ManifestOrIndex,
+  manifestAccept,
   parseManifest,
 } from "./manifest.ts";
 
 /** The distribution spec asks registries to accept manifests of at least 4 MiB; larger ones are not seen. */
-const MAX_MANIFEST_BYTES = 4 << 20;
-const MAX_CONFIG_BYTES = 8 << 20;
-const MAX_INDEX_DEPTH = 3;
-const MAX_BLOB_ATTEMPTS = 3;
-const BLOB_PAUSE_MS = 500;
+const maxManifestBytes = 4 << 20;
+const maxConfigBytes = 8 << 20;
+const maxIndexDepth = 3;
+const maxBlobAttempts = 3;
+const blobPauseMs = 500;
 
 export interface ResolvedLayer {
   readonly descriptor: BlobDescriptor;
@@ -70,12 +68,12 @@ export class RegistryClient {
     );
   }
 
-  /** @throws PullFailedError, UnsupportedImageError, BadManifestError */
+  /** Fails with PullFailedError, UnsupportedImageError or BadManifestError. */
   async resolve(): Promise<RemoteImage> {
     let current = await this.#manifest(this.#reference.digest, this.#reference.tag ?? "latest");
     const digest = current.digest;
     for (let depth = 0; current.document.kind === "index"; depth++) {
-      if (depth === MAX_INDEX_DEPTH) {
+      if (depth === maxIndexDepth) {
         throw new BadManifestError({ what: `the index of "${this.#name}"`, problem: "indexes are nested too deeply" });
       }
       const chosen = chooseForPlatform(current.document.entries, `"${this.#name}"`);
@@ -105,10 +103,8 @@ export class RegistryClient {
           return await consume(verified({ source, what, digest: descriptor.digest }));
         } catch (error) {
           const brokeOff = error instanceof RegistryRequestError && error.brokeOff;
-          if (!brokeOff || attempt === MAX_BLOB_ATTEMPTS) {
-            throw error;
-          }
-          await sleep(BLOB_PAUSE_MS * attempt, undefined, { signal: this.#signal });
+          if (!brokeOff || attempt === maxBlobAttempts) throw error;
+          await sleep(blobPauseMs * attempt, undefined, { signal: this.#signal });
         }
       }
     });
@@ -122,8 +118,8 @@ export class RegistryClient {
       const place = client.endpoint.place;
       const body = await client.small({
         path: `manifests/${digest ?? name}`,
-        accept: MANIFEST_ACCEPT,
-        maxBytes: MAX_MANIFEST_BYTES,
+        accept: manifestAccept,
+        maxBytes: maxManifestBytes,
       });
       const actual = sha256(body);
       if (digest !== undefined && actual !== digest) {
@@ -137,14 +133,12 @@ export class RegistryClient {
   }
 
   async #configBlob(descriptor: BlobDescriptor): Promise<string> {
-    if (descriptor.size > MAX_CONFIG_BYTES) {
+    if (descriptor.size > maxConfigBytes) {
       throw new BadManifestError({ what: `the config of "${this.#name}"`, problem: `it has ${descriptor.size} bytes` });
     }
     return await this.fetchBlob(descriptor, async (source) => {
       const chunks: Uint8Array[] = [];
-      for await (const chunk of source) {
-        chunks.push(chunk);
-      }
+      for await (const chunk of source) chunks.push(chunk);
       return Buffer.concat(chunks).toString("utf8");
     });
   }
@@ -159,9 +153,7 @@ export class RegistryClient {
         return result;
       } catch (error) {
         this.#signal.throwIfAborted();
-        if (!(error instanceof ImageError) || error instanceof UnsupportedImageError) {
-          throw error;
-        }
+        if (!(error instanceof ImageError) || error instanceof UnsupportedImageError) throw error;
         failures.push(error);
       }
     }

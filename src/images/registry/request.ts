@@ -1,7 +1,5 @@
-/**
- * One GET to a registry: redirects followed by hand, so that credentials never reach another host (blob stores reject
- * them, and they are none of their business); a deadline until the headers are there; few retries for what passes by.
- */
+// One GET to a registry: redirects followed by hand, so that credentials never reach another host (blob stores reject
+// them, and they are none of their business); a deadline until the headers are there; few retries for what passes by.
 import { setTimeout as sleep } from "node:timers/promises";
 import { RegistryRequestError } from "../errors.ts";
 import { cureFor, describeNetworkError, isTransient, networkCode } from "./problem.ts";
@@ -14,32 +12,28 @@ export interface GetOptions {
   readonly signal: AbortSignal;
 }
 
-const MAX_REDIRECTS = 5;
-const MAX_ATTEMPTS = 3;
-const FIRST_PAUSE_MS = 250;
-const MAX_PAUSE_MS = 5_000;
-const HEADERS_TIMEOUT_MS = 30_000;
+const maxRedirects = 5;
+const maxAttempts = 3;
+const firstPauseMs = 250;
+const maxPauseMs = 5_000;
+const headersTimeoutMs = 30_000;
 /** Longer silence in the middle of a body ends the attempt. */
-const STALL_TIMEOUT_MS = 60_000;
-const REDIRECTS = new Set([301, 302, 303, 307, 308]);
-const RETRIED = new Set([429, 500, 502, 503, 504]);
+const stallTimeoutMs = 60_000;
+const redirectStatuses = new Set([301, 302, 303, 307, 308]);
+const retriedStatuses = new Set([429, 500, 502, 503, 504]);
 
-/** @returns any answer that is no redirect; @throws RegistryRequestError if none came; the signal's reason if aborted */
+/** The first answer that is not a redirect. Fails with RegistryRequestError, or with the signal's reason. */
 export async function get(options: GetOptions): Promise<Response> {
   for (let attempt = 1; ; attempt++) {
     try {
       const response = await getOnce(options);
-      if (!RETRIED.has(response.status) || attempt === MAX_ATTEMPTS) {
-        return response;
-      }
+      if (!retriedStatuses.has(response.status) || attempt === maxAttempts) return response;
       await response.body?.cancel();
       await pause(attempt, retryAfterMs(response), options.signal);
     } catch (cause) {
       options.signal.throwIfAborted();
-      if (cause instanceof RegistryRequestError) {
-        throw cause;
-      }
-      if (!isTransient(cause) || attempt === MAX_ATTEMPTS) {
+      if (cause instanceof RegistryRequestError) throw cause;
+      if (!isTransient(cause) || attempt === maxAttempts) {
         throw networkFailure({ place: options.place, cause, brokeOff: false });
       }
       await pause(attempt, 0, options.signal);
@@ -63,20 +57,16 @@ function networkFailure(facts: {
 async function getOnce(options: GetOptions): Promise<Response> {
   let url = new URL(options.url);
   let authorization = options.authorization;
-  for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
+  for (let hops = 0; hops <= maxRedirects; hops++) {
     const response = await headersOf(url, authorization, options);
-    const location = REDIRECTS.has(response.status) ? response.headers.get("location") : null;
-    if (location === null) {
-      return response;
-    }
+    const location = redirectStatuses.has(response.status) ? response.headers.get("location") : null;
+    if (location === null) return response;
     await response.body?.cancel();
     const next = redirectTarget(location, url, options.place);
-    if (next.origin !== url.origin) {
-      authorization = undefined;
-    }
+    if (next.origin !== url.origin) authorization = undefined;
     url = next;
   }
-  throw new RegistryRequestError({ place: options.place, problem: `more than ${MAX_REDIRECTS} redirects` });
+  throw new RegistryRequestError({ place: options.place, problem: `more than ${maxRedirects} redirects` });
 }
 
 function redirectTarget(location: string, from: URL, place: string): URL {
@@ -90,7 +80,7 @@ function redirectTarget(location: string, from: URL, place: string): URL {
 
 async function headersOf(url: URL, authorization: string | undefined, options: GetOptions): Promise<Response> {
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), HEADERS_TIMEOUT_MS);
+  const timer = setTimeout(() => late.abort(), headersTimeoutMs);
   try {
     return await fetch(url, {
       redirect: "manual",
@@ -107,7 +97,7 @@ async function headersOf(url: URL, authorization: string | undefined, options: G
     if (late.signal.aborted && !options.signal.aborted) {
       throw new RegistryRequestError({
         place: options.place,
-        problem: `no answer within ${HEADERS_TIMEOUT_MS / 1000} s`,
+        problem: `no answer within ${headersTimeoutMs / 1000} s`,
         cause,
       });
     }
@@ -124,21 +114,17 @@ export async function* bodyOf(options: {
   readonly signal: AbortSignal;
 }): AsyncGenerator<Uint8Array> {
   const { response, place, signal } = options;
-  if (response.body === null) {
-    return;
-  }
+  if (response.body === null) return;
   const reader = response.body.getReader();
   let stalled = false;
   const timer = setTimeout(() => {
     stalled = true;
     void reader.cancel().catch(() => undefined);
-  }, STALL_TIMEOUT_MS);
+  }, stallTimeoutMs);
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) {
-        break;
-      }
+      if (done) break;
       yield value;
       timer.refresh();
     }
@@ -149,12 +135,10 @@ export async function* bodyOf(options: {
     clearTimeout(timer);
     void reader.cancel().catch(() => undefined);
   }
-  if (stalled) {
-    throw new RegistryRequestError({ place, problem: `sent nothing for ${STALL_TIMEOUT_MS / 1000} s` });
-  }
+  if (stalled) throw new RegistryRequestError({ place, problem: `sent nothing for ${stallTimeoutMs / 1000} s` });
 }
 
-/** @throws RegistryRequestError if the body is larger; a registry must not fill the memory */
+/** Fails with RegistryRequestError if the body is larger: a registry must not fill the memory. */
 export async function smallBodyOf(
   options: Parameters<typeof bodyOf>[0] & { readonly maxBytes: number },
 ): Promise<Buffer> {
@@ -172,8 +156,8 @@ export async function smallBodyOf(
 }
 
 async function pause(attempt: number, askedMs: number, signal: AbortSignal): Promise<void> {
-  const backoffMs = FIRST_PAUSE_MS * 4 ** (attempt - 1) * (0.75 + Math.random() / 2);
-  await sleep(Math.min(MAX_PAUSE_MS, Math.max(backoffMs, askedMs)), undefined, { signal });
+  const backoffMs = firstPauseMs * 4 ** (attempt - 1) * (0.75 + Math.random() / 2);
+  await sleep(Math.min(maxPauseMs, Math.max(backoffMs, askedMs)), undefined, { signal });
 }
 
 function retryAfterMs(response: Response): number {

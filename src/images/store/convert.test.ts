@@ -16,7 +16,7 @@ before(async () => {
 });
 after(() => rm(directory, { recursive: true }));
 
-const NEWEST_SECONDS = Date.UTC(2001, 1, 3, 4, 5, 6) / 1000;
+const newestSeconds = Date.UTC(2001, 1, 3, 4, 5, 6) / 1000;
 
 /** The same bytes in every run, which no compressor makes smaller. */
 function noise(seed: string, sizeBytes: number): Buffer {
@@ -30,7 +30,7 @@ async function stored(archive: Buffer): Promise<StoredLayer> {
   return { blobPath, digest, diffId: digest };
 }
 
-/** @returns the squashfs's path */
+/** The path of the squashfs. */
 async function convert(layers: readonly StoredLayer[], name: string): Promise<string> {
   const outputPath = join(directory, name);
   const { signal } = new AbortController();
@@ -49,7 +49,7 @@ async function variedLayers(): Promise<StoredLayer[]> {
       layerOf(
         { path: "small", type: "directory", mode: 0o755, mtime: 1 },
         ...small,
-        { path: "big", body: noise("big", 1_500_000), mtime: NEWEST_SECONDS },
+        { path: "big", body: noise("big", 1_500_000), mtime: newestSeconds },
         { path: "link", type: "hardlink", target: "big" },
         { path: "symlink", type: "symlink", target: "big" },
       ),
@@ -71,7 +71,7 @@ test("the same layers give the same bytes, and no time of the clock is among the
   const bytes = await readFile(first);
   assert.equal(sha256(await readFile(await convert(layers, "second"))), sha256(bytes));
   // The superblock's time; two conversions within one second would not tell.
-  assert.equal(bytes.readUInt32LE(8), NEWEST_SECONDS);
+  assert.equal(bytes.readUInt32LE(8), newestSeconds);
   const { stdout } = await runCommand({ file: "unsquashfs", args: ["-UTC", "-lls", first], timeoutMs: 60_000 });
   const years = stdout.split("\n").flatMap((line) => / (\d{4})-\d\d-\d\d \d\d:\d\d /.exec(line)?.[1] ?? []);
   assert.ok(years.length > 200);

@@ -1,4 +1,4 @@
-/** Layers in, squashfs out: the merged tar stream goes straight into mksquashfs; nothing is unpacked on the host. */
+// Layers in, squashfs out: the merged tar stream goes straight into mksquashfs; nothing is unpacked on the host.
 import { rm } from "node:fs/promises";
 import { type CommandError, runCommand } from "../../system/run-command.ts";
 import { ConversionFailedError } from "../errors.ts";
@@ -8,11 +8,11 @@ import { newDirectory } from "../merge/file-tree.ts";
 import { mergedTar } from "../merge/merged-tar.ts";
 
 /** Part of every squashfs's name: a change of what conversion writes must not meet old files. */
-export const CONVERTER_VERSION = 2;
+export const converterVersion = 2;
 
-const CONVERSION_TIMEOUT_MS = 30 * 60_000;
+const conversionTimeoutMs = 30 * 60_000;
 
-/** @throws BadLayerError, DigestMismatchError, ConversionFailedError; `outputPath` does not exist then */
+/** Fails with BadLayerError, DigestMismatchError or ConversionFailedError; `outputPath` does not exist then. */
 export async function convertLayers(options: {
   readonly reference: string;
   /** Lowest first. */
@@ -31,9 +31,7 @@ export async function convertLayers(options: {
   }
   const openLayer = (layerIndex: number) => {
     const layer = layers[layerIndex];
-    if (layer === undefined) {
-      throw new RangeError(`there is no layer ${layerIndex}`);
-    }
+    if (layer === undefined) throw new RangeError(`there is no layer ${layerIndex}`);
     return readLayer(layer, signal);
   };
   // An error of our own side (a damaged layer) explains more than the broken pipe that it makes of mksquashfs's input.
@@ -50,15 +48,13 @@ export async function convertLayers(options: {
       // The same image gives the same bytes: the times that mksquashfs would take from the clock become the image's newest.
       env: { PATH: process.env["PATH"] ?? "", SOURCE_DATE_EPOCH: `${newestMtime}` },
       input,
-      timeoutMs: CONVERSION_TIMEOUT_MS,
+      timeoutMs: conversionTimeoutMs,
       signal,
     });
   } catch (error) {
     await rm(outputPath, { force: true });
     signal.throwIfAborted();
-    if (ours.error !== undefined) {
-      throw ours.error;
-    }
+    if (ours.error !== undefined) throw ours.error;
     throw new ConversionFailedError({ reference: options.reference, cause: error as CommandError });
   }
 }
@@ -76,9 +72,7 @@ async function* remembering(
       withReader = false;
     }
   } catch (error) {
-    if (!withReader) {
-      failure.error = error;
-    }
+    if (!withReader) failure.error = error;
     throw error;
   }
 }

@@ -1,8 +1,6 @@
-/**
- * Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
- * images and tags share it. When the network is asked follows Nomad's docker driver: for `latest`, with `force_pull`,
- * and for what is not here.
- */
+// Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
+// images and tags share it. When the network is asked follows Nomad's docker driver: for `latest`, with `force_pull`,
+// and for what is not here.
 import { createHash } from "node:crypto";
 import { readFile, rm, stat } from "node:fs/promises";
 import * as v from "valibot";
@@ -15,7 +13,7 @@ import {
   RegistryRequestError,
   StoreFailedError,
 } from "../errors.ts";
-import { type ImageConfig, ImageConfigSchema } from "../image-config.ts";
+import { type ImageConfig, imageConfigSchema } from "../image-config.ts";
 import { formatReference, type ImageReference, parseReference } from "../reference.ts";
 import type { Credentials } from "../registry/authenticator.ts";
 import type { RegistryConfigs } from "../registry/endpoint.ts";
@@ -43,8 +41,8 @@ export interface ResolvedImage {
   readonly cached: boolean;
 }
 
-const RefSchema = v.object({ digest: v.string(), chainId: v.string(), config: ImageConfigSchema });
-type Ref = v.InferOutput<typeof RefSchema>;
+const refSchema = v.object({ digest: v.string(), chainId: v.string(), config: imageConfigSchema });
+type Ref = v.InferOutput<typeof refSchema>;
 
 export class ImageStore {
   readonly #files: StoreFiles;
@@ -61,7 +59,7 @@ export class ImageStore {
     this.#mksquashfsPath = options.mksquashfsPath ?? "mksquashfs";
   }
 
-  /** @throws ImageError, or the signal's reason */
+  /** Fails with an error of `errors.ts`, or with the signal's reason. */
   async ensure(options: EnsureOptions): Promise<ResolvedImage> {
     const reference = parseReference(options.reference);
     await this.#prepare();
@@ -79,9 +77,7 @@ export class ImageStore {
     try {
       remote = await client.resolve();
     } catch (error) {
-      if (known === undefined || options.forcePull || !isUnreachable(error)) {
-        throw error;
-      }
+      if (known === undefined || options.forcePull || !isUnreachable(error)) throw error;
       options.onProgress?.(`using the stored image of "${options.reference}": ${error.message}`);
       return this.#resolved(reference, known, true);
     }
@@ -89,9 +85,8 @@ export class ImageStore {
   }
 
   /**
-   * What the store has without asking a registry; undefined when one must be asked. Two small files are looked at: cheap
-   * enough for a process that must not be held up.
-   * @throws ImageError for a name that is none
+   * The image if the store has it, without a request to a registry; undefined if a registry must be asked. It reads one
+   * small file: cheap enough for a process that must not be held up. Fails with InvalidReferenceError.
    */
   async find(options: { readonly reference: string; readonly forcePull: boolean }): Promise<ResolvedImage | undefined> {
     const reference = parseReference(options.reference);
@@ -114,7 +109,7 @@ export class ImageStore {
   async #known(reference: ImageReference): Promise<Ref | undefined> {
     try {
       const text = await readFile(this.#files.ref(formatReference(reference)), "utf8");
-      const ref = v.parse(RefSchema, JSON.parse(text));
+      const ref = v.parse(refSchema, JSON.parse(text));
       await stat(this.#files.squashfs(ref.chainId));
       return ref;
     } catch {
@@ -132,9 +127,7 @@ export class ImageStore {
     const squashfsPath = this.#files.squashfs(chainId);
     await using _lock = await acquireLock({ name: squashfsPath, signal: options.signal });
     const cached = await exists(squashfsPath);
-    if (!cached) {
-      await this.#convert(remote, client, squashfsPath, options);
-    }
+    if (!cached) await this.#convert(remote, client, squashfsPath, options);
     const ref: Ref = { digest: remote.digest, chainId, config: remote.config };
     try {
       const path = this.#files.ref(formatReference(reference));
@@ -202,9 +195,7 @@ export class ImageStore {
 export function chainIdOf(diffIds: readonly string[]): string {
   const hash = (text: string): string => `sha256:${createHash("sha256").update(text).digest("hex")}`;
   const [first, ...rest] = diffIds;
-  if (first === undefined) {
-    return hash("");
-  }
+  if (first === undefined) return hash("");
   return rest.reduce((chain, diffId) => hash(`${chain} ${diffId}`), first);
 }
 
@@ -222,9 +213,7 @@ function isUnreachable(error: unknown): error is PullFailedError {
 
 /** A full or broken disk is no fault of the registry. */
 function isLocal(error: unknown): boolean {
-  if (error instanceof ImageError) {
-    return false;
-  }
+  if (error instanceof ImageError) return false;
   const code = (error as NodeJS.ErrnoException).code;
   return code !== undefined && ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "ENOENT", "EMFILE"].includes(code);
 }

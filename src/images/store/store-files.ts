@@ -1,11 +1,11 @@
-/** Where the store keeps what, and how files get there: whole, or not at all. */
+// Where the store keeps what, and how files get there: whole, or not at all.
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { isAlive, ownIdentity } from "../../system/process-identity.ts";
 import { digestHex } from "../digest.ts";
-import { CONVERTER_VERSION } from "./convert.ts";
+import { converterVersion } from "./convert.ts";
 
 export class StoreFiles {
   readonly directory: string;
@@ -19,7 +19,7 @@ export class StoreFiles {
   }
 
   squashfs(chainId: string): string {
-    return join(this.directory, "squashfs", `${digestHex(chainId)}-v${CONVERTER_VERSION}.squashfs`);
+    return join(this.directory, "squashfs", `${digestHex(chainId)}-v${converterVersion}.squashfs`);
   }
 
   ref(canonicalReference: string): string {

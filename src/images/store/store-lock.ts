@@ -1,12 +1,10 @@
-/**
- * One holder at a time among all processes of this host: an abstract unix socket, which the kernel frees when its owner
- * dies, so that there are no stale locks to judge.
- */
+// One holder at a time among all processes of this host: an abstract unix socket, which the kernel frees when its owner
+// dies, so that there are no stale locks to judge.
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const RETRY_MS = 100;
+const retryMs = 100;
 
 /** Waits for as long as `signal` allows. The lock ends with the returned object's disposal. */
 export async function acquireLock(options: {
@@ -20,7 +18,7 @@ export async function acquireLock(options: {
     if (server !== undefined) {
       return { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => server.close(() => resolve())) };
     }
-    await sleep(RETRY_MS, undefined, { signal: options.signal });
+    await sleep(retryMs, undefined, { signal: options.signal });
   }
 }
 

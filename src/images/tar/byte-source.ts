@@ -1,4 +1,4 @@
-/** Reads exact amounts from a stream of chunks of any size; copies only where a piece crosses two chunks. */
+// Reads exact amounts from a stream of chunks of any size; copies only where a piece crosses two chunks.
 import { BadLayerError } from "../errors.ts";
 
 export class ByteSource {
@@ -11,8 +11,8 @@ export class ByteSource {
   }
 
   /**
-   * @returns exactly `sizeBytes`, valid until the next call that reads; undefined where the stream ends before the first
-   * @throws BadLayerError where it ends in the middle
+   * Exactly `sizeBytes`, valid until the next call that reads; undefined if the stream ends before the first byte. Fails
+   * with BadLayerError if it ends later.
    */
   async read(sizeBytes: number): Promise<Buffer | undefined> {
     if (this.#chunk.length - this.#offset >= sizeBytes) {
@@ -24,9 +24,7 @@ export class ByteSource {
     while (missing > 0) {
       const piece = await this.some(missing);
       if (piece === undefined) {
-        if (missing === sizeBytes) {
-          return undefined;
-        }
+        if (missing === sizeBytes) return undefined;
         throw truncated();
       }
       pieces.push(piece);
@@ -35,13 +33,11 @@ export class ByteSource {
     return Buffer.concat(pieces);
   }
 
-  /** @returns 1 to `maxBytes` bytes without copying; undefined at the end */
+  /** 1 to `maxBytes` bytes without copying; undefined at the end. */
   async some(maxBytes: number): Promise<Buffer | undefined> {
     while (this.#offset === this.#chunk.length) {
       const next = await this.#iterator.next();
-      if (next.done === true) {
-        return undefined;
-      }
+      if (next.done === true) return undefined;
       this.#chunk = Buffer.from(next.value.buffer, next.value.byteOffset, next.value.byteLength);
       this.#offset = 0;
     }
@@ -50,21 +46,17 @@ export class ByteSource {
     return this.#chunk.subarray(start, this.#offset);
   }
 
-  /** @throws BadLayerError if the stream ends before */
+  /** Fails with BadLayerError if the stream ends before. */
   async skip(sizeBytes: number): Promise<void> {
-    if ((await this.skipUpTo(sizeBytes)) < sizeBytes) {
-      throw truncated();
-    }
+    if ((await this.skipUpTo(sizeBytes)) < sizeBytes) throw truncated();
   }
 
-  /** The same where the stream may end. @returns how much there was */
+  /** The same for a stream that may end; the number of bytes that it still had. */
   async skipUpTo(sizeBytes: number): Promise<number> {
     let missing = sizeBytes;
     while (missing > 0) {
       const piece = await this.some(missing);
-      if (piece === undefined) {
-        break;
-      }
+      if (piece === undefined) break;
       missing -= piece.length;
     }
     return sizeBytes - missing;

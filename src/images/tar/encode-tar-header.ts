@@ -1,14 +1,12 @@
-/**
- * Writes the header blocks of one tar entry: plain ustar where everything fits, a pax header before it where a name is
- * long, a number is large or there are extended attributes. Fields are re-encoded from checked values, so that what
- * reaches mksquashfs is always well-formed, whatever the layer's author wrote.
- */
+// Writes the header blocks of one tar entry: plain ustar where everything fits, a pax header before it where a name is
+// long, a number is large or there are extended attributes. Fields are re-encoded from checked values, so that what
+// reaches mksquashfs is always well-formed, whatever the layer's author wrote.
 import { encodePaxRecord } from "./pax.ts";
 import { padding } from "./read-tar.ts";
 import type { TarEntryType, TarHeader } from "./tar-entry.ts";
-import { BLOCK_BYTES } from "./ustar-block.ts";
+import { blockBytes } from "./ustar-block.ts";
 
-const TYPE_FLAGS: Readonly<Record<TarEntryType, string>> = {
+const typeFlags: Readonly<Record<TarEntryType, string>> = {
   file: "0",
   hardlink: "1",
   symlink: "2",
@@ -17,37 +15,23 @@ const TYPE_FLAGS: Readonly<Record<TarEntryType, string>> = {
   directory: "5",
   fifo: "6",
 };
-const MAX_NAME_BYTES = 100;
-const MAX_OCTAL_7 = 0o7777777;
-const MAX_OCTAL_11 = 0o77777777777;
+const maxNameBytes = 100;
+const maxOctal7 = 0o7777777;
+const maxOctal11 = 0o77777777777;
 
 export function encodeTarHeader(header: TarHeader): Buffer {
   const records: Buffer[] = [];
   const put = (key: string, value: string): void => {
     records.push(encodePaxRecord(key, Buffer.from(value, "latin1")));
   };
-  if (header.path.length > MAX_NAME_BYTES) {
-    put("path", header.path);
-  }
-  if (header.target.length > MAX_NAME_BYTES) {
-    put("linkpath", header.target);
-  }
-  if (header.uid > MAX_OCTAL_7) {
-    put("uid", String(header.uid));
-  }
-  if (header.gid > MAX_OCTAL_7) {
-    put("gid", String(header.gid));
-  }
-  if (header.sizeBytes > MAX_OCTAL_11) {
-    put("size", String(header.sizeBytes));
-  }
-  for (const { name, value } of header.xattrs) {
-    records.push(encodePaxRecord(`SCHILY.xattr.${name}`, value));
-  }
-  const main = encodeBlock(header, TYPE_FLAGS[header.type]);
-  if (records.length === 0) {
-    return main;
-  }
+  if (header.path.length > maxNameBytes) put("path", header.path);
+  if (header.target.length > maxNameBytes) put("linkpath", header.target);
+  if (header.uid > maxOctal7) put("uid", String(header.uid));
+  if (header.gid > maxOctal7) put("gid", String(header.gid));
+  if (header.sizeBytes > maxOctal11) put("size", String(header.sizeBytes));
+  for (const { name, value } of header.xattrs) records.push(encodePaxRecord(`SCHILY.xattr.${name}`, value));
+  const main = encodeBlock(header, typeFlags[header.type]);
+  if (records.length === 0) return main;
   const data = Buffer.concat(records);
   const extension = {
     ...header,
@@ -63,15 +47,15 @@ export function encodeTarHeader(header: TarHeader): Buffer {
 }
 
 function encodeBlock(header: TarHeader, typeFlag: string): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
-  block.write(header.path.slice(0, MAX_NAME_BYTES), 0, "latin1");
+  const block = Buffer.alloc(blockBytes);
+  block.write(header.path.slice(0, maxNameBytes), 0, "latin1");
   octal(block, 100, 8, header.mode);
-  octal(block, 108, 8, header.uid > MAX_OCTAL_7 ? 0 : header.uid);
-  octal(block, 116, 8, header.gid > MAX_OCTAL_7 ? 0 : header.gid);
-  octal(block, 124, 12, header.sizeBytes > MAX_OCTAL_11 ? 0 : header.sizeBytes);
+  octal(block, 108, 8, header.uid > maxOctal7 ? 0 : header.uid);
+  octal(block, 116, 8, header.gid > maxOctal7 ? 0 : header.gid);
+  octal(block, 124, 12, header.sizeBytes > maxOctal11 ? 0 : header.sizeBytes);
   octal(block, 136, 12, header.mtime);
   block.write(typeFlag, 156, "latin1");
-  block.write(header.target.slice(0, MAX_NAME_BYTES), 157, "latin1");
+  block.write(header.target.slice(0, maxNameBytes), 157, "latin1");
   block.write("ustar\u000000", 257, "latin1");
   octal(block, 329, 8, header.deviceMajor);
   octal(block, 337, 8, header.deviceMinor);

@@ -1,15 +1,13 @@
-/**
- * PAX extended headers: records `LENGTH KEY=VALUE\n`, LENGTH in decimal and counting the whole record. Values are bytes:
- * `SCHILY.xattr.security.capability` is binary and must not pass through any text decoding.
- */
+// PAX extended headers: records `LENGTH KEY=VALUE\n`, LENGTH in decimal and counting the whole record. Values are bytes:
+// `SCHILY.xattr.security.capability` is binary and must not pass through any text decoding.
 import { BadLayerError } from "../errors.ts";
 import { shownName, type TarXattr } from "./tar-entry.ts";
 
-const XATTR_PREFIX = "SCHILY.xattr.";
-const MAX_LENGTH_DIGITS = 10;
-const EQUALS = 0x3d;
-const NEWLINE = 0x0a;
-const SPACE = 0x20;
+const xattrPrefix = "SCHILY.xattr.";
+const maxLengthDigits = 10;
+const equalsByte = 0x3d;
+const newlineByte = 0x0a;
+const spaceByte = 0x20;
 
 export interface PaxRecords {
   /** By key, latin1; an empty value has taken the record back. */
@@ -17,26 +15,24 @@ export interface PaxRecords {
   readonly xattrs: readonly TarXattr[];
 }
 
-/** @throws BadLayerError for anything not of the record form */
+/** Fails with BadLayerError for anything that is not of the record form. */
 export function parsePax(data: Buffer): PaxRecords {
   const values = new Map<string, string>();
   const xattrs = new Map<string, Buffer>();
   let offset = 0;
   while (offset < data.length) {
-    const space = data.indexOf(SPACE, offset);
-    const digits = space === -1 ? "" : data.toString("latin1", offset, Math.min(space, offset + MAX_LENGTH_DIGITS + 1));
+    const space = data.indexOf(spaceByte, offset);
+    const digits = space === -1 ? "" : data.toString("latin1", offset, Math.min(space, offset + maxLengthDigits + 1));
     const end = offset + Number(digits);
-    if (!/^[0-9]{1,10}$/.test(digits) || end <= space + 1 || end > data.length || data[end - 1] !== NEWLINE) {
+    if (!/^[0-9]{1,10}$/.test(digits) || end <= space + 1 || end > data.length || data[end - 1] !== newlineByte) {
       throw malformed();
     }
-    const equals = data.indexOf(EQUALS, space + 1);
-    if (equals === -1 || equals >= end || equals === space + 1) {
-      throw malformed();
-    }
+    const equals = data.indexOf(equalsByte, space + 1);
+    if (equals === -1 || equals >= end || equals === space + 1) throw malformed();
     const key = data.toString("latin1", space + 1, equals);
-    if (key.startsWith(XATTR_PREFIX)) {
+    if (key.startsWith(xattrPrefix)) {
       // A copy: the original is a window on a chunk of a megabyte.
-      xattrs.set(key.slice(XATTR_PREFIX.length), Buffer.from(data.subarray(equals + 1, end - 1)));
+      xattrs.set(key.slice(xattrPrefix.length), Buffer.from(data.subarray(equals + 1, end - 1)));
     } else {
       values.set(key, data.toString("latin1", equals + 1, end - 1));
     }

@@ -23,34 +23,30 @@ async function readAll(archive: Buffer, chunkBytes = 1 << 20): Promise<Read[]> {
   const entries: Read[] = [];
   for await (const { header, body } of readTar(inChunks(archive, chunkBytes))) {
     const pieces: Buffer[] = [];
-    for await (const piece of body()) {
-      pieces.push(Buffer.from(piece));
-    }
+    for await (const piece of body()) pieces.push(Buffer.from(piece));
     entries.push({ header, body: Buffer.concat(pieces) });
   }
   return entries;
 }
 
-const END = Buffer.alloc(1024);
-const PLAIN: TarHeader = { ...plainHeader, path: "f" };
+const endOfArchive = Buffer.alloc(1024);
+const plainFile: TarHeader = { ...plainHeader, path: "f" };
 
 function archiveOf(...members: readonly (readonly [Partial<TarHeader>, Buffer?])[]): Buffer {
   const blocks = members.map(([fields, body = Buffer.alloc(0)]) => {
-    const header = encodeTarHeader({ ...PLAIN, sizeBytes: body.length, ...fields });
+    const header = encodeTarHeader({ ...plainFile, sizeBytes: body.length, ...fields });
     return Buffer.concat([header, body, Buffer.alloc(padding(body.length))]);
   });
-  return Buffer.concat([...blocks, END]);
+  return Buffer.concat([...blocks, endOfArchive]);
 }
 
 /** A raw block with a right checksum, for what the encoder never writes. */
 function rawBlock(name: string, typeFlag: string, fields: Record<number, string> = {}): Buffer {
-  const block = encodeTarHeader(PLAIN);
+  const block = encodeTarHeader(plainFile);
   block.fill(0, 0, 100);
   block.write(name, 0, "latin1");
   block.write(typeFlag, 156, "latin1");
-  for (const [offset, text] of Object.entries(fields)) {
-    block.write(text, Number(offset), "latin1");
-  }
+  for (const [offset, text] of Object.entries(fields)) block.write(text, Number(offset), "latin1");
   block.fill(0x20, 148, 156);
   const sum = block.reduce((total, byte) => total + byte, 0);
   block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
@@ -91,9 +87,7 @@ test("reads what tar-stream writes, in chunks of any size", async () => {
         }
         pack.finalize();
         const chunks: Buffer[] = [];
-        for await (const chunk of pack) {
-          chunks.push(chunk as Buffer);
-        }
+        for await (const chunk of pack) chunks.push(chunk as Buffer);
         const read = await readAll(Buffer.concat(chunks), chunkBytes);
         assert.deepEqual(
           read.map(({ header, body }) => ({
@@ -149,7 +143,7 @@ const anyHeader: fc.Arbitrary<TarHeader> = fc
 test("what the encoder writes is read back the same, binary names and attributes included", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(anyHeader, { maxLength: 4 }), async (headers) => {
-      const read = await readAll(Buffer.concat([...headers.map(encodeTarHeader), END]), 333);
+      const read = await readAll(Buffer.concat([...headers.map(encodeTarHeader), endOfArchive]), 333);
       assert.deepEqual(
         read.map(({ header }) => header),
         headers,
@@ -213,7 +207,7 @@ test("GNU long names and base-256 numbers are read", async () => {
     Buffer.from(name),
     Buffer.alloc(padding(name.length)),
     rawBlock("cut", "0", { 108: "\x80\0\0\0\xee\x6b\x28\0", 257: "ustar  \0", 345: "notaprefix" }),
-    END,
+    endOfArchive,
   ]);
   const [read] = await readAll(archive);
   assert.equal(read?.header.path, name);
@@ -222,16 +216,25 @@ test("GNU long names and base-256 numbers are read", async () => {
 
 test("hostile archives are refused with the reason", async () => {
   const oversized = rawBlock("x", "x", { 124: "77777777777\0" });
-  assert.match(await problemOf(Buffer.concat([oversized, END])), /extended tar header claims 8589934591 bytes/);
+  assert.match(
+    await problemOf(Buffer.concat([oversized, endOfArchive])),
+    /extended tar header claims 8589934591 bytes/,
+  );
   const huge = rawBlock("f", "0", { 124: "77777777777\0" });
-  assert.match(await problemOf(Buffer.concat([huge, END])), /truncated/);
-  assert.match(await problemOf(Buffer.concat([rawBlock("f", "0", { 124: "9zz\0" }), END])), /malformed size/);
+  assert.match(await problemOf(Buffer.concat([huge, endOfArchive])), /truncated/);
+  assert.match(await problemOf(Buffer.concat([rawBlock("f", "0", { 124: "9zz\0" }), endOfArchive])), /malformed size/);
   assert.match(
     await problemOf(Buffer.concat([rawBlock("f", "0", { 108: "\xff\xff\xff\xff\xff\xff\xff\xff" })])),
     /uid out of range: -1/,
   );
-  assert.match(await problemOf(Buffer.concat([rawBlock("f", "S"), END])), /sparse file, which is not supported/);
-  assert.match(await problemOf(Buffer.concat([rawBlock("f", "Z"), END])), /of type "Z", which is not supported/);
+  assert.match(
+    await problemOf(Buffer.concat([rawBlock("f", "S"), endOfArchive])),
+    /sparse file, which is not supported/,
+  );
+  assert.match(
+    await problemOf(Buffer.concat([rawBlock("f", "Z"), endOfArchive])),
+    /of type "Z", which is not supported/,
+  );
   assert.match(await problemOf(Buffer.alloc(512, "garbage ")), /malformed checksum|wrong checksum/);
   const pax = (text: string): Buffer =>
     Buffer.concat([
@@ -239,7 +242,7 @@ test("hostile archives are refused with the reason", async () => {
       Buffer.from(text),
       Buffer.alloc(padding(text.length)),
       rawBlock("f", "0"),
-      END,
+      endOfArchive,
     ]);
   for (const text of ["x path=a\n", "99 path=a\n", "3 \n", "10 path=ab", "9999999999999 path=a\n", "5 a=\n6"]) {
     assert.match(await problemOf(pax(text)), /pax header is malformed/, text);
@@ -250,7 +253,7 @@ test("hostile archives are refused with the reason", async () => {
 
 test("an archive that ends right behind its last file's bytes, as umoci writes it, is whole", async () => {
   const whole = archiveOf([{ path: "a" }, Buffer.from("first")], [{ path: "b" }, Buffer.from("second")]);
-  const end = whole.length - END.length - padding(6);
+  const end = whole.length - endOfArchive.length - padding(6);
   for (const cut of [end, end + 1]) {
     const entries = await readAll(whole.subarray(0, cut));
     assert.deepEqual(

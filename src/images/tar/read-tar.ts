@@ -1,14 +1,12 @@
-/**
- * Reads a tar archive from a stream, one entry at a time: ustar, pax and GNU long names. An archive is hostile input:
- * every length has a bound before anything of that length is kept, and whatever is not understood is an error, never
- * a guess. Libraries are not used because they decode binary attributes as UTF-8.
- */
+// Reads a tar archive from a stream, one entry at a time: ustar, pax and GNU long names. An archive is hostile input:
+// every length has a bound before anything of that length is kept, and whatever is not understood is an error, never
+// a guess. Libraries are not used because they decode binary attributes as UTF-8.
 import { BadLayerError } from "../errors.ts";
 import { ByteSource, truncated } from "./byte-source.ts";
 import { type PaxRecords, parsePax, paxNumber } from "./pax.ts";
-import { MAX_UINT32, shownName, type TarEntryType, type TarHeader } from "./tar-entry.ts";
+import { maxUint32, shownName, type TarEntryType, type TarHeader } from "./tar-entry.ts";
 import { cleanPath } from "./tar-path.ts";
-import { BLOCK_BYTES, parseUstarBlock, type UstarBlock } from "./ustar-block.ts";
+import { blockBytes, parseUstarBlock, type UstarBlock } from "./ustar-block.ts";
 
 export interface TarEntry {
   readonly header: TarHeader;
@@ -17,11 +15,11 @@ export interface TarEntry {
 }
 
 /** Go's archive/tar, and so docker, has the same limit for one special header. */
-const MAX_EXTENSION_BYTES = 1 << 20;
-const MAX_SYMLINK_BYTES = 4_095;
-const NO_PAX: PaxRecords = { values: new Map(), xattrs: [] };
+const maxExtensionBytes = 1 << 20;
+const maxSymlinkBytes = 4_095;
+const noPax: PaxRecords = { values: new Map(), xattrs: [] };
 
-const TYPES: Readonly<Record<string, TarEntryType>> = {
+const entryTypes: Readonly<Record<string, TarEntryType>> = {
   "0": "file",
   "\0": "file",
   "7": "file",
@@ -33,20 +31,18 @@ const TYPES: Readonly<Record<string, TarEntryType>> = {
   "6": "fifo",
 };
 
-/** @throws BadLayerError; errors of `source` come through as they are */
+/** Fails with BadLayerError; errors of `source` come through as they are. */
 export async function* readTar(source: AsyncIterable<Uint8Array>): AsyncGenerator<TarEntry> {
   const bytes = new ByteSource(source);
-  let pax = NO_PAX;
+  let pax = noPax;
   let longName: string | undefined;
   let longLink: string | undefined;
   try {
     for (;;) {
-      const raw = await bytes.read(BLOCK_BYTES);
+      const raw = await bytes.read(blockBytes);
       const block = raw === undefined ? undefined : parseUstarBlock(raw);
       if (block === undefined) {
-        if (pax !== NO_PAX || longName !== undefined || longLink !== undefined) {
-          throw truncated();
-        }
+        if (pax !== noPax || longName !== undefined || longLink !== undefined) throw truncated();
         await bytes.drain();
         return;
       }
@@ -67,7 +63,7 @@ export async function* readTar(source: AsyncIterable<Uint8Array>): AsyncGenerato
         default:
       }
       const header = combine(block, pax, longName, longLink);
-      pax = NO_PAX;
+      pax = noPax;
       longName = undefined;
       longLink = undefined;
       const body = new Body(bytes, header.sizeBytes);
@@ -93,9 +89,7 @@ class Body {
   async *chunks(): AsyncGenerator<Buffer> {
     while (this.#leftBytes > 0) {
       const piece = await this.#bytes.some(this.#leftBytes);
-      if (piece === undefined) {
-        throw truncated();
-      }
+      if (piece === undefined) throw truncated();
       this.#leftBytes -= piece.length;
       yield piece;
     }
@@ -109,17 +103,15 @@ class Body {
 }
 
 export function padding(sizeBytes: number): number {
-  return (BLOCK_BYTES - (sizeBytes % BLOCK_BYTES)) % BLOCK_BYTES;
+  return (blockBytes - (sizeBytes % blockBytes)) % blockBytes;
 }
 
 async function extension(bytes: ByteSource, block: UstarBlock): Promise<Buffer> {
-  if (block.sizeBytes < 0 || block.sizeBytes > MAX_EXTENSION_BYTES) {
+  if (block.sizeBytes < 0 || block.sizeBytes > maxExtensionBytes) {
     throw new BadLayerError({ problem: `an extended tar header claims ${block.sizeBytes} bytes` });
   }
   const data = block.sizeBytes === 0 ? Buffer.alloc(0) : await bytes.read(block.sizeBytes);
-  if (data === undefined) {
-    throw truncated();
-  }
+  if (data === undefined) throw truncated();
   const copy = Buffer.from(data);
   await bytes.skip(padding(block.sizeBytes));
   return copy;
@@ -137,10 +129,8 @@ function combine(block: UstarBlock, pax: PaxRecords, longName?: string, longLink
     const text = pax.values.get(key);
     return text === undefined || text === "" ? fallback : paxNumber(text, key);
   };
-  if ([...pax.values.keys()].some((key) => key.startsWith("GNU.sparse."))) {
-    throw unsupported(rawName, "a sparse file");
-  }
-  const listed = TYPES[block.typeFlag];
+  if ([...pax.values.keys()].some((key) => key.startsWith("GNU.sparse."))) throw unsupported(rawName, "a sparse file");
+  const listed = entryTypes[block.typeFlag];
   if (listed === undefined) {
     throw unsupported(rawName, block.typeFlag === "S" ? "a sparse file" : `of type ${shownName(block.typeFlag)}`);
   }
@@ -152,9 +142,9 @@ function combine(block: UstarBlock, pax: PaxRecords, longName?: string, longLink
     path: cleanPath(rawName),
     type,
     mode: block.mode & 0o7777,
-    uid: inRange(rawName, "uid", number("uid", block.uid), MAX_UINT32),
-    gid: inRange(rawName, "gid", number("gid", block.gid), MAX_UINT32),
-    mtime: Math.min(Math.max(number("mtime", block.mtime), 0), MAX_UINT32),
+    uid: inRange(rawName, "uid", number("uid", block.uid), maxUint32),
+    gid: inRange(rawName, "gid", number("gid", block.gid), maxUint32),
+    mtime: Math.min(Math.max(number("mtime", block.mtime), 0), maxUint32),
     sizeBytes,
     target: linkTarget(type, rawName, rawTarget),
     deviceMajor: inRange(rawName, "device number", block.deviceMajor, 0xfff),
@@ -164,13 +154,9 @@ function combine(block: UstarBlock, pax: PaxRecords, longName?: string, longLink
 }
 
 function linkTarget(type: TarEntryType, name: string, target: string): string {
-  if (type === "hardlink") {
-    return cleanPath(target);
-  }
-  if (type !== "symlink") {
-    return "";
-  }
-  if (target === "" || target.length > MAX_SYMLINK_BYTES || target.includes("\0")) {
+  if (type === "hardlink") return cleanPath(target);
+  if (type !== "symlink") return "";
+  if (target === "" || target.length > maxSymlinkBytes || target.includes("\0")) {
     throw new BadLayerError({ problem: `the symlink ${shownName(name)} has an empty or overlong target` });
   }
   return target;

@@ -1,7 +1,5 @@
-/**
- * One member of a tar archive, as far as an image needs it. Names are raw bytes kept in latin1 strings, so that names
- * which are not UTF-8, and binary attribute values, come out as they went in.
- */
+// One member of a tar archive, as far as an image needs it. Names are raw bytes kept in latin1 strings, so that names
+// which are not UTF-8, and binary attribute values, come out as they went in.
 
 export type TarEntryType = "file" | "directory" | "symlink" | "hardlink" | "character" | "block" | "fifo";
 
@@ -28,7 +26,7 @@ export interface TarHeader {
   readonly xattrs: readonly TarXattr[];
 }
 
-export const MAX_UINT32 = 0xffff_ffff;
+export const maxUint32 = 0xffff_ffff;
 
 /** A latin1 name for people: its bytes read as UTF-8, cut to a length that a log line can bear. */
 export function shownName(name: string): string {

@@ -1,11 +1,9 @@
-/**
- * One 512-byte tar header block: POSIX ustar, GNU and the old V7 form. Numbers are octal text or GNU's base-256 form
- * (first byte 0x80 or 0xff); the checksum may have been summed over signed or unsigned bytes.
- */
+// One 512-byte tar header block: POSIX ustar, GNU and the old V7 form. Numbers are octal text or GNU's base-256 form
+// (first byte 0x80 or 0xff); the checksum may have been summed over signed or unsigned bytes.
 import { BadLayerError } from "../errors.ts";
 import { shownName } from "./tar-entry.ts";
 
-export const BLOCK_BYTES = 512;
+export const blockBytes = 512;
 
 export interface UstarBlock {
   readonly name: string;
@@ -20,22 +18,20 @@ export interface UstarBlock {
   readonly deviceMinor: number;
 }
 
-const CHECKSUM_OFFSET = 148;
-const CHECKSUM_END = 156;
+const checksumOffset = 148;
+const checksumEnd = 156;
 
-/** @returns undefined for a block of zeroes, which marks the end; @throws BadLayerError for one that is no header */
+/** Undefined for a block of zeroes, which marks the end. Fails with BadLayerError for a block that is not a header. */
 export function parseUstarBlock(block: Buffer): UstarBlock | undefined {
   let unsigned = 0;
   let signed = 0;
-  for (let index = 0; index < BLOCK_BYTES; index++) {
-    const byte = index >= CHECKSUM_OFFSET && index < CHECKSUM_END ? 0x20 : (block[index] ?? 0);
+  for (let index = 0; index < blockBytes; index++) {
+    const byte = index >= checksumOffset && index < checksumEnd ? 0x20 : (block[index] ?? 0);
     unsigned += byte;
     signed += byte > 127 ? byte - 256 : byte;
   }
-  if (unsigned === 8 * 0x20 && block.every((byte) => byte === 0)) {
-    return undefined;
-  }
-  const checksum = number(block, CHECKSUM_OFFSET, 8, "checksum");
+  if (unsigned === 8 * 0x20 && block.every((byte) => byte === 0)) return undefined;
+  const checksum = number(block, checksumOffset, 8, "checksum");
   if (checksum !== unsigned && checksum !== signed) {
     throw new BadLayerError({ problem: "a tar header has a wrong checksum; the layer is damaged or no tar archive" });
   }
@@ -66,13 +62,9 @@ function text(block: Buffer, start: number, sizeBytes: number): string {
 
 function number(block: Buffer, start: number, sizeBytes: number, what: string): number {
   const first = block[start] ?? 0;
-  if ((first & 0x80) !== 0) {
-    return base256(block.subarray(start, start + sizeBytes), what);
-  }
+  if ((first & 0x80) !== 0) return base256(block.subarray(start, start + sizeBytes), what);
   const digits = text(block, start, sizeBytes).trim();
-  if (digits === "") {
-    return 0;
-  }
+  if (digits === "") return 0;
   if (!/^[0-7]+$/.test(digits)) {
     throw new BadLayerError({ problem: `a tar header has a malformed ${what}: ${shownName(digits)}` });
   }
@@ -83,15 +75,9 @@ function number(block: Buffer, start: number, sizeBytes: number, what: string): 
 function base256(field: Buffer, what: string): number {
   const isNegative = ((field[0] ?? 0) & 0x40) !== 0;
   let value = 0n;
-  for (const [index, byte] of field.entries()) {
-    value = (value << 8n) | BigInt(index === 0 ? byte & 0x7f : byte);
-  }
-  if (isNegative) {
-    value -= 1n << BigInt(field.length * 8 - 1);
-  }
+  for (const [index, byte] of field.entries()) value = (value << 8n) | BigInt(index === 0 ? byte & 0x7f : byte);
+  if (isNegative) value -= 1n << BigInt(field.length * 8 - 1);
   const result = Number(value);
-  if (!Number.isSafeInteger(result)) {
-    throw new BadLayerError({ problem: `a tar header has a ${what} out of range` });
-  }
+  if (!Number.isSafeInteger(result)) throw new BadLayerError({ problem: `a tar header has a ${what} out of range` });
   return result;
 }
