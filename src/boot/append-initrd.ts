@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomically } from "../system/atomic-file.ts";
+import { writeFileAtomically } from "../system/files.ts";
 import { describeFile } from "./describe-file.ts";
 import { InitrdError } from "./errors.ts";
 

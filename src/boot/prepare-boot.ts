@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { writeFileAtomically } from "../system/atomic-file.ts";
+import { writeFileAtomically } from "../system/files.ts";
 import { NoKernelError } from "./errors.ts";
 import { findCloudKernels, kernelRoots } from "./find-kernel.ts";
 import { buildInitramfs } from "./initramfs.ts";

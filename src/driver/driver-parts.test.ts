@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { AsyncQueue } from "../system/async-queue.ts";
 import type { HclSpec } from "./config/hcl-spec.ts";
 import { parsePluginConfig } from "./config/plugin/plugin-config.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./config/schemas.ts";
@@ -71,17 +70,4 @@ test("driver state survives, and foreign state is refused cleanly", () => {
   for (const machineId of ["../../etc", "", "0123ABCD"]) {
     assert.throws(() => decodeDriverState("t", encodeDriverState(machineId)), /can't recover/);
   }
-});
-
-test("a queue gives values in order, drops the oldest over its limit, and ends with the signal", async () => {
-  const queue = new AsyncQueue<number>({ limit: 2 });
-  for (const value of [1, 2, 3]) queue.push(value);
-  const stop = new AbortController();
-  const seen: number[] = [];
-  for await (const value of queue.read(stop.signal)) {
-    seen.push(value);
-    if (value === 3) queue.push(4);
-    if (value === 4) stop.abort();
-  }
-  assert.deepEqual(seen, [2, 3, 4]);
 });

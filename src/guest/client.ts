@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { type CallOptions, type Client, createClient } from "@connectrpc/connect";
 import { Guest, type State, State as StateValue } from "../gen/litegix/guest/v1/guest_pb.js";
 import { GrpcConnection } from "../system/grpc-connection.ts";
-import { pollUntil } from "../system/poll.ts";
+import { pollUntil } from "../system/wait.ts";
 import { dial } from "./dial.ts";
 import { GuestIncompatibleError, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
 import { StartGate } from "./exec/start-gate.ts";

@@ -2,7 +2,7 @@
 // text: a hostile guest can at most misname its own end.
 import { cleanGuestText } from "../guest/errors.ts";
 import { oomKills } from "../system/cgroups.ts";
-import { exists } from "../system/exists.ts";
+import { exists } from "../system/files.ts";
 import { fileEnd } from "./log-tail.ts";
 import type { MachineFiles } from "./records/files.ts";
 import type { MachineRecord } from "./records/manifest.ts";

@@ -6,9 +6,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GuestClient } from "../guest/client.ts";
 import { detachNetwork } from "../network/network.ts";
 import { emptyGroup, processesOf, removeGroup } from "../system/cgroups.ts";
-import { pollUntil } from "../system/poll.ts";
-import { findByArgument, isAlive, killProcess, ownIdentity, type ProcessIdentity } from "../system/process-identity.ts";
-import { type ProcessUsage, readUsage } from "../system/process-usage.ts";
+import {
+  findByArgument,
+  isAlive,
+  killProcess,
+  ownIdentity,
+  type ProcessIdentity,
+  type ProcessUsage,
+  readUsage,
+} from "../system/processes.ts";
+import { pollUntil } from "../system/wait.ts";
 import { requireGeneration, ShimClient } from "./create/shim-client.ts";
 import { giveDrivesBack } from "./drives.ts";
 import { explainEnding } from "./ending.ts";

@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { OwnTimeDeadline } from "../system/own-time.ts";
-import { raceAbort } from "../system/race-abort.ts";
+import { raceAbort } from "../system/wait.ts";
 import type { ProbeOutcome } from "../vmm/probe-kvm.ts";
 import { type MachineHost, startMachine } from "./create/create-machine.ts";
 import { fileEnd } from "./log-tail.ts";

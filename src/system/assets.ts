@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { getAsset, isSea } from "node:sea";
-import { writeFileAtomically } from "./atomic-file.ts";
+import { writeFileAtomically } from "./files.ts";
 
 export type AssetName = "litegix-init" | "litegix-shim" | "vhost-device-vsock";
 

@@ -2,7 +2,7 @@
 // A group is a list of directories: one for v2, one for each hierarchy of v1.
 import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pollUntil } from "./poll.ts";
+import { pollUntil } from "./wait.ts";
 
 const controllers = ["cpu", "cpuset", "memory", "pids"] as const;
 export type Controller = (typeof controllers)[number];

@@ -3,7 +3,7 @@
 import { constants } from "node:fs";
 import { access, readdir, readFile } from "node:fs/promises";
 import * as v from "valibot";
-import { writeFileAtomically } from "../system/atomic-file.ts";
+import { writeFileAtomically } from "../system/files.ts";
 import type { Vmm } from "./vmm.ts";
 
 /** `seccomp`: whether a filter was in force in the VMM while its guest ran. */

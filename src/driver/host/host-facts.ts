@@ -1,6 +1,6 @@
 // What else of the host the scheduler and the operator may want to know.
 import { readFile, statfs } from "node:fs/promises";
-import { exists } from "../../system/exists.ts";
+import { exists } from "../../system/files.ts";
 
 export interface HostFacts {
   /** Undefined where none is mounted. */

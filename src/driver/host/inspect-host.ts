@@ -8,7 +8,7 @@ import { runProbeMachine } from "../../machine/probe-machine.ts";
 import { inspectNetwork, type NetworkHost } from "../../network/inspect/inspect-network.ts";
 import { installAsset, readAsset } from "../../system/assets.ts";
 import { findCgroups } from "../../system/cgroups.ts";
-import { findProgram } from "../../system/find-program.ts";
+import { findProgram } from "../../system/processes.ts";
 import { VmmMissingError } from "../../vmm/errors.ts";
 import { probeArgument } from "../../vmm/probe-kvm.ts";
 import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";

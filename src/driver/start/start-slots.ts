@@ -2,7 +2,7 @@
 // and booting a guest all want a CPU: more of them at a time than there are CPUs makes none ready earlier, and all of them so
 // slow that a registry, `nft` or a guest seems to hang.
 import { availableParallelism } from "node:os";
-import { Slots } from "../../system/slots.ts";
+import { Slots } from "../../system/wait.ts";
 
 /** Even one CPU has something to do while another start waits for a disk. */
 const atATime = Math.max(2, availableParallelism());

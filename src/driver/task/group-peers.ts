@@ -5,7 +5,7 @@ import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { listNetworkPlans } from "../../machine/records/network-plans.ts";
 import { addressBytes } from "../../system/ip-address.ts";
 import type { Logger } from "../../system/logger.ts";
-import { pollUntil } from "../../system/poll.ts";
+import { pollUntil } from "../../system/wait.ts";
 import type { Task } from "./task.ts";
 
 export interface GroupPeer {

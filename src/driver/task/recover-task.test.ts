@@ -7,7 +7,7 @@ import { type TestContext, test } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
 import { sweepUnfinishedMachines } from "../../machine/records/machine-store.ts";
-import { ownIdentity } from "../../system/process-identity.ts";
+import { ownIdentity } from "../../system/processes.ts";
 import { encodeDriverState, recoverTask } from "./recover-task.ts";
 
 /** A VM as another driver process left it, whose supervisor is of the generation. */

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import * as v from "valibot";
 import { Machine } from "../../machine/machine.ts";
-import { exists } from "../../system/exists.ts";
+import { exists } from "../../system/files.ts";
 import { RecoverError } from "../errors.ts";
 import { Task } from "./task.ts";
 

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { readFile, rm, stat } from "node:fs/promises";
 import * as v from "valibot";
-import { writeFileAtomically } from "../../system/atomic-file.ts";
+import { writeFileAtomically } from "../../system/files.ts";
 import {
   BadLayerError,
   DigestMismatchError,

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { isAlive, ownIdentity } from "../../system/process-identity.ts";
+import { isAlive, ownIdentity } from "../../system/processes.ts";
 import { digestHex } from "../digest.ts";
 import { converterVersion } from "./convert.ts";
 

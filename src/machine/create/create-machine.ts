@@ -2,7 +2,7 @@
 // what a crash leaves half-way is undone from the record, which is written before anything else.
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ownIdentity } from "../../system/process-identity.ts";
+import { ownIdentity } from "../../system/processes.ts";
 import type { VmOptions } from "../../vmm/vm-options.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../../vmm/vmm.ts";
 import { type CgroupSettings, type CpuLimits, MachineCgroup } from "../cgroup.ts";

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { ownIdentity } from "../../system/process-identity.ts";
+import { ownIdentity } from "../../system/processes.ts";
 import { Machine } from "../machine.ts";
 import { machineFiles } from "./files.ts";
 import { sweepUnfinishedMachines } from "./machine-store.ts";

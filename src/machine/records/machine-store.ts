@@ -1,8 +1,8 @@
 // All VMs of this host, as their directories tell.
 import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { exists } from "../../system/exists.ts";
-import { isAlive } from "../../system/process-identity.ts";
+import { exists } from "../../system/files.ts";
+import { isAlive } from "../../system/processes.ts";
 import { Machine } from "../machine.ts";
 import { machineFiles } from "./files.ts";
 import { readRecord } from "./manifest.ts";

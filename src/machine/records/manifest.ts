@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
 import { networkPlanSchema } from "../../network/plan/network-plan.ts";
-import { writeFileAtomically } from "../../system/atomic-file.ts";
+import { writeFileAtomically } from "../../system/files.ts";
 
 const identity = v.object({ pid: v.number(), startTime: v.string() });
 

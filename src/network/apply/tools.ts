@@ -1,6 +1,6 @@
 // The host programs that change the network, in the namespace that is meant: one `ip -batch` for links, addresses and
 // routes, one `nft -f` for rules (one transaction: all or nothing), one shell for switches in /proc/sys.
-import { inNamespace } from "../../system/in-namespace.ts";
+import { inNamespace } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 

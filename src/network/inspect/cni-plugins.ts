@@ -1,6 +1,6 @@
 // The CNI plugins of Nomad's bridge mode. Nomad places no such job on a node without them, and tells of a constraint; here the cure is said.
 import { join } from "node:path";
-import { exists } from "../../system/exists.ts";
+import { exists } from "../../system/files.ts";
 
 /** Nomad's default for cni_path, then where distributions have them. */
 const usualDirectories = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];

@@ -1,6 +1,6 @@
 // Finds Firecracker and its jailer, and says which version they are.
 import { basename, dirname, join } from "node:path";
-import { findProgram } from "../../system/find-program.ts";
+import { findProgram } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { UnusableVmmError, VmmMissingError } from "../errors.ts";
 import { isStatic } from "./is-static.ts";

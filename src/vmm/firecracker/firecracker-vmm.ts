@@ -1,11 +1,11 @@
 // Firecracker, configured through its API socket: errors are exact there, while a configuration file's surface only as exit
 // code 152. The serial console goes to the process's stdout, which the supervisor keeps bounded.
 import { join } from "node:path";
-import { exists } from "../../system/exists.ts";
-import { inNamespace } from "../../system/in-namespace.ts";
-import { isListening } from "../../system/is-listening.ts";
+import { exists } from "../../system/files.ts";
 import { OwnTimeDeadline } from "../../system/own-time.ts";
-import { pollUntil } from "../../system/poll.ts";
+import { inNamespace } from "../../system/processes.ts";
+import { isListening } from "../../system/sockets.ts";
+import { pollUntil } from "../../system/wait.ts";
 import { ApiSocketMissingError } from "../errors.ts";
 import type { LaunchPlan, VmConfig, Vmm } from "../vmm.ts";
 import { FirecrackerApi } from "./api-client.ts";

@@ -2,7 +2,7 @@
 // works and software emulation elsewhere. vsock comes from the rust-vmm program vhost-device-vsock, whose unix socket speaks
 // Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
 import { join } from "node:path";
-import { inNamespace } from "../../system/in-namespace.ts";
+import { inNamespace } from "../../system/processes.ts";
 import type { LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
 
 export interface QemuVmmOptions {

@@ -1,15 +1,22 @@
-// Files that others read are never seen half-written: temporary name beside the target, then rename.
+// Files: whether one is there, and how one is written so that nobody reads half of it.
 import { randomBytes } from "node:crypto";
-import { open, rename, rm } from "node:fs/promises";
+import { open, rename, rm, stat } from "node:fs/promises";
+
+/** False also for a path that this process may not look at. */
+export async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
+}
 
 export interface AtomicWriteOptions {
   readonly path: string;
   readonly content: string | Uint8Array;
-  readonly mode?: number;
+  /** 0o600 by default. */
+  readonly mode?: number | undefined;
   /** Also force the content to the disk before the rename. */
-  readonly durable?: boolean;
+  readonly durable?: boolean | undefined;
 }
 
+/** Writes to a temporary name beside the target, then renames. */
 export async function writeFileAtomically(options: AtomicWriteOptions): Promise<void> {
   const temporary = `${options.path}.${randomBytes(4).toString("hex")}.tmp`;
   try {

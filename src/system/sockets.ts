@@ -1,7 +1,7 @@
-// Whether somebody listens on a unix socket. Its file alone doesn't tell: it is there from bind on, and connections are refused
-// until listen, which is later than one thinks where the host is busy.
+// Unix sockets.
 import { connect } from "node:net";
 
+/** Whether somebody listens on it. Its file does not tell: it is there from bind on, and a busy host comes to listen much later. */
 export async function isListening(path: string): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = connect(path);

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { it } from "node:test";
-import { isListening } from "./is-listening.ts";
+import { isListening } from "./sockets.ts";
 
 it("somebody listens on a socket only when connections are taken, not when its file is there", async () => {
   const directory = await mkdtemp(join(tmpdir(), "listening-"));

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { it } from "node:test";
-import { findByArgument, isAlive } from "./process-identity.ts";
+import { findByArgument, isAlive, ownIdentity, readUsage } from "./processes.ts";
 
 it("a process is found by an argument of its own, and only while it runs", async () => {
   const argument = `/nowhere/${process.pid}/shim-config.json`;
@@ -14,4 +14,17 @@ it("a process is found by an argument of its own, and only while it runs", async
   child.stdin.end();
   await once(child, "exit");
   assert.equal(await findByArgument(argument), undefined);
+});
+
+it("this process's own use, near what Node says of it", async () => {
+  const usage = readUsage(await ownIdentity());
+  assert.ok(usage);
+  const { user, system } = process.cpuUsage();
+  assert.ok(Math.abs(usage.userMs + usage.systemMs - (user + system) / 1000) < 200);
+  assert.ok(Math.abs(usage.residentBytes - process.memoryUsage.rss()) < 32 * 1024 * 1024);
+});
+
+it("another process of the same number is none", async () => {
+  assert.equal(readUsage({ pid: process.pid, startTime: "1" }), undefined);
+  assert.equal(readUsage({ pid: 2 ** 22 + 1, startTime: "1" }), undefined);
 });
