@@ -4,10 +4,9 @@ import type { Socket } from "node:net";
 import { type CallOptions, type Client, createClient } from "@connectrpc/connect";
 import { Guest, type State, State as StateValue } from "../gen/litegix/guest/v1/guest_pb.js";
 import { GrpcConnection } from "../system/grpc-connection.ts";
-import { pollUntil } from "../system/wait.ts";
+import { pollUntil, Slots } from "../system/wait.ts";
 import { dial } from "./dial.ts";
 import { GuestIncompatibleError, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
-import { StartGate } from "./exec/start-gate.ts";
 import { guestError } from "./guest-error.ts";
 import { configureRequest, type GuestSetup } from "./setup.ts";
 import { type GuestStats, guestStats } from "./stats.ts";
@@ -23,6 +22,11 @@ const callTimeoutMs = 5_000;
 const startTimeoutMs = 90_000;
 /** On a busy host a guest may get no CPU for seconds. The driver reports it as silent only after this time. */
 const defaultFirstAnswerMs = 15_000;
+/**
+ * Limits the exec sessions that one guest starts at the same time. Fifty at once would all be answered as late as the last one, and
+ * the driver could not tell a busy guest from one that hangs.
+ */
+const maxStarting = 8;
 
 export interface Generations {
   readonly min: number;
@@ -50,7 +54,7 @@ export class GuestClient implements Disposable {
   readonly #options: GuestClientOptions;
   readonly #connection: GrpcConnection;
   readonly #client: Client<typeof Guest>;
-  readonly startGate = new StartGate();
+  readonly startSlots = new Slots(maxStarting);
   #lastAnswerMs = Number.NEGATIVE_INFINITY;
   readonly firstAnswerMs: number;
   #greeted: boolean;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import { machineFiles } from "./records/files.ts";
-import { inTurn, listRecords } from "./records/list-records.ts";
+import { listRecords, recordTurns } from "./records/list-records.ts";
 import { writeRecord } from "./records/manifest.ts";
 import { freeUser } from "./users.ts";
 
@@ -15,7 +15,7 @@ describe("users of jailed VMs", () => {
     const range = { first: 70_000, last: 70_004 };
     let made = 0;
     const start = (): Promise<number> =>
-      inTurn(async () => {
+      recordTurns.take(machinesDirectory, async () => {
         const uid = freeUser(range, await listRecords(machinesDirectory));
         made += 1;
         const directory = join(machinesDirectory, `${made}`);

@@ -48,13 +48,13 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
   const signal = AbortSignal.any([options.signal, stop.signal]);
   const calledMs = performance.now();
   using start = new StartDeadline({ guest, onMissed: (error) => stop.abort(error) });
-  let leaveGate = (): void => {};
+  let slot: Disposable | undefined;
   const queue = new ExecInputQueue();
   signal.addEventListener("abort", () => queue.close(), { once: true });
   try {
     // The deadline above is shorter, and its message says how long the guest has been silent.
     await guest.greet({ timeoutMs: maxStartMs, signal });
-    leaveGate = await guest.startGate.enter(signal);
+    slot = await guest.startSlots.take(signal);
     start.attaching();
     void pump(queue, options.input);
     const socket = await guest.attach({ timeoutMs: maxStartMs, signal });
@@ -69,7 +69,7 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
           break;
         case "started":
           start.started();
-          leaveGate();
+          slot[Symbol.dispose]();
           startedMs = performance.now();
           guestMs = message.startUs / 1000;
           break;
@@ -92,7 +92,7 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
     if (stop.signal.aborted) throw stop.signal.reason;
     throw guestError(error);
   } finally {
-    leaveGate();
+    slot?.[Symbol.dispose]();
     stop.abort(new Error("the session has ended"));
     options.onDrained?.();
   }

@@ -11,7 +11,7 @@ import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
 import { Machine } from "../machine.ts";
 import { type MachineFiles, machineFiles } from "../records/files.ts";
-import { inTurn, listRecords } from "../records/list-records.ts";
+import { listRecords, recordTurns } from "../records/list-records.ts";
 import { type MachineRecord, writeRecord } from "../records/manifest.ts";
 import type { BootTimeline } from "../timeline.ts";
 import { freeUser, type UserRange } from "../users.ts";
@@ -65,7 +65,7 @@ export interface StartedMachine {
 /** Resolves when the guest was started. Fails with MachineStartError, NoFreeUserError, DriveInUseError, CgroupError or the VMM's error. */
 export async function startMachine(options: StartMachineOptions): Promise<StartedMachine> {
   const { host, network, signal } = options;
-  const created = await inTurn(() => registerMachine(options));
+  const created = await recordTurns.take(host.machinesDirectory, () => registerMachine(options));
   const { files, config, plan, record, cgroup } = created;
   let machine: Machine | undefined;
   try {

@@ -2,6 +2,7 @@
 // may have (a user, a disk) looks at the records and writes its own in one turn.
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { KeyedTurns } from "../../system/wait.ts";
 import { machineFiles } from "./files.ts";
 import { type MachineRecord, readRecord } from "./manifest.ts";
 
@@ -14,12 +15,8 @@ export async function listRecords(machinesDirectory: string): Promise<MachineRec
   return records.filter((record) => record !== undefined);
 }
 
-/** One at a time within this process; other processes of this base path start no VMs. */
-let queue: Promise<unknown> = Promise.resolve();
-
-/** Runs `take` when those before it are over; its own record must be there when it resolves. */
-export async function inTurn<T>(take: () => Promise<T>): Promise<T> {
-  const turn = queue.then(take);
-  queue = turn.catch(() => undefined);
-  return await turn;
-}
+/**
+ * By the VMs' directory. A turn ends with its own record written. Within this process: other processes of this base path start no
+ * VMs.
+ */
+export const recordTurns = new KeyedTurns();

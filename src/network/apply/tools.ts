@@ -2,6 +2,7 @@
 // routes, one `nft -f` for rules (one transaction: all or nothing), one shell for switches in /proc/sys.
 import { inNamespace } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
+import { KeyedTurns } from "../../system/wait.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 
 const timeoutMs = 60_000;
@@ -99,17 +100,9 @@ export async function allDone(works: readonly Promise<unknown>[]): Promise<void>
   await Promise.all(works);
 }
 
-const turns = new Map<string, Promise<unknown>>();
+const turns = new KeyedTurns();
 
-/** One at a time a namespace: what is written there depends on what is there. */
+/** One at a time for each namespace: what is written there depends on what is there. */
 export async function inTurn<T>(namespacePath: string | undefined, work: () => Promise<T>): Promise<T> {
-  const key = namespacePath ?? "";
-  const before = turns.get(key) ?? Promise.resolve();
-  const turn = before.then(work, work);
-  turns.set(key, turn);
-  try {
-    return await turn;
-  } finally {
-    if (turns.get(key) === turn) turns.delete(key);
-  }
+  return await turns.take(namespacePath ?? "", work);
 }
