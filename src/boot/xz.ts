@@ -9,12 +9,7 @@ export async function decompressXz(content: Uint8Array, signal?: AbortSignal): P
   const directory = await mkdtemp(join(tmpdir(), "litegix-xz-"));
   try {
     await writeFile(join(directory, "data.xz"), content);
-    await runCommand({
-      file: "xz",
-      args: ["--decompress", join(directory, "data.xz")],
-      timeoutMs: 60_000,
-      ...(signal === undefined ? {} : { signal }),
-    });
+    await runCommand({ file: "xz", args: ["--decompress", join(directory, "data.xz")], signal });
     return await readFile(join(directory, "data"));
   } finally {
     await rm(directory, { recursive: true, force: true });

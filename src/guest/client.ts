@@ -114,8 +114,10 @@ export class GuestClient implements Disposable {
       intervalMs: 20,
       timeoutMs: options.timeoutMs,
       deadline: options.deadline,
-      onTimeout: () =>
-        new GuestUnreachableError(`its agent did not come up within ${options.timeoutMs / 1000} s`, { cause: last }),
+      onTimeout: (elapsedMs) =>
+        new GuestUnreachableError(`its agent did not come up within ${Math.round(elapsedMs / 1000)} s`, {
+          cause: last,
+        }),
       signal: options.signal,
     });
   }

@@ -1,6 +1,6 @@
 // Everything that can go wrong between an image's name and its squashfs. Each error has a stable code, its facts as
 // fields, and a one-line message fit for a Nomad task event.
-import type { CommandError } from "../system/run-command.ts";
+import type { CommandError } from "../system/errors.ts";
 
 export const imageErrorCodes = [
   "INVALID_REFERENCE",
@@ -190,7 +190,7 @@ export class ConversionFailedError extends ImageError {
   readonly code = "CONVERSION_FAILED";
 
   constructor(facts: { readonly reference: string; readonly cause: CommandError }) {
-    const missing = facts.cause.code === "COMMAND_NOT_STARTED";
+    const missing = facts.cause.code === "command_not_started";
     super(
       `can't convert "${facts.reference}" to a disk: ${facts.cause.message}${missing ? "; on Debian: apt install squashfs-tools" : ""}`,
       facts.cause,

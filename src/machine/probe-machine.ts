@@ -11,10 +11,7 @@ import { BootTimeline } from "./timeline.ts";
 
 const consoleBytes = 64 * 1024;
 
-/**
- * `ended`: the guest came to its end within `timeoutMs` of the VMM's own time. Fails as startMachine does, or with the signal's
- * reason.
- */
+/** `timeoutMs` is in the VMM's own time (system/own-time.ts). Fails as startMachine does, or with the signal's reason. */
 export async function runProbeMachine(options: {
   host: MachineHost;
   vmlinuxPath: string;
@@ -42,11 +39,17 @@ export async function runProbeMachine(options: {
   try {
     const vmmPid = (await readShimState(machine.files.shimState))?.vmm_pid ?? 0;
     const seccomp = await hasSeccompFilter(vmmPid);
+    const start = performance.now();
     using deadline = new OwnTimeDeadline({ pid: vmmPid, timeoutMs: options.timeoutMs });
     const exited = machine.exited.then(() => true);
     const overtime = once(deadline.signal, "abort").then(() => false);
     const ended = await raceAbort(Promise.race([exited, overtime]), options.signal);
-    return { ended, console: await fileEnd(machine.files.vmmLog, consoleBytes), seccomp };
+    return {
+      ended,
+      elapsedMs: performance.now() - start,
+      console: await fileEnd(machine.files.vmmLog, consoleBytes),
+      seccomp,
+    };
   } finally {
     await machine.destroy();
   }

@@ -7,7 +7,7 @@ import { FirecrackerVmm } from "./firecracker/firecracker-vmm.ts";
 import { inspectKvm, type KvmPaths, type KvmVerdict, type ProbeOutcome, probeAnswer, probeKvm } from "./probe-kvm.ts";
 
 const vmm = new FirecrackerVmm({ firecrackerPath: "/opt/firecracker", jailerPath: "/opt/jailer", version: "1.16.1" });
-const answered: ProbeOutcome = { ended: true, console: `${probeAnswer}\n`, seccomp: true };
+const answered: ProbeOutcome = { ended: true, elapsedMs: 30_400, console: `${probeAnswer}\n`, seccomp: true };
 
 let directory = "";
 let paths: KvmPaths;
@@ -97,12 +97,17 @@ describe("the guest that proves it", () => {
   });
 
   it("did not end", async () => {
-    const seen = await probe({ ended: false, console: "", seccomp: true });
+    const seen = await probe({ ended: false, elapsedMs: 30_400, console: "", seccomp: true });
     assert.deepEqual(seen, { usable: false, reason: "KVM runs no guest here: a guest did not end within 30 s" });
   });
 
   it("ended without its answer: the VMM's last line is told", async () => {
-    const seen = await probe({ ended: true, console: "booting\nKVM internal error\n", seccomp: true });
+    const seen = await probe({
+      ended: true,
+      elapsedMs: 30_400,
+      console: "booting\nKVM internal error\n",
+      seccomp: true,
+    });
     assert.ok(!seen.usable && seen.reason.endsWith("the VMM ended without a word of its guest KVM internal error"));
   });
 

@@ -17,8 +17,10 @@ export const probeAnswer = "litegix-probe-ok";
 const probeTimeoutMs = 30_000;
 
 export interface ProbeOutcome {
-  /** Within the time, of which a busy host takes none. */
+  /** Before the deadline. */
   readonly ended: boolean;
+  /** From the guest's start to its end, or to the deadline. */
+  readonly elapsedMs: number;
   readonly console: string;
   readonly seccomp: boolean;
 }
@@ -110,9 +112,13 @@ async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; 
   const signal = options.signal ?? new AbortController().signal;
   const unusable = (reason: string): KvmVerdict => ({ usable: false, reason });
   try {
-    const { ended, console, seccomp } = await options.run({ vmm: options.vmm, timeoutMs: probeTimeoutMs, signal });
+    const { ended, elapsedMs, console, seccomp } = await options.run({
+      vmm: options.vmm,
+      timeoutMs: probeTimeoutMs,
+      signal,
+    });
     if (!ended) {
-      const reason = `KVM runs no guest here: a guest did not end within ${probeTimeoutMs / 1000} s`;
+      const reason = `KVM runs no guest here: a guest did not end within ${Math.round(elapsedMs / 1000)} s`;
       return { verdict: unusable(reason), final: true };
     }
     if (console.includes(probeAnswer)) return { verdict: { usable: true, seccomp }, final: true };

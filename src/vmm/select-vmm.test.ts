@@ -7,8 +7,8 @@ import { UnusableVmmError, VmmMissingError } from "./errors.ts";
 import { type ProbeOutcome, probeAnswer } from "./probe-kvm.ts";
 import { type SelectedVmm, type SelectVmmOptions, selectVmm } from "./select-vmm.ts";
 
-const answered: ProbeOutcome = { ended: true, console: `${probeAnswer}\n`, seccomp: true };
-const silent: ProbeOutcome = { ended: false, console: "", seccomp: true };
+const answered: ProbeOutcome = { ended: true, elapsedMs: 900, console: `${probeAnswer}\n`, seccomp: true };
+const silent: ProbeOutcome = { ended: false, elapsedMs: 30_400, console: "", seccomp: true };
 
 let directory = "";
 let caches = 0;

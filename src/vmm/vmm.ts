@@ -89,5 +89,5 @@ export interface Vmm {
   /** Called when the VM's own files are there and before its processes are started. */
   prepare(config: VmConfig): Promise<void>;
   /** Called when every planned process runs; resolves when the guest has been started. */
-  boot(options: { config: VmConfig; vmmPid: number; signal: AbortSignal }): Promise<void>;
+  boot(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;
 }

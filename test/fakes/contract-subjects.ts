@@ -24,7 +24,7 @@ export async function startFake(): Promise<Subject> {
   const directory = await mkdtemp(join(tmpdir(), "litegix-contract-"));
   const socketPath = join(directory, "api.sock");
   const fake = await FakeFirecracker.start({ socketPath, id: "contract" });
-  const api = new FirecrackerApi({ socketPath, deadline: AbortSignal.timeout(answersTimeoutMs) });
+  const api = new FirecrackerApi({ socketPath, timeoutMs: answersTimeoutMs });
   return {
     api,
     directory,
@@ -55,7 +55,7 @@ export async function startReal(): Promise<Subject> {
     timeoutMs: answersTimeoutMs,
     onTimeout: () => new Error("Firecracker made no API socket"),
   });
-  const api = new FirecrackerApi({ socketPath, deadline: AbortSignal.timeout(answersTimeoutMs) });
+  const api = new FirecrackerApi({ socketPath, timeoutMs: answersTimeoutMs });
   return {
     api,
     directory,

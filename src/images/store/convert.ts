@@ -1,6 +1,7 @@
 // Layers in, squashfs out: the merged tar stream goes straight into mksquashfs; nothing is unpacked on the host.
 import { rm } from "node:fs/promises";
-import { type CommandError, runCommand } from "../../system/run-command.ts";
+import type { CommandError } from "../../system/errors.ts";
+import { runCommand } from "../../system/run-command.ts";
 import { ConversionFailedError } from "../errors.ts";
 import { readLayer, readLayerHeaders, type StoredLayer } from "../layer.ts";
 import { applyLayer } from "../merge/apply-layer.ts";

@@ -76,7 +76,7 @@ export async function startMachine(options: StartMachineOptions): Promise<Starte
     const networkOpen = openVmNetwork({ network, machinesDirectory: host.machinesDirectory, signal });
     networkOpen.catch(() => undefined);
     await host.vmm.prepare(config);
-    const { shim, vmmPid } = await spawnShim({
+    const shim = await spawnShim({
       shimPath: host.shimPath,
       id: config.id,
       files,
@@ -90,7 +90,7 @@ export async function startMachine(options: StartMachineOptions): Promise<Starte
     const started = { ...record, shim };
     await writeRecord(files.record, started);
     machine = new Machine({ directory: files.directory, record: started });
-    await host.vmm.boot({ config, vmmPid, signal: AbortSignal.any([signal, machine.ended]) });
+    await host.vmm.boot({ config, signal: AbortSignal.any([signal, machine.ended]) });
     options.timeline.done("VMM configured, guest started");
     return { machine, networkOpen };
   } catch (error) {

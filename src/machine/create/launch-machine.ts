@@ -11,7 +11,7 @@ export interface LaunchOptions extends Omit<StartMachineOptions, "vsock" | "driv
   readonly imagePath: string;
   readonly scratchSizeMib: number;
   readonly spareDisksDirectory: string;
-  /** From the guest's start to its agent's first answer, in the VMM's own time (system/own-time.ts). */
+  /** From the guest's start to its agent's first answer, in the VMM's own time, at most three times as long (system/own-time.ts). */
   readonly bootTimeoutMs: number;
 }
 

@@ -79,8 +79,7 @@ async function makeScratchDisk(options: DiskOptions): Promise<void> {
         "lazy_itable_init=1,nodiscard",
         options.path,
       ],
-      timeoutMs: 30_000,
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      signal: options.signal,
     });
   } catch (error) {
     throw new ScratchDiskError(options.path, { cause: error });

@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { guestPort } from "../../guest/client.ts";
-import { OwnTimeDeadline } from "../../system/own-time.ts";
 import { type ProcessIdentity, readStartTime } from "../../system/processes.ts";
 import { pollUntil } from "../../system/wait.ts";
 import type { LaunchPlan } from "../../vmm/vmm.ts";
@@ -26,18 +25,13 @@ export interface SpawnShimOptions {
   readonly signal: AbortSignal;
 }
 
-/** In its own time. Longer than it waits for a helper to get ready. */
-/** The supervisor's files tell at once; this is for one that died without a word. */
+/** The supervisor's files tell at once; this is for a supervisor that died without a word. */
 const exitLookIntervalMs = 100;
-const shimStartTimeoutMs = 45_000;
+/** On the wall's clock. The supervisor waits 30 s for a helper; the rest is for a busy host. */
+const shimStartTimeoutMs = 120_000;
 
-export interface SpawnedVm {
-  readonly shim: ProcessIdentity;
-  readonly vmmPid: number;
-}
-
-/** Resolves when the supervisor serves its control socket and every process of the VM has been started. */
-export async function spawnShim(options: SpawnShimOptions): Promise<SpawnedVm> {
+/** Resolves with the supervisor when it serves its control socket and every process of the VM has been started. */
+export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdentity> {
   const { files } = options;
   await writeFile(files.shimConfig, JSON.stringify(shimConfig(options)), { mode: 0o600 });
   const child = spawn(options.shimPath, [files.shimConfig], {
@@ -70,21 +64,19 @@ export async function spawnShim(options: SpawnShimOptions): Promise<SpawnedVm> {
     }
     return (await readShimState(files.shimState))?.vmm_pid;
   };
-  using deadline = new OwnTimeDeadline({ pid, timeoutMs: shimStartTimeoutMs });
   try {
-    const vmmPid = await pollUntil({
+    await pollUntil({
       attempt,
       directory: files.directory,
       intervalMs: exitLookIntervalMs,
       timeoutMs: shimStartTimeoutMs,
-      deadline: deadline.signal,
       onTimeout: () =>
         new MachineStartError({
           reason: `the VM's supervisor did not start the VM within ${shimStartTimeoutMs / 1000} s`,
         }),
       signal: options.signal,
     });
-    return { shim: { pid, startTime }, vmmPid };
+    return { pid, startTime };
   } catch (error) {
     // Its children die with it.
     child.kill("SIGKILL");

@@ -5,8 +5,6 @@ import { runCommand } from "../../system/run-command.ts";
 import { KeyedTurns } from "../../system/wait.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 
-const timeoutMs = 60_000;
-
 /** Who opens a TAP. */
 export interface TapOwner {
   readonly uid: number;
@@ -21,14 +19,7 @@ export interface Place {
 
 async function runIn(place: Place, argv: readonly [string, ...string[]], input?: string): Promise<string> {
   const [file, ...args] = inNamespace(place.namespacePath, argv);
-  const { stdout } = await runCommand({
-    file,
-    args,
-    timeoutMs,
-    maxOutputBytes: 8 << 20,
-    ...(input === undefined ? {} : { input }),
-    ...(place.signal === undefined ? {} : { signal: place.signal }),
-  });
+  const { stdout } = await runCommand({ file, args, input, maxOutputBytes: 8 << 20, signal: place.signal });
   return stdout;
 }
 

@@ -15,8 +15,8 @@ export type ApiRequest<K extends Operation = Operation> = {
 
 export interface ApiClientOptions {
   readonly socketPath: string;
-  /** Aborts when the time for all answers is over. */
-  readonly deadline: AbortSignal;
+  /** For all answers together, on the wall's clock. */
+  readonly timeoutMs: number;
 }
 
 interface Answer {
@@ -31,10 +31,12 @@ const maximumConnections = 6;
 
 export class FirecrackerApi implements Disposable {
   readonly #options: ApiClientOptions;
+  readonly #deadline: AbortSignal;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: maximumConnections });
 
   constructor(options: ApiClientOptions) {
     this.#options = options;
+    this.#deadline = AbortSignal.timeout(options.timeoutMs);
   }
 
   /**
@@ -54,9 +56,9 @@ export class FirecrackerApi implements Disposable {
       answer = await this.#exchange(method, path, body, options.signal);
     } catch (error) {
       options.signal.throwIfAborted();
-      const { deadline } = this.#options;
-      const { message } = (deadline.aborted ? deadline.reason : error) as Error;
-      throw new FirecrackerApiError({ call, faultMessage: `no answer (${message})`, cause: error });
+      const within = `within ${this.#options.timeoutMs / 1000} s`;
+      const why = this.#deadline.aborted ? within : `(${(error as Error).message})`;
+      throw new FirecrackerApiError({ call, faultMessage: `no answer ${why}`, cause: error });
     }
     if (answer.status >= 300) throw new FirecrackerApiError({ call, faultMessage: faultMessage(answer) });
     if (answer.body === "") return undefined;
@@ -96,7 +98,7 @@ export class FirecrackerApi implements Disposable {
           path,
           headers:
             content === undefined ? {} : { "Content-Type": "application/json", "Content-Length": content.length },
-          signal: AbortSignal.any([signal, this.#options.deadline]),
+          signal: AbortSignal.any([signal, this.#deadline]),
         },
         (incoming) => {
           const chunks: Buffer[] = [];

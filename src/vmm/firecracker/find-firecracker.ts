@@ -74,12 +74,7 @@ async function readVersion(options: {
 }): Promise<string> {
   const { program, path, signal } = options;
   try {
-    const output = await runCommand({
-      file: path,
-      args: ["--version"],
-      timeoutMs: 10_000,
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const output = await runCommand({ file: path, args: ["--version"], timeoutMs: 60_000, signal });
     const version = /^(?:Firecracker|Jailer) v(\d+\.\d+\.\d+\S*)/im.exec(output.stdout)?.[1];
     if (version === undefined) throw new Error("it prints no version");
     return version;

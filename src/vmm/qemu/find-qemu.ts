@@ -9,15 +9,13 @@ export interface FoundQemu {
 }
 
 /** Fails with VmmMissingError. */
-export async function findQemu(options: { path: string | undefined; signal?: AbortSignal }): Promise<FoundQemu> {
+export async function findQemu(options: {
+  path: string | undefined;
+  signal?: AbortSignal | undefined;
+}): Promise<FoundQemu> {
   const path = options.path ?? "qemu-system-x86_64";
   try {
-    const output = await runCommand({
-      file: path,
-      args: ["--version"],
-      timeoutMs: 10_000,
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
+    const output = await runCommand({ file: path, args: ["--version"], timeoutMs: 60_000, signal: options.signal });
     const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(output.stdout)?.[1];
     if (version === undefined) throw new Error("it prints no version");
     return { path, version };
