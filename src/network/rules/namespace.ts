@@ -1,5 +1,5 @@
 // The rules inside an allocation's network namespace, where VMs share the allocation's address with the namespace itself (and
-// with whatever tasks of other drivers run there). docs/networking.md tells the idea: the address stays at the namespace's
+// with whatever tasks of other drivers run there). docs/jobs/network.md tells the idea: the address stays at the namespace's
 // interface; a connection's mark decides whether its packets are routed to a VM's TAP or are local. Which connections are a
 // VM's: those to ports that the VM names; those to a port at which nobody in the namespace listens (the first VM's); those
 // that a VM begins. All else is the namespace's own.
