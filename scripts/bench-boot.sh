@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How long StartTask takes on Firecracker against bare Firecracker, with a waterfall of the boot. The argument: how many runs.
-# Where KVM runs no guests it is measured in test/rig's machine: then the ratio means something, the milliseconds nothing.
+# Measures StartTask on Firecracker against bare Firecracker, and prints a waterfall of the boot. The argument: how many runs.
+# If KVM runs no guests, it measures in test/rig's machine: the ratio then means something, the milliseconds nothing.
 . "$(dirname "$0")/lib/all.sh"
 
 find_firecracker

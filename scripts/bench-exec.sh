@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Exec and logs against raw_exec and a bare vsock copy, in one run: throughput both ways, latency, log throughput.
-# With the argument `firecracker` on that VMM: where KVM runs no guests it is measured in test/rig's machine.
+# The argument `firecracker` chooses that VMM; if KVM runs no guests, it measures in test/rig's machine.
 . "$(dirname "$0")/lib/all.sh"
 
 case ${1:-} in

@@ -50,6 +50,7 @@ check "format and lint (biome)" biome ci .
 check "typed lint (oxlint)" oxlint --type-aware --deny-warnings src test scripts
 check "dead code (knip)" knip
 check "layers: imports go downwards" node scripts/check-layers.ts
+check "English" node scripts/check-english.ts
 check "generated code is current (buf)" check_generated
 check "shell scripts parse (bash -n)" check_shell
 check "Rust format (cargo fmt)" cargo fmt --all --check

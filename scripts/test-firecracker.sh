@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Firecracker half of the end-to-end tests: jailed VMs of the real Firecracker. Arguments are test files.
-# FIRECRACKER and JAILER, or PATH, say where the two programs are; without a Firecracker nothing is tested and that is said.
-# Where KVM runs no guests each file runs in a fresh machine of test/rig, which does not live for long (its head says why).
+# FIRECRACKER and JAILER, or PATH, say where the two programs are; without a Firecracker it tests nothing and says so.
+# If KVM runs no guests, each file runs in a fresh machine of test/rig, which does not live for long (its head says why).
 . "$(dirname "$0")/lib/all.sh"
 
 find_firecracker
@@ -15,7 +15,7 @@ export LITEGIX_E2E_VMM=firecracker
 
 if [ $# -eq 0 ]; then
   set -- test/end-to-end/{examples,firecracker*,many-vms}.test.ts
-  # Of files that run on QEMU too, the ones in which the VMM matters; an hour more in the emulated machine.
+  # The VMM matters in these too, which also run on QEMU. They would take the emulated machine another hour.
   needs_rig || set -- "$@" test/end-to-end/network*.test.ts
 fi
 export FIRECRACKER=$firecracker JAILER=$jailer

@@ -11,6 +11,6 @@ ensure_node_modules
 ensure_rust
 
 status=0
-node --test "src/**/*.test.ts" || status=1
+node --test "src/**/*.test.ts" "scripts/**/*.test.ts" || status=1
 cargo test --workspace --locked --quiet || status=1
 exit "$status"

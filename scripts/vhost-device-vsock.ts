@@ -24,7 +24,7 @@ const repairs: readonly Repair[] = [
                         return Ok(());
                     }`,
   },
-  // An error ends the thread that serves the queues. What waits is sent when the guest announces its first buffers.
+  // An error ends the thread that serves the queues. The device sends the waiting data when the guest announces its first buffers.
   {
     file: "src/vhu_vsock.rs",
     broken: "_ => return Err(e.into()),\n                    }",

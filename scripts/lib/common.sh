@@ -1,4 +1,4 @@
-# What every script starts from: where things are, and steps that say in one line what they do and how long it took.
+# Every script starts from this: where things are, and steps that say in one line what they do and how long it took.
 # Source it first; it sets -euo pipefail.
 set -euo pipefail
 

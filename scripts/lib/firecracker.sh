@@ -4,8 +4,8 @@
 find_firecracker() {
   firecracker=${FIRECRACKER:-$(command -v firecracker || true)}
   jailer=${JAILER:-$(command -v jailer || true)}
-  [ -z "$firecracker" ] || [ -x "$firecracker" ] || fail "FIRECRACKER=$firecracker is no program"
-  [ -z "$jailer" ] || [ -x "$jailer" ] || fail "JAILER=$jailer is no program"
+  [ -z "$firecracker" ] || [ -x "$firecracker" ] || fail "FIRECRACKER=$firecracker is not a program"
+  [ -z "$jailer" ] || [ -x "$jailer" ] || fail "JAILER=$jailer is not a program"
 }
 
 kvm_runs_guests() {
@@ -32,7 +32,7 @@ needs_rig() {
 # in_rig COMMAND...: in a machine of its own.
 in_rig() { test/rig/nested-kvm.sh --cgroup "${LITEGIX_RIG_CGROUP:-2}" --cpus "${LITEGIX_RIG_CPUS:-1}" -- "$@"; }
 
-# exec_with_kvm COMMAND...: becomes COMMAND, on this machine where its KVM runs guests, else in test/rig's machine.
+# exec_with_kvm COMMAND...: becomes COMMAND, on this machine if its KVM runs guests, else in test/rig's machine.
 exec_with_kvm() {
   export FIRECRACKER=$firecracker JAILER=$jailer
   needs_rig || exec "$@"
