@@ -42,10 +42,7 @@ export async function detachNat(options: {
   await inTurn(undefined, async () => {
     await runIp({ namespacePath: undefined, signal, lines: [`link delete ${plan.tap}`], force: true });
     const others = await options.others();
-    const lines = others
-      ? [...sharedSets(table), ...natRemoval(plan)]
-      : ["inet", "netdev"].flatMap((family) => [`add table ${family} ${table}`, `delete table ${family} ${table}`]);
-    await runNft({ namespacePath: undefined, signal, lines });
+    await runNft({ namespacePath: undefined, signal, lines: others ? natRemoval(plan) : tableRemoval(table) });
     if (!others) await closeForwarding({ signal });
   });
 }
@@ -154,10 +151,12 @@ function natRules(plan: NatPlan, host: NatHost): string[] {
   ];
 }
 
-function natRemoval(plan: NatPlan): string[] {
+/** Takes one VM's rules away; those of the table's other VMs stay. */
+export function natRemoval(plan: NatPlan): string[] {
   const { table } = plan;
   const chain = [`add chain inet ${table} ${egressJump(plan).replace("jump ", "")}`];
   return [
+    ...sharedSets(table),
     ...chain,
     ...elements(plan).flatMap(({ map, element }) => [
       `add element inet ${table} ${map} { ${element} }`,
@@ -167,3 +166,7 @@ function natRemoval(plan: NatPlan): string[] {
     ...guardRemoval(plan),
   ];
 }
+
+/** Takes the rules of all VMs away. */
+export const tableRemoval = (table: string): string[] =>
+  ["inet", "netdev"].flatMap((family) => [`add table ${family} ${table}`, `delete table ${family} ${table}`]);
