@@ -5,7 +5,8 @@ import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { ask, makeTap, type TapOwner } from "./apply/tools.ts";
 import type { NamespacePlan, NetworkPlan } from "./plan/network-plan.ts";
-import { floodedCounter, guardCounter, refusedCounter } from "./rules/rules.ts";
+import { refusedCounter } from "./rules/egress.ts";
+import { floodedCounter, guardCounter } from "./rules/guard.ts";
 
 /** Plans of all VMs of this driver, as their records tell. */
 export type ReadPlans = () => Promise<readonly NetworkPlan[]>;

@@ -3,8 +3,7 @@
 import { stat } from "node:fs/promises";
 import { NamespaceError } from "../errors.ts";
 import type { NamespacePlan } from "../plan/network-plan.ts";
-import { gatewayIpv6, markOf, namespaceRules, routingTableOf } from "../rules/namespace.ts";
-import { guardRemoval, guardRules } from "../rules/rules.ts";
+import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
 import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./tools.ts";
 
 /** The VMs that are in the same namespace, as their records tell. */
@@ -29,7 +28,7 @@ export async function openNamespace(options: {
       // Not only for the first VM: two that start together each see the other's record.
       ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
       setSwitches({ ...place, values: switches(plan) }),
-      runNft({ ...place, lines: [...guardRules(plan), ...namespaceRules([...neighbours, plan], plan.table)] }),
+      runNft({ ...place, lines: namespaceAddition(plan, neighbours) }),
     ]);
     const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
     await allDone([runIp({ ...place, lines: links(plan) }), ...steer]);
@@ -53,17 +52,11 @@ export async function detachNamespace(options: {
         runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
       );
       await allDone(steer);
-      await runNft({ ...place, lines: [...guardRemoval(plan), ...namespaceRules(neighbours, plan.table)] });
+      await runNft({ ...place, lines: namespaceRemoval(plan, neighbours) });
     } catch (error) {
       if (await isNamespace(plan.path)) throw error;
     }
   });
-}
-
-/** All rules of a namespace's VMs, whatever of them is there. Their interfaces must be. */
-export function namespaceLines(plans: readonly NamespacePlan[]): string[] {
-  const [first] = plans;
-  return first === undefined ? [] : [...plans.flatMap(guardRules), ...namespaceRules(plans, first.table)];
 }
 
 /** A file that is left where a namespace was mounted is an ordinary one. */

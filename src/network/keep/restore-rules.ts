@@ -1,13 +1,15 @@
 // Puts rules back that somebody flushed while VMs run. All of a namespace at once: what can take one table takes them all.
 import * as v from "valibot";
-import { isNamespace, namespaceLines } from "../apply/namespace.ts";
-import { natLines } from "../apply/nat.ts";
+import { isNamespace } from "../apply/namespace.ts";
 import { readLinks } from "../apply/read-namespace.ts";
 import { ask, inTurn, type Place, runNft } from "../apply/tools.ts";
 import type { ReadPlans } from "../network.ts";
 import { isTapName } from "../plan/address-pool.ts";
 import type { NamespacePlan, NatPlan, NetworkPlan } from "../plan/network-plan.ts";
-import { chainsOf } from "../rules/rules.ts";
+import { egressChain } from "../rules/egress.ts";
+import { guardChain } from "../rules/guard.ts";
+import { namespaceRules } from "../rules/namespace.ts";
+import { natRules } from "../rules/nat.ts";
 
 export interface RestoreOptions {
   readonly readPlans: ReadPlans;
@@ -47,7 +49,7 @@ async function restoreIn(path: string | undefined, options: RestoreOptions): Pro
   const chains = await readChains(place);
   // Of each VM: another one that comes or goes after a flush makes the tables anew, with its own rules alone.
   const isGone = (plan: NetworkPlan): boolean =>
-    chainsOf(plan).some((chain) => !chains.has(Object.values(chain).join(" ")));
+    [guardChain(plan), egressChain(plan)].some((chain) => !chains.has(chain));
   if (!plans.some(isGone)) return [];
   // An interface that is down or not there is that of a VM which is about to get its rules, or on its way out.
   const taps = await openTaps(place);
@@ -57,7 +59,7 @@ async function restoreIn(path: string | undefined, options: RestoreOptions): Pro
   const nat = gone.filter((plan): plan is NatPlan => plan.mode === "nat");
   // They share one set of rules.
   const shared = there.filter((plan): plan is NamespacePlan => plan.mode === "namespace");
-  await runNft({ ...place, lines: [...natLines(nat, options), ...namespaceLines(shared)] });
+  await runNft({ ...place, lines: [...natRules(nat, options), ...namespaceRules(shared)] });
   return gone;
 }
 

@@ -48,17 +48,5 @@ export function parseEgressRule(text: string): EgressRule {
   return { ...rule, ports, protocol: protocol === "udp" || protocol === "tcp" ? protocol : "any" };
 }
 
-/** One match of nftables' for a connection's first packet. */
-export function egressMatch(rule: EgressRule): string {
-  const family = rule.version === 4 ? "ip" : "ip6";
-  const protocols = rule.protocol === "any" ? "{ tcp, udp }" : rule.protocol;
-  const withProtocol = rule.ports !== undefined || rule.protocol !== "any";
-  return [
-    `ct original ${family} daddr ${rule.network}`,
-    ...(withProtocol ? [`meta l4proto ${protocols}`] : []),
-    ...(rule.ports === undefined ? [] : [`ct original proto-dst ${rule.ports[0]}-${rule.ports[1]}`]),
-  ].join(" ");
-}
-
 /** Of cloud providers: credentials of the host are to be had there. */
 export const metadataNetworks: readonly EgressRule[] = ["169.254.169.254/32", "fd00:ec2::254/128"].map(parseEgressRule);

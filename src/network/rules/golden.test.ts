@@ -6,12 +6,11 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { namespacePlan, natPlan, strictPolicy } from "../../../test/fakes/network-plans.ts";
-import { namespaceLines } from "../apply/namespace.ts";
-import { natLines, natRemoval, tableRemoval } from "../apply/nat.ts";
 import { leaseOf } from "../plan/address-pool.ts";
 import type { NetworkPlan } from "../plan/network-plan.ts";
-import { namespaceRules } from "./namespace.ts";
-import { guardRemoval } from "./rules.ts";
+import { namespaceRemoval, namespaceRules } from "./namespace.ts";
+import { natRemoval, natRules } from "./nat.ts";
+import { removeTables } from "./nft.ts";
 
 interface Golden {
   readonly name: string;
@@ -54,25 +53,25 @@ const goldens: readonly Golden[] = [
   {
     name: "nat",
     about: "The default network: a VM that may connect to everything but cloud metadata, with nothing published.",
-    lines: natLines([nat], { allowMetadata: false }),
+    lines: natRules([nat], { allowMetadata: false }),
     plans: [nat],
   },
   {
     name: "nat-policy",
     about: "The default network: an egress policy with allow-list, limits, and cloud metadata allowed.",
-    lines: natLines([strictNat], { allowMetadata: true }),
+    lines: natRules([strictNat], { allowMetadata: true }),
     plans: [strictNat],
   },
   {
     name: "nat-ports",
     about: "The default network: one port published at all of the host's addresses, one at 10.0.0.1.",
-    lines: natLines([published], { allowMetadata: false }),
+    lines: natRules([published], { allowMetadata: false }),
     plans: [published],
   },
   {
     name: "nat-restore",
     about: "The default network: the rules of two VMs at once, as they come back after a flush.",
-    lines: natLines([nat, otherNat], { allowMetadata: false }),
+    lines: natRules([nat, otherNat], { allowMetadata: false }),
     plans: [nat, otherNat],
   },
   {
@@ -84,49 +83,49 @@ const goldens: readonly Golden[] = [
   {
     name: "nat-removal-last",
     about: "The default network: the last VM goes.",
-    lines: tableRemoval("litegix_test"),
+    lines: removeTables("litegix_test"),
     plans: [],
   },
   {
     name: "namespace",
     about: "A group with IPv4 and one VM, which gets the ports that no task names (8080, 20001).",
-    lines: namespaceLines([alone]),
+    lines: namespaceRules([alone]),
     plans: [alone],
   },
   {
     name: "namespace-ipv6",
     about: "A group with IPv4 and IPv6 and one VM.",
-    lines: namespaceLines([dual]),
+    lines: namespaceRules([dual]),
     plans: [dual],
   },
   {
     name: "namespace-ipv6-only",
     about: "A group with IPv6 only and one VM.",
-    lines: namespaceLines([withoutIpv4]),
+    lines: namespaceRules([withoutIpv4]),
     plans: [withoutIpv4],
   },
   {
     name: "namespace-policy",
     about: "A group with IPv4 and IPv6: a VM with an egress policy, an allow-list and limits.",
-    lines: namespaceLines([strict]),
+    lines: namespaceRules([strict]),
     plans: [strict],
   },
   {
     name: "namespace-ports",
     about: "A group of two VMs: each names a port (8080, 9090); 20001 is named by neither and is the first VM's.",
-    lines: namespaceLines([second, first]),
+    lines: namespaceRules([second, first]),
     plans: [first, second],
   },
   {
     name: "namespace-removal",
     about: "A group: the second VM goes, the first stays.",
-    lines: [...guardRemoval(second), ...namespaceRules([first], second.table)],
+    lines: namespaceRemoval(second, [first]),
     plans: [first],
   },
   {
     name: "namespace-removal-last",
     about: "A group: the last VM goes.",
-    lines: [...guardRemoval(first), ...namespaceRules([], first.table)],
+    lines: namespaceRemoval(first, []),
     plans: [],
   },
 ];
