@@ -63,9 +63,9 @@ export class GuestClient implements Disposable {
     this.#options = options;
     this.#greeted = options.greeted ?? false;
     this.firstAnswerMs = options.firstAnswerMs ?? defaultFirstAnswerMs;
-    // The driver dials while the guest boots: Firecracker keeps the connection and completes it as soon as the agent listens.
+    // The driver first dials while the guest boots: Firecracker keeps the connection and completes it as soon as the agent listens.
     this.#connection = new GrpcConnection({
-      open: (signal) => this.#dial({ port: guestPort, timeoutMs: this.firstAnswerMs, signal }),
+      open: (signal) => this.#dial({ port: guestPort, timeoutMs: callTimeoutMs, signal }),
       maxMessageBytes,
     });
     this.#client = createClient(Guest, this.#connection.transport);
@@ -115,7 +115,7 @@ export class GuestClient implements Disposable {
       timeoutMs: options.timeoutMs,
       deadline: options.deadline,
       onTimeout: (elapsedMs) =>
-        new GuestUnreachableError(`its agent did not come up within ${Math.round(elapsedMs / 1000)} s`, {
+        new GuestUnreachableError(`its agent did not come up within ${(elapsedMs / 1000).toFixed(1)} s`, {
           cause: last,
         }),
       signal: options.signal,
@@ -123,17 +123,16 @@ export class GuestClient implements Disposable {
   }
 
   /** Fails with GuestIncompatibleError if guest and driver have no generation of the protocol in common. */
-  async hello(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<GuestFacts> {
+  async hello(options: { signal?: AbortSignal | undefined } = {}): Promise<GuestFacts> {
     const entropy = crypto.getRandomValues(new Uint8Array(64));
     const { min, max } = this.#options.generations ?? guestGenerations;
     const request = { generationMin: min, generationMax: max, entropy };
-    const { timeoutMs = callTimeoutMs } = options;
-    const answer = await this.#send(options.signal, (call) =>
-      this.#client.hello(request, { ...call, timeoutMs }),
-    ).catch((error: Error) => {
-      const refused = error instanceof GuestRefusedError && error.reason === "not_running";
-      throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
-    });
+    const answer = await this.#send(options.signal, (call) => this.#client.hello(request, call)).catch(
+      (error: Error) => {
+        const refused = error instanceof GuestRefusedError && error.reason === "not_running";
+        throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
+      },
+    );
     const { generation } = answer;
     if (generation < min || generation > max) {
       throw new GuestIncompatibleError(
@@ -185,12 +184,25 @@ export class GuestClient implements Disposable {
   }
 
   /** Sends Hello once, before any other call: another driver process may have started this guest. */
-  async greet(options: { timeoutMs?: number; signal?: AbortSignal | undefined } = {}): Promise<void> {
-    if (!this.#greeted) await this.hello(options);
+  async greet(signal?: AbortSignal): Promise<void> {
+    if (!this.#greeted) await this.hello({ signal });
+  }
+
+  /** As `greet`, but asks a silent guest again until `signal` aborts. Any other failure ends it at once. */
+  async greetPatiently(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      try {
+        await this.greet(signal);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof GuestUnreachableError && error.silent)) throw error;
+      }
+    }
   }
 
   async #call<T>(signal: AbortSignal | undefined, run: (options: CallOptions) => Promise<T>): Promise<T> {
-    await this.greet({ signal });
+    await this.greet(signal);
     return await this.#send(signal, run);
   }
 

@@ -33,7 +33,8 @@ export function dial(options: DialOptions): Promise<Socket> {
   };
   const onError = (error: Error): void => fail(new GuestUnreachableError(error.message, { cause: error }));
   const onClose = (): void => fail(new GuestUnreachableError("nobody listens on its port"));
-  const onDeadline = (): void => fail(new GuestUnreachableError(`no connection within ${options.timeoutMs} ms`));
+  const onDeadline = (): void =>
+    fail(new GuestUnreachableError(`no connection within ${options.timeoutMs} ms`, { silent: true }));
   const onAbort = (): void => fail(options.signal?.reason as Error);
   let answer = Buffer.alloc(0);
   const onReadable = (): void => {

@@ -3,8 +3,11 @@
 
 export class GuestUnreachableError extends Error {
   readonly code = "guest_unreachable";
-  constructor(reason: string, options?: ErrorOptions) {
+  /** The guest said nothing within a deadline: it may only be busy. */
+  readonly silent: boolean;
+  constructor(reason: string, options: ErrorOptions & { silent?: boolean } = {}) {
     super(`the guest does not answer: ${reason}`, options);
+    this.silent = options.silent ?? false;
   }
 }
 

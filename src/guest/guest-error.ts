@@ -25,7 +25,7 @@ export function guestError(error: unknown): Error {
   const converted = ConnectError.from(error);
   if (converted.cause instanceof GuestUnreachableError) return converted.cause;
   if (converted.code === Code.DeadlineExceeded) {
-    return new GuestUnreachableError("no answer within the deadline", { cause: error });
+    return new GuestUnreachableError("no answer within the deadline", { silent: true, cause: error });
   }
   const refusal = refusals.get(converted.code);
   // Only a status from the guest has no cause; a broken transport has one.

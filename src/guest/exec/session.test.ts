@@ -112,6 +112,21 @@ test("exec: the first answer may take 15 s on a busy host", () => {
   assert.equal(guest.firstAnswerMs, 15_000);
 });
 
+test("exec: a guest that is silent for longer than a call's deadline is greeted again", async (context) => {
+  let dials = 0;
+  const { guest } = await connectedGuest(context, {
+    service: {},
+    answer: () => (++dials === 1 ? undefined : "OK 1\n"),
+    bulk: bulkSession(({ answer }) => {
+      answer(FrameKind.STARTED);
+      answer(FrameKind.EXITED, exited(3));
+    }),
+  });
+  const { signal } = new AbortController();
+  const session = execInGuest({ guest, argv: ["x"], terminal: false, input: inputs(), signal });
+  assert.deepEqual(await collect(session), ["exit 3"]);
+});
+
 test("exec: a connection that comes after the caller gave up harms nobody", async (context) => {
   const path = await socketPath(context);
   const late = Promise.withResolvers<void>();

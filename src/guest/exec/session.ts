@@ -52,8 +52,7 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
   const queue = new ExecInputQueue();
   signal.addEventListener("abort", () => queue.close(), { once: true });
   try {
-    // The deadline above is shorter, and its message says how long the guest has been silent.
-    await guest.greet({ timeoutMs: maxStartMs, signal });
+    await guest.greetPatiently(signal);
     slot = await guest.startSlots.take(signal);
     start.attaching();
     void pump(queue, options.input);
