@@ -9,11 +9,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={root}/{file}");
     }
     let descriptors = protox::compile(files, [root])?;
-    tonic_prost_build::configure()
-        // Bulk data is passed on, not copied.
-        .bytes(".litegix.guest.v1.ExecRequest")
-        .bytes(".litegix.guest.v1.ExecResponse")
-        .bytes(".litegix.guest.v1.LogsResponse")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

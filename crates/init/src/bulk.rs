@@ -1,6 +1,7 @@
 //! Bulk streams (guest.proto, FrameKind): exec sessions and logs with nothing between the bytes and the socket. Each
 //! connection is one session or one log, so that one slow reader holds up nobody.
 
+use crate::exec::Answer;
 use crate::frames::Frames;
 use crate::log;
 use crate::log_stream;
@@ -9,7 +10,6 @@ use crate::socket::{Socket, send};
 use crate::statuses::no_message;
 use bytes::Bytes;
 use litegix_protocol::frame::PORT;
-use litegix_protocol::guest::exec_response::Response as Answer;
 use litegix_protocol::guest::{ExecStart, FrameKind, Refusal, StdinTaken};
 use prost::Message as _;
 use std::io;
@@ -97,16 +97,15 @@ async fn exec(
     let start = ExecStart::decode(payload).map_err(no_message)?;
     let mut answers = told_if_long(socket, service.exec_session(start, frames)).await?;
     while let Some(answer) = answers.recv().await {
-        let sent = match answer?.response {
-            Some(Answer::Started(started)) => {
+        let sent = match answer {
+            Answer::Started(started) => {
                 send(socket, FrameKind::Started, &started.encode_to_vec()).await
             }
-            Some(Answer::Stdout(bytes)) => send(socket, FrameKind::Stdout, &bytes).await,
-            Some(Answer::Stderr(bytes)) => send(socket, FrameKind::Stderr, &bytes).await,
-            Some(Answer::Exited(status)) => {
+            Answer::Stdout(bytes) => send(socket, FrameKind::Stdout, &bytes).await,
+            Answer::Stderr(bytes) => send(socket, FrameKind::Stderr, &bytes).await,
+            Answer::Exited(status) => {
                 send(socket, FrameKind::Exited, &status.encode_to_vec()).await
             }
-            None => Ok(()),
         };
         if sent.is_err() {
             // The session sees that nobody takes its answers any more.

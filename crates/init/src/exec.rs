@@ -1,6 +1,7 @@
 //! One exec session: a program in the task's world, its streams, and the rules by which it ends.
 
 use crate::feed::{feed, resize};
+use crate::frames::Frames;
 use crate::hang_up::{end_tree, host_gone};
 use crate::input::Input;
 use crate::output::Output;
@@ -9,55 +10,33 @@ use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
 use crate::sys::files;
 use crate::terminals;
-use litegix_protocol::guest::exec_request::Request as Message;
-use litegix_protocol::guest::exec_response::Response as Answer;
-use litegix_protocol::guest::{ExecRequest, ExecResponse, ExecStart, ExecStarted, ExitStatus};
-use std::future::{Future, pending};
+use bytes::Bytes;
+use litegix_protocol::guest::{ExecStart, ExecStarted, ExitStatus};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
 
 /// Messages on their way to the host at most; each holds 64 KiB.
 const QUEUE: usize = 4;
 /// From the hang-up to the kill, when the host goes away.
 const HANG_UP_GRACE: Duration = Duration::from_secs(10);
 
-pub type Answers = mpsc::Sender<Result<ExecResponse, Status>>;
-
-/// Where the host's messages come from. An error means that the host is gone.
-pub trait Requests: Send + 'static {
-    /// None: there will be no more, and the answers go on. Can be dropped at any await without losing a message.
-    fn message(&mut self) -> impl Future<Output = Result<Option<Message>, Status>> + Send;
-
-    /// Tells the host how much of the standard input has been taken, where it wants to know.
-    fn taken(&self, bytes: u64) -> impl Future<Output = ()> + Send;
-
-    /// Resolves when the host is gone though nobody asks for messages; never, where the answers show that.
-    fn gone(&self) -> impl Future<Output = ()> + Send;
+/// The session's messages to the host.
+#[derive(Debug)]
+pub enum Answer {
+    /// The program runs.
+    Started(ExecStarted),
+    /// At most 64 KiB each. A terminal's are all `Stdout`.
+    Stdout(Bytes),
+    Stderr(Bytes),
+    /// The last one.
+    Exited(ExitStatus),
 }
 
-impl Requests for Streaming<ExecRequest> {
-    async fn message(&mut self) -> Result<Option<Message>, Status> {
-        match Streaming::message(self).await? {
-            Some(ExecRequest { request: None }) => {
-                Err(Status::invalid_argument("an empty message"))
-            }
-            Some(ExecRequest { request }) => Ok(request),
-            None => Ok(None),
-        }
-    }
-
-    /// HTTP/2 has windows of its own.
-    async fn taken(&self, _bytes: u64) {}
-
-    async fn gone(&self) {
-        pending().await
-    }
-}
+pub type Answers = mpsc::Sender<Answer>;
 
 pub struct Session {
     pid: i32,
@@ -138,18 +117,18 @@ impl Session {
     pub fn run(
         self,
         reaper: Arc<Reaper>,
-        requests: impl Requests,
+        frames: Frames,
         permit: OwnedSemaphorePermit,
-    ) -> mpsc::Receiver<Result<ExecResponse, Status>> {
+    ) -> mpsc::Receiver<Answer> {
         let (answers, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            self.drive(&reaper, requests, answers).await;
+            self.drive(&reaper, frames, answers).await;
             drop(permit);
         });
         receiver
     }
 
-    async fn drive(self, reaper: &Reaper, requests: impl Requests, answers: Answers) {
+    async fn drive(self, reaper: &Reaper, frames: Frames, answers: Answers) {
         let Self {
             pid,
             end,
@@ -164,7 +143,7 @@ impl Session {
             pid: pid.unsigned_abs(),
             start_us: u32::try_from(start_took.as_micros()).unwrap_or(u32::MAX),
         };
-        let _ = answers.send(Ok(answer(Answer::Started(started)))).await;
+        let _ = answers.send(Answer::Started(started)).await;
         // Tells the outputs that the program has ended.
         let (ended, has_ended) = watch::channel(false);
         let pumps: Vec<_> = outputs
@@ -172,7 +151,7 @@ impl Session {
             .map(|output| tokio::spawn(output.pump(answers.clone(), has_ended.clone())))
             .collect();
         let (over, is_over) = oneshot::channel();
-        let feeder = tokio::spawn(feed(input, requests, terminal, is_over));
+        let feeder = tokio::spawn(feed(input, frames, terminal, is_over));
         let finish = async {
             let end = end.await.ok();
             let finished_at_unix_ns = crate::clock::now_unix_ns();
@@ -192,7 +171,7 @@ impl Session {
                 started_at_unix_ns,
                 finished_at_unix_ns,
             };
-            let _ = answers.send(Ok(answer(Answer::Exited(status)))).await;
+            let _ = answers.send(Answer::Exited(status)).await;
         };
         tokio::pin!(finish);
         tokio::select! {
@@ -207,56 +186,33 @@ impl Session {
     }
 }
 
-fn answer(response: Answer) -> ExecResponse {
-    ExecResponse {
-        response: Some(response),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-    use tokio::sync::{Notify, Semaphore};
+    use crate::socket::Socket;
+    use litegix_protocol::frame::header;
+    use litegix_protocol::guest::{FrameKind, StdinTaken};
+    use prost::Message as _;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use tokio::sync::Semaphore;
 
-    /// A host that sends some input, and does not read what it is told of it before its turn.
-    struct SlowReader {
-        input: Mutex<Option<Message>>,
-        asked: Arc<Notify>,
-        turn: Arc<Notify>,
-        told: Arc<Notify>,
-    }
-
-    impl Requests for SlowReader {
-        async fn message(&mut self) -> Result<Option<Message>, Status> {
-            let input = self.input.lock().expect("lock").take();
-            match input {
-                Some(input) => Ok(Some(input)),
-                None => pending().await,
-            }
+    /// Fills the way to the peer; gives how many bytes that took.
+    fn fill(mut socket: &UnixStream) -> usize {
+        socket.set_nonblocking(true).expect("mode");
+        let mut count = 0;
+        while let Ok(more) = socket.write(&[0; 4096]) {
+            count += more;
         }
-
-        async fn taken(&self, _bytes: u64) {
-            self.asked.notify_one();
-            self.turn.notified().await;
-            self.told.notify_one();
-        }
-
-        async fn gone(&self) {
-            pending().await
-        }
+        count
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_frame_that_has_begun_is_sent_whole_though_the_session_ends() {
-        let [asked, turn, told] = [(); 3].map(|()| Arc::new(Notify::new()));
-        let requests = SlowReader {
-            input: Mutex::new(Some(Message::Stdin(vec![0; 100].into()))),
-            asked: Arc::clone(&asked),
-            turn: Arc::clone(&turn),
-            told: Arc::clone(&told),
-        };
-        let (_stdin, to_stdin) = files::pipe().expect("pipe");
+        let (mut host, guest) = UnixStream::pair().expect("pair");
+        let filled = fill(&guest);
+        let frames = Frames::new(Arc::new(Socket::new(guest.into()).expect("socket")));
+        let (stdin, to_stdin) = files::pipe().expect("pipe");
         let (ended, end) = oneshot::channel();
         let session = Session {
             pid: i32::MAX,
@@ -270,8 +226,14 @@ mod tests {
         };
         let permits = Arc::new(Semaphore::new(1));
         let permit = Arc::clone(&permits).try_acquire_owned().expect("permit");
-        let mut answers = session.run(Arc::default(), requests, permit);
-        asked.notified().await;
+        host.write_all(&header(FrameKind::Stdin, 100))
+            .expect("header");
+        host.write_all(&[0; 100]).expect("input");
+        let mut answers = session.run(Arc::default(), frames, permit);
+        // Once the program has its input, the session tells the host so, who does not read.
+        while files::bytes_waiting(&stdin).expect("pipe") < 100 {
+            tokio::task::yield_now().await;
+        }
         let end = End {
             exit_code: 0,
             signal: 0,
@@ -279,8 +241,18 @@ mod tests {
         ended.send(end).expect("a session");
         while answers.recv().await.is_some() {}
         let _over = permits.acquire().await.expect("the session's end");
-        turn.notify_one();
-        let told = tokio::time::timeout(Duration::from_secs(10), told.notified()).await;
-        told.expect("the whole frame");
+        let taken = StdinTaken { bytes: 100 }.encode_to_vec();
+        let frame = [&header(FrameKind::Taken, taken.len())[..], &taken].concat();
+        let whole = filled + frame.len();
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut got = vec![0; whole];
+            host.read_exact(&mut got).map(|()| got)
+        });
+        let got = tokio::time::timeout(Duration::from_secs(10), reader).await;
+        let got = got
+            .expect("in time")
+            .expect("reader")
+            .expect("the whole frame");
+        assert_eq!(got[filled..], frame);
     }
 }

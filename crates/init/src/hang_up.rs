@@ -11,8 +11,7 @@ use tonic::Status;
 const PAUSE: Duration = Duration::from_millis(50);
 const KILL_ROUNDS: usize = 20;
 
-/// The host hung up: its call was cancelled, its connection broke, or it sent nonsense. A request stream that ends in
-/// good order is no hang-up; the answers go on.
+/// The host hung up: its connection ended, or it sent nonsense.
 pub async fn host_gone(feeder: tokio::task::JoinHandle<Result<(), Status>>, answers: &Answers) {
     let broken = async {
         match feeder.await {

@@ -1,11 +1,9 @@
 //! The output of an exec session's program, in messages for the host, and where it ends.
 
-use crate::exec::Answers;
+use crate::exec::{Answer, Answers};
 use crate::sys::{files, process};
 use bytes::Bytes;
 use litegix_protocol::frame::LARGEST_PAYLOAD as LARGEST_CHUNK;
-use litegix_protocol::guest::ExecResponse;
-use litegix_protocol::guest::exec_response::Response as Answer;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -123,10 +121,7 @@ impl Output {
     }
 
     async fn send(&self, answers: &Answers, bytes: Vec<u8>) -> bool {
-        let message = ExecResponse {
-            response: Some((self.wrap)(bytes.into())),
-        };
-        answers.send(Ok(message)).await.is_ok()
+        answers.send((self.wrap)(bytes.into())).await.is_ok()
     }
 }
 
@@ -149,7 +144,7 @@ mod tests {
         let mut count = 0;
         let receive = async {
             while let Some(message) = receiver.recv().await {
-                if let Some(Answer::Stdout(bytes)) = message.expect("message").response {
+                if let Answer::Stdout(bytes) = message {
                     count += bytes.len();
                 }
                 // It runs until it has written something.
@@ -202,7 +197,7 @@ mod tests {
         let mut count = 0;
         while let Some(message) = receiver.recv().await {
             tokio::time::sleep(LONGEST_TAIL / 3).await;
-            if let Some(Answer::Stdout(bytes)) = message.expect("message").response {
+            if let Answer::Stdout(bytes) = message {
                 count += bytes.len();
             }
         }

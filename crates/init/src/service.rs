@@ -2,29 +2,24 @@
 
 use crate::agent::Agent;
 use crate::buffer::LogBuffer;
-use crate::exec::{Requests, Session};
+use crate::exec::{Answer, Session};
+use crate::frames::Frames;
 use crate::statuses::{status_of, status_of_life};
 use crate::sys::machine;
 use crate::{boot_steps, clock, generation, log, sessions, shutdown, stats};
-use litegix_protocol::frame;
-use litegix_protocol::guest::exec_request::Request as ExecMessage;
 use litegix_protocol::guest::guest_server::Guest;
 use litegix_protocol::guest::{
-    ClockRequest, ClockResponse, ConfigureRequest, ConfigureResponse, ExecRequest, ExecResponse,
-    ExecStart, HelloRequest, HelloResponse, LogStream, LogsOpen, LogsRequest, LogsResponse,
-    SetPeersRequest, SetPeersResponse, ShutdownRequest, ShutdownResponse, SignalRequest,
-    SignalResponse, StartRequest, StartResponse, StatsRequest, StatsResponse, WaitRequest,
-    WaitResponse,
+    ClockRequest, ClockResponse, ConfigureRequest, ConfigureResponse, ExecStart, HelloRequest,
+    HelloResponse, LogStream, LogsOpen, SetPeersRequest, SetPeersResponse, ShutdownRequest,
+    ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, StatsRequest,
+    StatsResponse, WaitRequest, WaitResponse,
 };
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 const MOST_SESSIONS: usize = 256;
-/// For the first message of a streaming call.
-const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for the answer to a shutdown to leave the machine.
 const ANSWER_GRACE: Duration = Duration::from_millis(50);
 const HIGHEST_SIGNAL: i32 = 64;
@@ -69,8 +64,8 @@ impl Service {
     pub async fn exec_session(
         &self,
         start: ExecStart,
-        requests: impl Requests,
-    ) -> Result<mpsc::Receiver<Result<ExecResponse, Status>>, Status> {
+        frames: Frames,
+    ) -> Result<mpsc::Receiver<Answer>, Status> {
         if start.argv.is_empty() {
             return Err(Status::invalid_argument("argv is empty"));
         }
@@ -94,19 +89,12 @@ impl Service {
             let session = Session::start(&spawner, &plan, main, &start)
                 .await
                 .map_err(status_of)?;
-            Ok::<_, Status>(session.run(reaper, requests, permit))
+            Ok::<_, Status>(session.run(reaper, frames, permit))
         });
         starting
             .await
             .map_err(|_| Status::internal("the start was interrupted"))?
     }
-}
-
-async fn first<T>(requests: &mut Streaming<T>) -> Result<T, Status> {
-    tokio::time::timeout(FIRST_MESSAGE_DEADLINE, requests.message())
-        .await
-        .map_err(|_| Status::deadline_exceeded("no first message"))??
-        .ok_or_else(|| Status::invalid_argument("no first message"))
 }
 
 #[tonic::async_trait]
@@ -128,8 +116,6 @@ impl Guest for Service {
             kernel_release: machine::kernel_release(),
             state: self.agent.state().into(),
             uptime_ns: machine::uptime_ns(),
-            bulk_port: frame::PORT,
-            tells_long_starts: true,
         }))
     }
 
@@ -177,16 +163,6 @@ impl Guest for Service {
         Ok(Response::new(SetPeersResponse {}))
     }
 
-    type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;
-
-    /// The supervisor of a VM is as old as its guest, and takes the logs by bulk streams.
-    async fn logs(
-        &self,
-        _request: Request<Streaming<LogsRequest>>,
-    ) -> Result<Response<Self::LogsStream>, Status> {
-        Err(Status::unimplemented("logs go by bulk streams"))
-    }
-
     async fn wait(&self, _request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
         let status = self.agent.ended().await;
         Ok(Response::new(WaitResponse { status }))
@@ -208,20 +184,6 @@ impl Guest for Service {
             .signal(request.signal, request.all)
             .map_err(status_of)?;
         Ok(Response::new(SignalResponse {}))
-    }
-
-    type ExecStream = ReceiverStream<Result<ExecResponse, Status>>;
-
-    async fn exec(
-        &self,
-        request: Request<Streaming<ExecRequest>>,
-    ) -> Result<Response<Self::ExecStream>, Status> {
-        let mut requests = request.into_inner();
-        let Some(ExecMessage::Start(start)) = first(&mut requests).await?.request else {
-            return Err(Status::invalid_argument("the first message must be start"));
-        };
-        let answers = self.exec_session(start, requests).await?;
-        Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn stats(

@@ -2,7 +2,7 @@
 
 use crate::guest::FrameKind;
 
-/// The guest's port of bulk streams. The host's supervisor and the guest are of one build; all others are told by Hello.
+/// The guest's vsock port of bulk streams.
 pub const PORT: u32 = 11;
 pub const HEADER_BYTES: usize = 4;
 /// With its header no more than a vsock packet carries: a byte more would cost a second packet.

@@ -35,7 +35,7 @@ export declare type HelloRequest = Message<"litegix.guest.v1.HelloRequest"> & {
   /**
    * At least 32 random bytes for the guest's random pool. May be empty on a later Hello.
    *
-   * @generated from field: bytes entropy = 4;
+   * @generated from field: bytes entropy = 3;
    */
   entropy: Uint8Array;
 };
@@ -76,20 +76,6 @@ export declare type HelloResponse = Message<"litegix.guest.v1.HelloResponse"> & 
    * @generated from field: int64 uptime_ns = 5;
    */
   uptimeNs: bigint;
-
-  /**
-   * The vsock port of bulk streams (FrameKind); 0: this guest has none, its sessions and logs go by Exec and Logs.
-   *
-   * @generated from field: uint32 bulk_port = 10;
-   */
-  bulkPort: number;
-
-  /**
-   * In a session by bulk stream a TAKEN of 0 bytes comes where the program has not started within half a second.
-   *
-   * @generated from field: bool tells_long_starts = 11;
-   */
-  tellsLongStarts: boolean;
 };
 
 /**
@@ -680,38 +666,6 @@ export declare type SetPeersResponse = Message<"litegix.guest.v1.SetPeersRespons
 export declare const SetPeersResponseSchema: GenMessage<SetPeersResponse>;
 
 /**
- * @generated from message litegix.guest.v1.LogsRequest
- */
-export declare type LogsRequest = Message<"litegix.guest.v1.LogsRequest"> & {
-  /**
-   * @generated from oneof litegix.guest.v1.LogsRequest.request
-   */
-  request: {
-    /**
-     * First message.
-     *
-     * @generated from field: litegix.guest.v1.LogsOpen open = 1;
-     */
-    value: LogsOpen;
-    case: "open";
-  } | {
-    /**
-     * Everything below this offset may be freed.
-     *
-     * @generated from field: litegix.guest.v1.LogsAcknowledge acknowledge = 2;
-     */
-    value: LogsAcknowledge;
-    case: "acknowledge";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message litegix.guest.v1.LogsRequest.
- * Use `create(LogsRequestSchema)` to create a new message.
- */
-export declare const LogsRequestSchema: GenMessage<LogsRequest>;
-
-/**
  * @generated from message litegix.guest.v1.LogsOpen
  */
 export declare type LogsOpen = Message<"litegix.guest.v1.LogsOpen"> & {
@@ -739,6 +693,8 @@ export declare const LogsOpenSchema: GenMessage<LogsOpen>;
  */
 export declare type LogsAcknowledge = Message<"litegix.guest.v1.LogsAcknowledge"> & {
   /**
+   * Everything below this offset may be freed.
+   *
    * @generated from field: uint64 offset = 1;
    */
   offset: bigint;
@@ -749,38 +705,6 @@ export declare type LogsAcknowledge = Message<"litegix.guest.v1.LogsAcknowledge"
  * Use `create(LogsAcknowledgeSchema)` to create a new message.
  */
 export declare const LogsAcknowledgeSchema: GenMessage<LogsAcknowledge>;
-
-/**
- * @generated from message litegix.guest.v1.LogsResponse
- */
-export declare type LogsResponse = Message<"litegix.guest.v1.LogsResponse"> & {
-  /**
-   * Offset of the first byte of `data`.
-   *
-   * @generated from field: uint64 offset = 1;
-   */
-  offset: bigint;
-
-  /**
-   * At most 64 KiB.
-   *
-   * @generated from field: bytes data = 2;
-   */
-  data: Uint8Array;
-
-  /**
-   * The stream ends at offset + length of data. Sent once the task's last byte has been sent.
-   *
-   * @generated from field: bool end = 3;
-   */
-  end: boolean;
-};
-
-/**
- * Describes the message litegix.guest.v1.LogsResponse.
- * Use `create(LogsResponseSchema)` to create a new message.
- */
-export declare const LogsResponseSchema: GenMessage<LogsResponse>;
 
 /**
  * @generated from message litegix.guest.v1.WaitRequest
@@ -893,52 +817,6 @@ export declare type SignalResponse = Message<"litegix.guest.v1.SignalResponse"> 
 export declare const SignalResponseSchema: GenMessage<SignalResponse>;
 
 /**
- * @generated from message litegix.guest.v1.ExecRequest
- */
-export declare type ExecRequest = Message<"litegix.guest.v1.ExecRequest"> & {
-  /**
-   * @generated from oneof litegix.guest.v1.ExecRequest.request
-   */
-  request: {
-    /**
-     * First message.
-     *
-     * @generated from field: litegix.guest.v1.ExecStart start = 1;
-     */
-    value: ExecStart;
-    case: "start";
-  } | {
-    /**
-     * At most 64 KiB.
-     *
-     * @generated from field: bytes stdin = 2;
-     */
-    value: Uint8Array;
-    case: "stdin";
-  } | {
-    /**
-     * No more stdin. In a terminal: the end-of-file character.
-     *
-     * @generated from field: litegix.guest.v1.ExecStdinEnd stdin_end = 3;
-     */
-    value: ExecStdinEnd;
-    case: "stdinEnd";
-  } | {
-    /**
-     * @generated from field: litegix.guest.v1.TerminalSize resize = 4;
-     */
-    value: TerminalSize;
-    case: "resize";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message litegix.guest.v1.ExecRequest.
- * Use `create(ExecRequestSchema)` to create a new message.
- */
-export declare const ExecRequestSchema: GenMessage<ExecRequest>;
-
-/**
  * @generated from message litegix.guest.v1.ExecStart
  */
 export declare type ExecStart = Message<"litegix.guest.v1.ExecStart"> & {
@@ -972,18 +850,6 @@ export declare type ExecStart = Message<"litegix.guest.v1.ExecStart"> & {
 export declare const ExecStartSchema: GenMessage<ExecStart>;
 
 /**
- * @generated from message litegix.guest.v1.ExecStdinEnd
- */
-export declare type ExecStdinEnd = Message<"litegix.guest.v1.ExecStdinEnd"> & {
-};
-
-/**
- * Describes the message litegix.guest.v1.ExecStdinEnd.
- * Use `create(ExecStdinEndSchema)` to create a new message.
- */
-export declare const ExecStdinEndSchema: GenMessage<ExecStdinEnd>;
-
-/**
  * @generated from message litegix.guest.v1.TerminalSize
  */
 export declare type TerminalSize = Message<"litegix.guest.v1.TerminalSize"> & {
@@ -1003,52 +869,6 @@ export declare type TerminalSize = Message<"litegix.guest.v1.TerminalSize"> & {
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export declare const TerminalSizeSchema: GenMessage<TerminalSize>;
-
-/**
- * @generated from message litegix.guest.v1.ExecResponse
- */
-export declare type ExecResponse = Message<"litegix.guest.v1.ExecResponse"> & {
-  /**
-   * @generated from oneof litegix.guest.v1.ExecResponse.response
-   */
-  response: {
-    /**
-     * The program runs. A failure to start ends the call with a status instead (as for Start).
-     *
-     * @generated from field: litegix.guest.v1.ExecStarted started = 1;
-     */
-    value: ExecStarted;
-    case: "started";
-  } | {
-    /**
-     * At most 64 KiB each. With a terminal everything is stdout.
-     *
-     * @generated from field: bytes stdout = 2;
-     */
-    value: Uint8Array;
-    case: "stdout";
-  } | {
-    /**
-     * @generated from field: bytes stderr = 3;
-     */
-    value: Uint8Array;
-    case: "stderr";
-  } | {
-    /**
-     * Last message.
-     *
-     * @generated from field: litegix.guest.v1.ExitStatus exited = 4;
-     */
-    value: ExitStatus;
-    case: "exited";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message litegix.guest.v1.ExecResponse.
- * Use `create(ExecResponseSchema)` to create a new message.
- */
-export declare const ExecResponseSchema: GenMessage<ExecResponse>;
 
 /**
  * @generated from message litegix.guest.v1.ExecStarted
@@ -1377,10 +1197,12 @@ export enum LogStream {
 export declare const LogStreamSchema: GenEnum<LogStream>;
 
 /**
- * Bulk streams: the same sessions and logs as Exec and Logs, without HTTP/2 between, on a connection each to
- * HelloResponse.bulk_port. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the
- * payload. A frame is at most 64 KiB, header included, which is what a hypervisor's vsock carries in one piece; only a log's
- * DATA may be up to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB. The guest never closes first: a hypervisor may drop what is still on its way.
+ * Bulk streams: exec sessions in the task's world and the task's logs, without HTTP/2, on a connection each to AF_VSOCK
+ * port 11. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the payload.
+ * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be up
+ * to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB.
+ * The guest never closes first: a hypervisor may drop what is still on its way. The end of the host's connection ends its
+ * session: hang-up, then kill. The guest frees only those bytes of a log that the host has acknowledged.
  *
  * @generated from enum litegix.guest.v1.FrameKind
  */
@@ -1403,7 +1225,7 @@ export enum FrameKind {
   LOGS = 2,
 
   /**
-   * Host, in a session: bytes; nothing; a TerminalSize.
+   * Host, in a session: bytes; nothing, at the end of the input (a terminal gets its end-of-file character); a TerminalSize.
    *
    * @generated from enum value: FRAME_KIND_STDIN = 3;
    */
@@ -1427,7 +1249,7 @@ export enum FrameKind {
   ACKNOWLEDGE = 6,
 
   /**
-   * Guest, in a session: an ExecStarted; bytes; bytes; an ExitStatus, which is the last.
+   * Guest, in a session: an ExecStarted; bytes; bytes (a terminal's are all stdout); an ExitStatus, which is the last.
    *
    * @generated from enum value: FRAME_KIND_STARTED = 16;
    */
@@ -1462,7 +1284,7 @@ export enum FrameKind {
   END = 21,
 
   /**
-   * Guest: a Refusal, in place of everything that would follow.
+   * Guest: a Refusal, in place of everything that would follow. Codes of a failed start are those of Start.
    *
    * @generated from enum value: FRAME_KIND_REFUSED = 22;
    */
@@ -1471,7 +1293,7 @@ export enum FrameKind {
   /**
    * Guest, in a session: a StdinTaken. The host never has sent more than 128 KiB beyond it: a guest that can't read a vsock
    * connection for long is asked for room by some hypervisors again and again, and comes to nothing else.
-   * One of 0 bytes may come ahead of STARTED: the session is known, its program takes its time to start.
+   * If the program has not started within half a second, the guest sends one of 0 bytes ahead of STARTED.
    *
    * @generated from enum value: FRAME_KIND_TAKEN = 23;
    */
@@ -1530,16 +1352,6 @@ export declare const Guest: GenService<{
     output: typeof SetPeersResponseSchema;
   },
   /**
-   * One log stream from a byte offset. The guest frees only what was acknowledged.
-   *
-   * @generated from rpc litegix.guest.v1.Guest.Logs
-   */
-  logs: {
-    methodKind: "bidi_streaming";
-    input: typeof LogsRequestSchema;
-    output: typeof LogsResponseSchema;
-  },
-  /**
    * Answers when the task has ended and both its log streams have been read into the buffer to their end. Any number of
    * callers, any number of times.
    *
@@ -1559,16 +1371,6 @@ export declare const Guest: GenService<{
     methodKind: "unary";
     input: typeof SignalRequestSchema;
     output: typeof SignalResponseSchema;
-  },
-  /**
-   * One session in the task's world. The connection's end kills the session: hang-up, then kill.
-   *
-   * @generated from rpc litegix.guest.v1.Guest.Exec
-   */
-  exec: {
-    methodKind: "bidi_streaming";
-    input: typeof ExecRequestSchema;
-    output: typeof ExecResponseSchema;
   },
   /**
    * @generated from rpc litegix.guest.v1.Guest.Stats

@@ -14,7 +14,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/
  * Describes the file litegix/guest/v1/guest.proto.
  */
 export const file_litegix_guest_v1_guest = /*@__PURE__*/
-  fileDesc("ChxsaXRlZ2l4L2d1ZXN0L3YxL2d1ZXN0LnByb3RvEhBsaXRlZ2l4Lmd1ZXN0LnYxImkKDEhlbGxvUmVxdWVzdBIWCg5nZW5lcmF0aW9uX21pbhgBIAEoDRIWCg5nZW5lcmF0aW9uX21heBgCIAEoDRIPCgdlbnRyb3B5GAQgASgMSgQIAxAEUhJ3YWxsX2Nsb2NrX3VuaXhfbnMitQEKDUhlbGxvUmVzcG9uc2USEgoKZ2VuZXJhdGlvbhgBIAEoDRIPCgd2ZXJzaW9uGAIgASgJEhYKDmtlcm5lbF9yZWxlYXNlGAMgASgJEiYKBXN0YXRlGAQgASgOMhcubGl0ZWdpeC5ndWVzdC52MS5TdGF0ZRIRCgl1cHRpbWVfbnMYBSABKAMSEQoJYnVsa19wb3J0GAogASgNEhkKEXRlbGxzX2xvbmdfc3RhcnRzGAsgASgIIuEDChBDb25maWd1cmVSZXF1ZXN0EhMKC2Nncm91cF9uYW1lGAEgASgJEhAKCGhvc3RuYW1lGAIgASgJEhEKCWV0Y19ob3N0cxgDIAEoCRIXCg9ldGNfcmVzb2x2X2NvbmYYBCABKAkSLgoHcHJvY2VzcxgFIAEoCzIdLmxpdGVnaXguZ3Vlc3QudjEuUHJvY2Vzc1NwZWMSEwoLZGlyZWN0b3JpZXMYBiADKAkSMwoHbmV0d29yaxgKIAEoCzIiLmxpdGVnaXguZ3Vlc3QudjEuTmV0d29ya0ludGVyZmFjZRISCgpwcml2aWxlZ2VkGBQgASgIEhAKCHVubWFza2VkGBsgASgIEhYKDnJlYWRfb25seV9yb290GBUgASgIEhYKDnNobV9zaXplX2J5dGVzGBYgASgEEjIKDHRtcGZzX21vdW50cxgXIAMoCzIcLmxpdGVnaXguZ3Vlc3QudjEuVG1wZnNNb3VudBIpCgdzeXNjdGxzGBggAygLMhgubGl0ZWdpeC5ndWVzdC52MS5TeXNjdGwSEgoKcGlkc19saW1pdBgZIAEoBBIMCgRpbml0GBogASgIEikKB2RldmljZXMYHCADKAsyGC5saXRlZ2l4Lmd1ZXN0LnYxLkRldmljZSImCgZEZXZpY2USDAoEcGF0aBgBIAEoCRIOCgZ0YXJnZXQYAiABKAkiTQoKVG1wZnNNb3VudBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDAoEbW9kZRgDIAEoDRIPCgdvcHRpb25zGAQgAygJIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIsgBChBOZXR3b3JrSW50ZXJmYWNlEgsKA21hYxgBIAEoDBILCgNtdHUYAiABKA0SMwoJYWRkcmVzc2VzGAMgAygLMiAubGl0ZWdpeC5ndWVzdC52MS5OZXR3b3JrQWRkcmVzcxIuCgZyb3V0ZXMYBCADKAsyHi5saXRlZ2l4Lmd1ZXN0LnYxLk5ldHdvcmtSb3V0ZRI1Cg1vdXRzaWRlX3BvcnRzGAUgASgLMh4ubGl0ZWdpeC5ndWVzdC52MS5PdXRzaWRlUG9ydHMiSQoOTmV0d29ya0FkZHJlc3MSDwoHYWRkcmVzcxgBIAEoDBIVCg1wcmVmaXhfbGVuZ3RoGAIgASgNEg8KB29uX2xpbmsYAyABKAgiWwoMTmV0d29ya1JvdXRlEhMKC2Rlc3RpbmF0aW9uGAEgASgMEhUKDXByZWZpeF9sZW5ndGgYAiABKA0SDwoHZ2F0ZXdheRgDIAEoDBIOCgZzb3VyY2UYBCABKAwiUQoMT3V0c2lkZVBvcnRzEg0KBXBvcnRzGAEgAygNEhEKCWFkZHJlc3NlcxgCIAMoDBIPCgdnYXRld2F5GAMgASgMEg4KBnNvdXJjZRgEIAEoDCITChFDb25maWd1cmVSZXNwb25zZSKJAgoLUHJvY2Vzc1NwZWMSDAoEYXJndhgBIAMoCRILCgNlbnYYAiADKAkSDAoEdXNlchgDIAEoCRIQCgh3b3JrX2RpchgEIAEoCRIZChFhZGRpdGlvbmFsX2dyb3VwcxgKIAMoCRIUCgxjYXBhYmlsaXRpZXMYCyABKAQSLwoGbGltaXRzGAwgAygLMh8ubGl0ZWdpeC5ndWVzdC52MS5SZXNvdXJjZUxpbWl0EhwKFG9vbV9zY29yZV9hZGp1c3RtZW50GA0gASgFEhkKEW5vX25ld19wcml2aWxlZ2VzGA4gASgIEhAKCHRlcm1pbmFsGA8gASgIEhIKCm9wZW5fc3RkaW4YECABKAgiOQoNUmVzb3VyY2VMaW1pdBIMCgRuYW1lGAEgASgJEgwKBHNvZnQYAiABKAQSDAoEaGFyZBgDIAEoBCIOCgxTdGFydFJlcXVlc3QiTAoNU3RhcnRSZXNwb25zZRILCgNwaWQYASABKA0SLgoKYm9vdF9zdGVwcxgKIAMoCzIaLmxpdGVnaXguZ3Vlc3QudjEuQm9vdFN0ZXAiKwoIQm9vdFN0ZXASDAoEbmFtZRgBIAEoCRIRCgl1cHRpbWVfbnMYAiABKAMiOAoPU2V0UGVlcnNSZXF1ZXN0EiUKBXBlZXJzGAEgAygLMhYubGl0ZWdpeC5ndWVzdC52MS5QZWVyIiUKBFBlZXISDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgMIhIKEFNldFBlZXJzUmVzcG9uc2UifgoLTG9nc1JlcXVlc3QSKgoEb3BlbhgBIAEoCzIaLmxpdGVnaXguZ3Vlc3QudjEuTG9nc09wZW5IABI4CgthY2tub3dsZWRnZRgCIAEoCzIhLmxpdGVnaXguZ3Vlc3QudjEuTG9nc0Fja25vd2xlZGdlSABCCQoHcmVxdWVzdCJFCghMb2dzT3BlbhIrCgZzdHJlYW0YASABKA4yGy5saXRlZ2l4Lmd1ZXN0LnYxLkxvZ1N0cmVhbRIMCgRmcm9tGAIgASgEIiEKD0xvZ3NBY2tub3dsZWRnZRIOCgZvZmZzZXQYASABKAQiOQoMTG9nc1Jlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMEgsKA2VuZBgDIAEoCCINCgtXYWl0UmVxdWVzdCI8CgxXYWl0UmVzcG9uc2USLAoGc3RhdHVzGAEgASgLMhwubGl0ZWdpeC5ndWVzdC52MS5FeGl0U3RhdHVzIo8BCgpFeGl0U3RhdHVzEhEKCWV4aXRfY29kZRgBIAEoBRIOCgZzaWduYWwYAiABKAUSEgoKb29tX2tpbGxlZBgDIAEoCBIaChJzdGFydGVkX2F0X3VuaXhfbnMYBCABKAMSGwoTZmluaXNoZWRfYXRfdW5peF9ucxgFIAEoAxIRCglvb21fa2lsbHMYFCABKAQiLAoNU2lnbmFsUmVxdWVzdBIOCgZzaWduYWwYASABKAUSCwoDYWxsGAIgASgIIhAKDlNpZ25hbFJlc3BvbnNlIr4BCgtFeGVjUmVxdWVzdBIsCgVzdGFydBgBIAEoCzIbLmxpdGVnaXguZ3Vlc3QudjEuRXhlY1N0YXJ0SAASDwoFc3RkaW4YAiABKAxIABIzCglzdGRpbl9lbmQYAyABKAsyHi5saXRlZ2l4Lmd1ZXN0LnYxLkV4ZWNTdGRpbkVuZEgAEjAKBnJlc2l6ZRgEIAEoCzIeLmxpdGVnaXguZ3Vlc3QudjEuVGVybWluYWxTaXplSABCCQoHcmVxdWVzdCJvCglFeGVjU3RhcnQSDAoEYXJndhgBIAMoCRIQCgh0ZXJtaW5hbBgCIAEoCBIsCgRzaXplGAMgASgLMh4ubGl0ZWdpeC5ndWVzdC52MS5UZXJtaW5hbFNpemUSFAoMa2lsbF9hdF9vbmNlGAogASgIIg4KDEV4ZWNTdGRpbkVuZCItCgxUZXJtaW5hbFNpemUSDAoEcm93cxgBIAEoDRIPCgdjb2x1bW5zGAIgASgNIqABCgxFeGVjUmVzcG9uc2USMAoHc3RhcnRlZBgBIAEoCzIdLmxpdGVnaXguZ3Vlc3QudjEuRXhlY1N0YXJ0ZWRIABIQCgZzdGRvdXQYAiABKAxIABIQCgZzdGRlcnIYAyABKAxIABIuCgZleGl0ZWQYBCABKAsyHC5saXRlZ2l4Lmd1ZXN0LnYxLkV4aXRTdGF0dXNIAEIKCghyZXNwb25zZSIsCgtFeGVjU3RhcnRlZBILCgNwaWQYASABKA0SEAoIc3RhcnRfdXMYCiABKA0iIQoMQ2xvY2tSZXF1ZXN0EhEKCWFkanVzdF9ucxgBIAEoAyIgCg1DbG9ja1Jlc3BvbnNlEg8KB3VuaXhfbnMYASABKAMiDgoMU3RhdHNSZXF1ZXN0IpwDCg1TdGF0c1Jlc3BvbnNlEhQKDGNwdV91c2FnZV91cxgBIAEoBBITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhwKFG1lbW9yeV9jdXJyZW50X2J5dGVzGAQgASgEEhkKEW1lbW9yeV9wZWFrX2J5dGVzGAUgASgEEhkKEW1lbW9yeV9hbm9uX2J5dGVzGAYgASgEEhkKEW1lbW9yeV9maWxlX2J5dGVzGAcgASgEEhsKE21lbW9yeV9rZXJuZWxfYnl0ZXMYCCABKAQSGQoRbWVtb3J5X3N3YXBfYnl0ZXMYCSABKAQSDAoEcGlkcxgKIAEoBBIbChNpbml0X3Jlc2lkZW50X2J5dGVzGBQgASgEEhgKEGluaXRfZGVzY3JpcHRvcnMYFSABKA0SFQoNaW5pdF9jaGlsZHJlbhgWIAEoDRIRCglvb21fa2lsbHMYFyABKAQSMwoJcHJvY2Vzc2VzGBggAygLMiAubGl0ZWdpeC5ndWVzdC52MS5Qcm9jZXNzRmlndXJlcyJhCg5Qcm9jZXNzRmlndXJlcxILCgNwaWQYASABKA0SEwoLY3B1X3VzZXJfdXMYAiABKAQSFQoNY3B1X3N5c3RlbV91cxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCIRCg9TaHV0ZG93blJlcXVlc3QiEgoQU2h1dGRvd25SZXNwb25zZSIbCgpTdGRpblRha2VuEg0KBWJ5dGVzGAEgASgEIigKB1JlZnVzYWwSDAoEY29kZRgBIAEoBRIPCgdtZXNzYWdlGAIgASgJKmsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEAoMU1RBVEVfQk9PVEVEEAESFAoQU1RBVEVfQ09ORklHVVJFRBACEhEKDVNUQVRFX1JVTk5JTkcQAxIQCgxTVEFURV9FWElURUQQBCpVCglMb2dTdHJlYW0SGgoWTE9HX1NUUkVBTV9VTlNQRUNJRklFRBAAEhUKEUxPR19TVFJFQU1fU1RET1VUEAESFQoRTE9HX1NUUkVBTV9TVERFUlIQAiroAgoJRnJhbWVLaW5kEhoKFkZSQU1FX0tJTkRfVU5TUEVDSUZJRUQQABITCg9GUkFNRV9LSU5EX0VYRUMQARITCg9GUkFNRV9LSU5EX0xPR1MQAhIUChBGUkFNRV9LSU5EX1NURElOEAMSGAoURlJBTUVfS0lORF9TVERJTl9FTkQQBBIVChFGUkFNRV9LSU5EX1JFU0laRRAFEhoKFkZSQU1FX0tJTkRfQUNLTk9XTEVER0UQBhIWChJGUkFNRV9LSU5EX1NUQVJURUQQEBIVChFGUkFNRV9LSU5EX1NURE9VVBAREhUKEUZSQU1FX0tJTkRfU1RERVJSEBISFQoRRlJBTUVfS0lORF9FWElURUQQExITCg9GUkFNRV9LSU5EX0RBVEEQFBISCg5GUkFNRV9LSU5EX0VORBAVEhYKEkZSQU1FX0tJTkRfUkVGVVNFRBAWEhQKEEZSQU1FX0tJTkRfVEFLRU4QFzLVBgoFR3Vlc3QSSAoFSGVsbG8SHi5saXRlZ2l4Lmd1ZXN0LnYxLkhlbGxvUmVxdWVzdBofLmxpdGVnaXguZ3Vlc3QudjEuSGVsbG9SZXNwb25zZRJUCglDb25maWd1cmUSIi5saXRlZ2l4Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlcXVlc3QaIy5saXRlZ2l4Lmd1ZXN0LnYxLkNvbmZpZ3VyZVJlc3BvbnNlEkgKBVN0YXJ0Eh4ubGl0ZWdpeC5ndWVzdC52MS5TdGFydFJlcXVlc3QaHy5saXRlZ2l4Lmd1ZXN0LnYxLlN0YXJ0UmVzcG9uc2USUQoIU2V0UGVlcnMSIS5saXRlZ2l4Lmd1ZXN0LnYxLlNldFBlZXJzUmVxdWVzdBoiLmxpdGVnaXguZ3Vlc3QudjEuU2V0UGVlcnNSZXNwb25zZRJJCgRMb2dzEh0ubGl0ZWdpeC5ndWVzdC52MS5Mb2dzUmVxdWVzdBoeLmxpdGVnaXguZ3Vlc3QudjEuTG9nc1Jlc3BvbnNlKAEwARJFCgRXYWl0Eh0ubGl0ZWdpeC5ndWVzdC52MS5XYWl0UmVxdWVzdBoeLmxpdGVnaXguZ3Vlc3QudjEuV2FpdFJlc3BvbnNlEksKBlNpZ25hbBIfLmxpdGVnaXguZ3Vlc3QudjEuU2lnbmFsUmVxdWVzdBogLmxpdGVnaXguZ3Vlc3QudjEuU2lnbmFsUmVzcG9uc2USSQoERXhlYxIdLmxpdGVnaXguZ3Vlc3QudjEuRXhlY1JlcXVlc3QaHi5saXRlZ2l4Lmd1ZXN0LnYxLkV4ZWNSZXNwb25zZSgBMAESSAoFU3RhdHMSHi5saXRlZ2l4Lmd1ZXN0LnYxLlN0YXRzUmVxdWVzdBofLmxpdGVnaXguZ3Vlc3QudjEuU3RhdHNSZXNwb25zZRJICgVDbG9jaxIeLmxpdGVnaXguZ3Vlc3QudjEuQ2xvY2tSZXF1ZXN0Gh8ubGl0ZWdpeC5ndWVzdC52MS5DbG9ja1Jlc3BvbnNlElEKCFNodXRkb3duEiEubGl0ZWdpeC5ndWVzdC52MS5TaHV0ZG93blJlcXVlc3QaIi5saXRlZ2l4Lmd1ZXN0LnYxLlNodXRkb3duUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChxsaXRlZ2l4L2d1ZXN0L3YxL2d1ZXN0LnByb3RvEhBsaXRlZ2l4Lmd1ZXN0LnYxIk8KDEhlbGxvUmVxdWVzdBIWCg5nZW5lcmF0aW9uX21pbhgBIAEoDRIWCg5nZW5lcmF0aW9uX21heBgCIAEoDRIPCgdlbnRyb3B5GAMgASgMIocBCg1IZWxsb1Jlc3BvbnNlEhIKCmdlbmVyYXRpb24YASABKA0SDwoHdmVyc2lvbhgCIAEoCRIWCg5rZXJuZWxfcmVsZWFzZRgDIAEoCRImCgVzdGF0ZRgEIAEoDjIXLmxpdGVnaXguZ3Vlc3QudjEuU3RhdGUSEQoJdXB0aW1lX25zGAUgASgDIuEDChBDb25maWd1cmVSZXF1ZXN0EhMKC2Nncm91cF9uYW1lGAEgASgJEhAKCGhvc3RuYW1lGAIgASgJEhEKCWV0Y19ob3N0cxgDIAEoCRIXCg9ldGNfcmVzb2x2X2NvbmYYBCABKAkSLgoHcHJvY2VzcxgFIAEoCzIdLmxpdGVnaXguZ3Vlc3QudjEuUHJvY2Vzc1NwZWMSEwoLZGlyZWN0b3JpZXMYBiADKAkSMwoHbmV0d29yaxgKIAEoCzIiLmxpdGVnaXguZ3Vlc3QudjEuTmV0d29ya0ludGVyZmFjZRISCgpwcml2aWxlZ2VkGBQgASgIEhAKCHVubWFza2VkGBsgASgIEhYKDnJlYWRfb25seV9yb290GBUgASgIEhYKDnNobV9zaXplX2J5dGVzGBYgASgEEjIKDHRtcGZzX21vdW50cxgXIAMoCzIcLmxpdGVnaXguZ3Vlc3QudjEuVG1wZnNNb3VudBIpCgdzeXNjdGxzGBggAygLMhgubGl0ZWdpeC5ndWVzdC52MS5TeXNjdGwSEgoKcGlkc19saW1pdBgZIAEoBBIMCgRpbml0GBogASgIEikKB2RldmljZXMYHCADKAsyGC5saXRlZ2l4Lmd1ZXN0LnYxLkRldmljZSImCgZEZXZpY2USDAoEcGF0aBgBIAEoCRIOCgZ0YXJnZXQYAiABKAkiTQoKVG1wZnNNb3VudBIMCgRwYXRoGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSDAoEbW9kZRgDIAEoDRIPCgdvcHRpb25zGAQgAygJIiUKBlN5c2N0bBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJIsgBChBOZXR3b3JrSW50ZXJmYWNlEgsKA21hYxgBIAEoDBILCgNtdHUYAiABKA0SMwoJYWRkcmVzc2VzGAMgAygLMiAubGl0ZWdpeC5ndWVzdC52MS5OZXR3b3JrQWRkcmVzcxIuCgZyb3V0ZXMYBCADKAsyHi5saXRlZ2l4Lmd1ZXN0LnYxLk5ldHdvcmtSb3V0ZRI1Cg1vdXRzaWRlX3BvcnRzGAUgASgLMh4ubGl0ZWdpeC5ndWVzdC52MS5PdXRzaWRlUG9ydHMiSQoOTmV0d29ya0FkZHJlc3MSDwoHYWRkcmVzcxgBIAEoDBIVCg1wcmVmaXhfbGVuZ3RoGAIgASgNEg8KB29uX2xpbmsYAyABKAgiWwoMTmV0d29ya1JvdXRlEhMKC2Rlc3RpbmF0aW9uGAEgASgMEhUKDXByZWZpeF9sZW5ndGgYAiABKA0SDwoHZ2F0ZXdheRgDIAEoDBIOCgZzb3VyY2UYBCABKAwiUQoMT3V0c2lkZVBvcnRzEg0KBXBvcnRzGAEgAygNEhEKCWFkZHJlc3NlcxgCIAMoDBIPCgdnYXRld2F5GAMgASgMEg4KBnNvdXJjZRgEIAEoDCITChFDb25maWd1cmVSZXNwb25zZSKJAgoLUHJvY2Vzc1NwZWMSDAoEYXJndhgBIAMoCRILCgNlbnYYAiADKAkSDAoEdXNlchgDIAEoCRIQCgh3b3JrX2RpchgEIAEoCRIZChFhZGRpdGlvbmFsX2dyb3VwcxgKIAMoCRIUCgxjYXBhYmlsaXRpZXMYCyABKAQSLwoGbGltaXRzGAwgAygLMh8ubGl0ZWdpeC5ndWVzdC52MS5SZXNvdXJjZUxpbWl0EhwKFG9vbV9zY29yZV9hZGp1c3RtZW50GA0gASgFEhkKEW5vX25ld19wcml2aWxlZ2VzGA4gASgIEhAKCHRlcm1pbmFsGA8gASgIEhIKCm9wZW5fc3RkaW4YECABKAgiOQoNUmVzb3VyY2VMaW1pdBIMCgRuYW1lGAEgASgJEgwKBHNvZnQYAiABKAQSDAoEaGFyZBgDIAEoBCIOCgxTdGFydFJlcXVlc3QiTAoNU3RhcnRSZXNwb25zZRILCgNwaWQYASABKA0SLgoKYm9vdF9zdGVwcxgKIAMoCzIaLmxpdGVnaXguZ3Vlc3QudjEuQm9vdFN0ZXAiKwoIQm9vdFN0ZXASDAoEbmFtZRgBIAEoCRIRCgl1cHRpbWVfbnMYAiABKAMiOAoPU2V0UGVlcnNSZXF1ZXN0EiUKBXBlZXJzGAEgAygLMhYubGl0ZWdpeC5ndWVzdC52MS5QZWVyIiUKBFBlZXISDAoEbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgMIhIKEFNldFBlZXJzUmVzcG9uc2UiRQoITG9nc09wZW4SKwoGc3RyZWFtGAEgASgOMhsubGl0ZWdpeC5ndWVzdC52MS5Mb2dTdHJlYW0SDAoEZnJvbRgCIAEoBCIhCg9Mb2dzQWNrbm93bGVkZ2USDgoGb2Zmc2V0GAEgASgEIg0KC1dhaXRSZXF1ZXN0IjwKDFdhaXRSZXNwb25zZRIsCgZzdGF0dXMYASABKAsyHC5saXRlZ2l4Lmd1ZXN0LnYxLkV4aXRTdGF0dXMijwEKCkV4aXRTdGF0dXMSEQoJZXhpdF9jb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRISCgpvb21fa2lsbGVkGAMgASgIEhoKEnN0YXJ0ZWRfYXRfdW5peF9ucxgEIAEoAxIbChNmaW5pc2hlZF9hdF91bml4X25zGAUgASgDEhEKCW9vbV9raWxscxgUIAEoBCIsCg1TaWduYWxSZXF1ZXN0Eg4KBnNpZ25hbBgBIAEoBRILCgNhbGwYAiABKAgiEAoOU2lnbmFsUmVzcG9uc2UibwoJRXhlY1N0YXJ0EgwKBGFyZ3YYASADKAkSEAoIdGVybWluYWwYAiABKAgSLAoEc2l6ZRgDIAEoCzIeLmxpdGVnaXguZ3Vlc3QudjEuVGVybWluYWxTaXplEhQKDGtpbGxfYXRfb25jZRgKIAEoCCItCgxUZXJtaW5hbFNpemUSDAoEcm93cxgBIAEoDRIPCgdjb2x1bW5zGAIgASgNIiwKC0V4ZWNTdGFydGVkEgsKA3BpZBgBIAEoDRIQCghzdGFydF91cxgKIAEoDSIhCgxDbG9ja1JlcXVlc3QSEQoJYWRqdXN0X25zGAEgASgDIiAKDUNsb2NrUmVzcG9uc2USDwoHdW5peF9ucxgBIAEoAyIOCgxTdGF0c1JlcXVlc3QinAMKDVN0YXRzUmVzcG9uc2USFAoMY3B1X3VzYWdlX3VzGAEgASgEEhMKC2NwdV91c2VyX3VzGAIgASgEEhUKDWNwdV9zeXN0ZW1fdXMYAyABKAQSHAoUbWVtb3J5X2N1cnJlbnRfYnl0ZXMYBCABKAQSGQoRbWVtb3J5X3BlYWtfYnl0ZXMYBSABKAQSGQoRbWVtb3J5X2Fub25fYnl0ZXMYBiABKAQSGQoRbWVtb3J5X2ZpbGVfYnl0ZXMYByABKAQSGwoTbWVtb3J5X2tlcm5lbF9ieXRlcxgIIAEoBBIZChFtZW1vcnlfc3dhcF9ieXRlcxgJIAEoBBIMCgRwaWRzGAogASgEEhsKE2luaXRfcmVzaWRlbnRfYnl0ZXMYFCABKAQSGAoQaW5pdF9kZXNjcmlwdG9ycxgVIAEoDRIVCg1pbml0X2NoaWxkcmVuGBYgASgNEhEKCW9vbV9raWxscxgXIAEoBBIzCglwcm9jZXNzZXMYGCADKAsyIC5saXRlZ2l4Lmd1ZXN0LnYxLlByb2Nlc3NGaWd1cmVzImEKDlByb2Nlc3NGaWd1cmVzEgsKA3BpZBgBIAEoDRITCgtjcHVfdXNlcl91cxgCIAEoBBIVCg1jcHVfc3lzdGVtX3VzGAMgASgEEhYKDnJlc2lkZW50X2J5dGVzGAQgASgEIhEKD1NodXRkb3duUmVxdWVzdCISChBTaHV0ZG93blJlc3BvbnNlIhsKClN0ZGluVGFrZW4SDQoFYnl0ZXMYASABKAQiKAoHUmVmdXNhbBIMCgRjb2RlGAEgASgFEg8KB21lc3NhZ2UYAiABKAkqawoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIQCgxTVEFURV9CT09URUQQARIUChBTVEFURV9DT05GSUdVUkVEEAISEQoNU1RBVEVfUlVOTklORxADEhAKDFNUQVRFX0VYSVRFRBAEKlUKCUxvZ1N0cmVhbRIaChZMT0dfU1RSRUFNX1VOU1BFQ0lGSUVEEAASFQoRTE9HX1NUUkVBTV9TVERPVVQQARIVChFMT0dfU1RSRUFNX1NUREVSUhACKugCCglGcmFtZUtpbmQSGgoWRlJBTUVfS0lORF9VTlNQRUNJRklFRBAAEhMKD0ZSQU1FX0tJTkRfRVhFQxABEhMKD0ZSQU1FX0tJTkRfTE9HUxACEhQKEEZSQU1FX0tJTkRfU1RESU4QAxIYChRGUkFNRV9LSU5EX1NURElOX0VORBAEEhUKEUZSQU1FX0tJTkRfUkVTSVpFEAUSGgoWRlJBTUVfS0lORF9BQ0tOT1dMRURHRRAGEhYKEkZSQU1FX0tJTkRfU1RBUlRFRBAQEhUKEUZSQU1FX0tJTkRfU1RET1VUEBESFQoRRlJBTUVfS0lORF9TVERFUlIQEhIVChFGUkFNRV9LSU5EX0VYSVRFRBATEhMKD0ZSQU1FX0tJTkRfREFUQRAUEhIKDkZSQU1FX0tJTkRfRU5EEBUSFgoSRlJBTUVfS0lORF9SRUZVU0VEEBYSFAoQRlJBTUVfS0lORF9UQUtFThAXMr8FCgVHdWVzdBJICgVIZWxsbxIeLmxpdGVnaXguZ3Vlc3QudjEuSGVsbG9SZXF1ZXN0Gh8ubGl0ZWdpeC5ndWVzdC52MS5IZWxsb1Jlc3BvbnNlElQKCUNvbmZpZ3VyZRIiLmxpdGVnaXguZ3Vlc3QudjEuQ29uZmlndXJlUmVxdWVzdBojLmxpdGVnaXguZ3Vlc3QudjEuQ29uZmlndXJlUmVzcG9uc2USSAoFU3RhcnQSHi5saXRlZ2l4Lmd1ZXN0LnYxLlN0YXJ0UmVxdWVzdBofLmxpdGVnaXguZ3Vlc3QudjEuU3RhcnRSZXNwb25zZRJRCghTZXRQZWVycxIhLmxpdGVnaXguZ3Vlc3QudjEuU2V0UGVlcnNSZXF1ZXN0GiIubGl0ZWdpeC5ndWVzdC52MS5TZXRQZWVyc1Jlc3BvbnNlEkUKBFdhaXQSHS5saXRlZ2l4Lmd1ZXN0LnYxLldhaXRSZXF1ZXN0Gh4ubGl0ZWdpeC5ndWVzdC52MS5XYWl0UmVzcG9uc2USSwoGU2lnbmFsEh8ubGl0ZWdpeC5ndWVzdC52MS5TaWduYWxSZXF1ZXN0GiAubGl0ZWdpeC5ndWVzdC52MS5TaWduYWxSZXNwb25zZRJICgVTdGF0cxIeLmxpdGVnaXguZ3Vlc3QudjEuU3RhdHNSZXF1ZXN0Gh8ubGl0ZWdpeC5ndWVzdC52MS5TdGF0c1Jlc3BvbnNlEkgKBUNsb2NrEh4ubGl0ZWdpeC5ndWVzdC52MS5DbG9ja1JlcXVlc3QaHy5saXRlZ2l4Lmd1ZXN0LnYxLkNsb2NrUmVzcG9uc2USUQoIU2h1dGRvd24SIS5saXRlZ2l4Lmd1ZXN0LnYxLlNodXRkb3duUmVxdWVzdBoiLmxpdGVnaXguZ3Vlc3QudjEuU2h1dGRvd25SZXNwb25zZWIGcHJvdG8z");
 
 /**
  * Describes the message litegix.guest.v1.HelloRequest.
@@ -150,172 +150,137 @@ export const SetPeersResponseSchema = /*@__PURE__*/
   messageDesc(file_litegix_guest_v1_guest, 18);
 
 /**
- * Describes the message litegix.guest.v1.LogsRequest.
- * Use `create(LogsRequestSchema)` to create a new message.
- */
-export const LogsRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 19);
-
-/**
  * Describes the message litegix.guest.v1.LogsOpen.
  * Use `create(LogsOpenSchema)` to create a new message.
  */
 export const LogsOpenSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 20);
+  messageDesc(file_litegix_guest_v1_guest, 19);
 
 /**
  * Describes the message litegix.guest.v1.LogsAcknowledge.
  * Use `create(LogsAcknowledgeSchema)` to create a new message.
  */
 export const LogsAcknowledgeSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 21);
-
-/**
- * Describes the message litegix.guest.v1.LogsResponse.
- * Use `create(LogsResponseSchema)` to create a new message.
- */
-export const LogsResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 22);
+  messageDesc(file_litegix_guest_v1_guest, 20);
 
 /**
  * Describes the message litegix.guest.v1.WaitRequest.
  * Use `create(WaitRequestSchema)` to create a new message.
  */
 export const WaitRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 23);
+  messageDesc(file_litegix_guest_v1_guest, 21);
 
 /**
  * Describes the message litegix.guest.v1.WaitResponse.
  * Use `create(WaitResponseSchema)` to create a new message.
  */
 export const WaitResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 24);
+  messageDesc(file_litegix_guest_v1_guest, 22);
 
 /**
  * Describes the message litegix.guest.v1.ExitStatus.
  * Use `create(ExitStatusSchema)` to create a new message.
  */
 export const ExitStatusSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 25);
+  messageDesc(file_litegix_guest_v1_guest, 23);
 
 /**
  * Describes the message litegix.guest.v1.SignalRequest.
  * Use `create(SignalRequestSchema)` to create a new message.
  */
 export const SignalRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 26);
+  messageDesc(file_litegix_guest_v1_guest, 24);
 
 /**
  * Describes the message litegix.guest.v1.SignalResponse.
  * Use `create(SignalResponseSchema)` to create a new message.
  */
 export const SignalResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 27);
-
-/**
- * Describes the message litegix.guest.v1.ExecRequest.
- * Use `create(ExecRequestSchema)` to create a new message.
- */
-export const ExecRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 28);
+  messageDesc(file_litegix_guest_v1_guest, 25);
 
 /**
  * Describes the message litegix.guest.v1.ExecStart.
  * Use `create(ExecStartSchema)` to create a new message.
  */
 export const ExecStartSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 29);
-
-/**
- * Describes the message litegix.guest.v1.ExecStdinEnd.
- * Use `create(ExecStdinEndSchema)` to create a new message.
- */
-export const ExecStdinEndSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 30);
+  messageDesc(file_litegix_guest_v1_guest, 26);
 
 /**
  * Describes the message litegix.guest.v1.TerminalSize.
  * Use `create(TerminalSizeSchema)` to create a new message.
  */
 export const TerminalSizeSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 31);
-
-/**
- * Describes the message litegix.guest.v1.ExecResponse.
- * Use `create(ExecResponseSchema)` to create a new message.
- */
-export const ExecResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 32);
+  messageDesc(file_litegix_guest_v1_guest, 27);
 
 /**
  * Describes the message litegix.guest.v1.ExecStarted.
  * Use `create(ExecStartedSchema)` to create a new message.
  */
 export const ExecStartedSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 33);
+  messageDesc(file_litegix_guest_v1_guest, 28);
 
 /**
  * Describes the message litegix.guest.v1.ClockRequest.
  * Use `create(ClockRequestSchema)` to create a new message.
  */
 export const ClockRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 34);
+  messageDesc(file_litegix_guest_v1_guest, 29);
 
 /**
  * Describes the message litegix.guest.v1.ClockResponse.
  * Use `create(ClockResponseSchema)` to create a new message.
  */
 export const ClockResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 35);
+  messageDesc(file_litegix_guest_v1_guest, 30);
 
 /**
  * Describes the message litegix.guest.v1.StatsRequest.
  * Use `create(StatsRequestSchema)` to create a new message.
  */
 export const StatsRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 36);
+  messageDesc(file_litegix_guest_v1_guest, 31);
 
 /**
  * Describes the message litegix.guest.v1.StatsResponse.
  * Use `create(StatsResponseSchema)` to create a new message.
  */
 export const StatsResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 37);
+  messageDesc(file_litegix_guest_v1_guest, 32);
 
 /**
  * Describes the message litegix.guest.v1.ProcessFigures.
  * Use `create(ProcessFiguresSchema)` to create a new message.
  */
 export const ProcessFiguresSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 38);
+  messageDesc(file_litegix_guest_v1_guest, 33);
 
 /**
  * Describes the message litegix.guest.v1.ShutdownRequest.
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 39);
+  messageDesc(file_litegix_guest_v1_guest, 34);
 
 /**
  * Describes the message litegix.guest.v1.ShutdownResponse.
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 40);
+  messageDesc(file_litegix_guest_v1_guest, 35);
 
 /**
  * Describes the message litegix.guest.v1.StdinTaken.
  * Use `create(StdinTakenSchema)` to create a new message.
  */
 export const StdinTakenSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 41);
+  messageDesc(file_litegix_guest_v1_guest, 36);
 
 /**
  * Describes the message litegix.guest.v1.Refusal.
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema = /*@__PURE__*/
-  messageDesc(file_litegix_guest_v1_guest, 42);
+  messageDesc(file_litegix_guest_v1_guest, 37);
 
 /**
  * Describes the enum litegix.guest.v1.State.
@@ -348,10 +313,12 @@ export const FrameKindSchema = /*@__PURE__*/
   enumDesc(file_litegix_guest_v1_guest, 2);
 
 /**
- * Bulk streams: the same sessions and logs as Exec and Logs, without HTTP/2 between, on a connection each to
- * HelloResponse.bulk_port. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the
- * payload. A frame is at most 64 KiB, header included, which is what a hypervisor's vsock carries in one piece; only a log's
- * DATA may be up to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB. The guest never closes first: a hypervisor may drop what is still on its way.
+ * Bulk streams: exec sessions in the task's world and the task's logs, without HTTP/2, on a connection each to AF_VSOCK
+ * port 11. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the payload.
+ * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be up
+ * to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB.
+ * The guest never closes first: a hypervisor may drop what is still on its way. The end of the host's connection ends its
+ * session: hang-up, then kill. The guest frees only those bytes of a log that the host has acknowledged.
  *
  * @generated from enum litegix.guest.v1.FrameKind
  */
