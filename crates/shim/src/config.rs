@@ -1,4 +1,4 @@
-//! What the driver wants of this VM's supervisor. Unknown keys are a later driver's and do no harm.
+//! The configuration of this VM's supervisor, written by the driver that starts it. Both are of one build.
 
 use serde::Deserialize;
 use std::fmt;
@@ -12,6 +12,7 @@ const LONGEST_SOCKET_PATH: usize = 107;
 pub const VMM: &str = "vmm";
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     pub version: u32,
     pub id: String,
@@ -25,27 +26,23 @@ pub struct Config {
     pub exit_record: PathBuf,
     pub state_file: PathBuf,
     pub log_file: PathBuf,
-    #[serde(default)]
     pub cleanup_paths: Vec<PathBuf>,
     pub processes: Vec<Process>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Process {
     pub name: String,
     pub argv: Vec<String>,
     pub output: PathBuf,
     /// The next process starts once this exists.
-    #[serde(default)]
     pub ready_path: Option<PathBuf>,
     /// Its first process is this one.
-    #[serde(default)]
     pub pid_namespace: bool,
     /// Files that it sees in other places than the host does.
-    #[serde(default)]
     pub binds: Vec<BindMount>,
     /// The `cgroup.procs` of each group that it runs in.
-    #[serde(default)]
     pub cgroup_procs: Vec<PathBuf>,
 }
 
@@ -116,10 +113,12 @@ mod tests {
             "version": 1, "id": "a1b2c3d4", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
             "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
             "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
-            "cleanup_paths": ["/v/v.sock"], "later": true,
+            "cleanup_paths": ["/v/v.sock"],
             "processes": [
-                {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock"},
-                {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null},
+                {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
+                    "pid_namespace": false, "binds": [], "cgroup_procs": []},
+                {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null,
+                    "pid_namespace": true, "binds": [], "cgroup_procs": []},
             ],
         })
     }
@@ -133,13 +132,13 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        let spoil: [(&str, Value); 4] = [
+        let mut without_argv = plain()["processes"].clone();
+        without_argv[1]["argv"] = json!([]);
+        let spoil: [(&str, Value); 5] = [
             ("version", json!(2)),
+            ("unknown", json!(true)),
             ("processes", json!([])),
-            (
-                "processes",
-                json!([{"name": "vmm", "argv": [], "output": "/x"}]),
-            ),
+            ("processes", without_argv),
             ("control_socket", json!("x".repeat(108))),
         ];
         for (key, value) in spoil {

@@ -50,14 +50,17 @@ mod tests {
     use std::process::Stdio;
 
     fn process(keys: serde_json::Value) -> Process {
-        let mut process = json!({"name": "vmm", "argv": ["sh"], "output": "/dev/null"});
+        let mut process = json!({
+            "name": "vmm", "argv": ["sh"], "output": "/dev/null", "ready_path": null,
+            "pid_namespace": false, "binds": [], "cgroup_procs": [],
+        });
         for (key, value) in keys.as_object().expect("object") {
             process[key] = value.clone();
         }
         let config = json!({
             "version": 1, "id": "a", "control_socket": "/a", "vsock_socket": "/b", "guest_port": 1,
             "stdout_path": "/dev/null", "stderr_path": "/dev/null", "exit_record": "/c", "state_file": "/d",
-            "log_file": "/e", "processes": [process],
+            "log_file": "/e", "cleanup_paths": [], "processes": [process],
         });
         config::parse(&config.to_string())
             .expect("config")

@@ -83,7 +83,8 @@ mod tests {
             r#"{"version": 1, "id": "a", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
                 "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
-                "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null"}]}"#,
+                "cleanup_paths": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
+                "pid_namespace": false, "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");
         // Nobody answers there.

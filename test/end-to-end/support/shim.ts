@@ -30,7 +30,18 @@ export async function startShim(options: { path: string; vsockSocket: string }):
     exit_record: `${path}.exit`,
     state_file: `${path}.state`,
     log_file: `${path}.log`,
-    processes: [{ name: "vmm", argv: ["/bin/sleep", "600"], output: `${path}.console` }],
+    cleanup_paths: [],
+    processes: [
+      {
+        name: "vmm",
+        argv: ["/bin/sleep", "600"],
+        output: `${path}.console`,
+        ready_path: null,
+        pid_namespace: false,
+        binds: [],
+        cgroup_procs: [],
+      },
+    ],
   };
   await writeFile(`${path}.json`, JSON.stringify(config));
   const child = spawn(shimPath, [`${path}.json`], { stdio: "ignore" });
