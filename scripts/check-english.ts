@@ -43,7 +43,8 @@ const rules: readonly Rule[] = [
   { name: "fronted-of", pattern: /^["'(]*Of (?!course\b)/, cure: "begin with the subject" },
   {
     name: "where-for-if",
-    pattern: /^["'(]*Where\b(?!.*\?["')]*$)|\bwhere (?:there (?:is|are|was|were) no|no |none\b|nobody\b|nothing\b)/i,
+    pattern:
+      /^["'(]*Where\b(?! to\b)(?!.*\?["')]*$)|\b[Ww]here (?:there (?:is|are|was|were) )?(?:no|none|nobody|nothing)\b/,
     cure: 'write "if"',
   },
   {

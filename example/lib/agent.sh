@@ -1,4 +1,4 @@
-# The development agent of example/test.sh: its ports, its configuration, its start, its end.
+# The development agent of example/test.sh: its ports, configuration, start and end.
 
 agent_pid=
 registry_pid=
@@ -13,7 +13,7 @@ require_free_ports() {
   done
 }
 
-# The job files say busybox:latest. Where the hub can't be reached, a registry on loopback stands in as its mirror.
+# The job files name busybox:latest. If the hub does not answer, a registry on loopback stands in as its mirror.
 choose_image_source() {
   local code start
   start=$(now_ms)
@@ -31,7 +31,7 @@ choose_image_source() {
   done_line "docker.io can't be reached: busybox:latest is made from Debian's busybox-static, served by $mirror" "$start"
 }
 
-# Nomad takes a plugin's block from the last file that has one, as a whole.
+# Nomad takes a plugin's whole block from the last file that has one.
 write_agent_config() {
   cat <<HCL
 ports {
@@ -148,7 +148,7 @@ machines_of() {
 
 no_machines() { [ -z "$(machines_of "$1")" ]; }
 
-# Only after the driver failed to: ends the VMs of our allocations by the pids in their records.
+# Ends the VMs of our allocations by the pids in their records. It runs only if the driver failed to end them.
 remove_machines() {
   local directory pid
   left_behind="the driver left VMs behind (removed now):"
