@@ -1,4 +1,4 @@
-# An agent for trying the driver out:
+# An agent for trying the driver:
 #
 #   nomad agent -dev -config=example/agent.hcl -plugin-dir=/opt/nomad/plugins
 
@@ -6,21 +6,21 @@ client {
   enabled = true
 
   options = {
-    # Without these the start waits for clouds that are not there.
+    # Without this list, the agent's start waits for clouds that do not answer.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
   }
 }
 
-# The label is the file's name in the plugin directory.
+# The label must be the file's name in the plugin directory.
 plugin "litegix-fc-driver" {
   config {
-    # "auto" takes Firecracker where KVM runs guests, else QEMU; "firecracker" and "qemu" insist.
+    # "auto" takes Firecracker if KVM runs guests, else QEMU. The values "firecracker" and "qemu" allow only that program.
     vmm = "auto"
 
-    # Images, kernels and VMs lie below it.
+    # The folder of images, kernels and VMs.
     rootfs_base_path = "/var/lib/litegix-fc-driver"
 
-    # Mirrors are asked in order, the registry itself last.
+    # The driver asks mirrors in order, and the registry itself last.
     registry "docker.io" {
       mirrors = []
     }

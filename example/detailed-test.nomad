@@ -1,4 +1,4 @@
-# A batch job that prints what its VM is made of: a kernel of its own, CPUs, memory, disks, processes, network.
+# A batch job that prints the parts of its VM: kernel, CPUs, memory, disks, processes, network.
 job "detailed-test" {
   type = "batch"
 
@@ -17,6 +17,7 @@ job "detailed-test" {
 
       config {
         image     = "busybox:latest"
+        # Virtual CPUs of the VM; mem_size is its memory in MiB.
         vpu_count = 2
         mem_size  = 512
         command   = "/bin/sh"

@@ -1,9 +1,9 @@
-# A service that stays up, to run commands in:
+# A service that stays up. Run commands in it:
 #
 #   nomad alloc exec ALLOC hostname
 #   nomad alloc exec -i -t ALLOC /bin/sh
 #
-# and to be asked over the network, at the address and port that this prints:
+# Ask it over the network, at the address and port that this prints:
 #
 #   nomad alloc status ALLOC
 job "exec-test" {

@@ -3,7 +3,7 @@ job "simple-firecracker" {
   type = "batch"
 
   group "simple" {
-    # An example that fails should say so at once.
+    # A failing example ends at once.
     restart {
       attempts = 0
       mode     = "fail"
@@ -21,7 +21,7 @@ job "simple-firecracker" {
         vpu_count = 1
         mem_size  = 256
         command   = "/bin/sh"
-        # One string is split as a shell splits words: these are two arguments.
+        # The driver splits one string into words as a shell does: these are two arguments.
         args = "-c 'echo hello from a microVM'"
       }
 

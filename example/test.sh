@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds and installs the driver, starts a Nomad development agent, runs the three example jobs and every kind of exec, and
-# compares what comes back. Installs what is missing first. One line a step; ends non-zero at the first failure.
+# compares the answers. It installs missing packages first, prints one line a step, and ends non-zero at the first failure.
 usage() {
   cat <<'TEXT'
 usage: example/test.sh [--keep] [--vmm auto|firecracker|qemu] [--port N]
 
   --keep      leave the agent and the exec-test job running, and print the commands to try
-  --vmm WHAT  which program runs the VMs (default: auto, or $LITEGIX_VMM)
+  --vmm NAME  the program that runs the VMs (default: auto, or $LITEGIX_VMM)
   --port N    the agent's HTTP port; N+1 and N+2 are used too (default: 4646)
 
 environment:
   PLUGIN_DIR     where the driver is installed (default: /opt/nomad/plugins)
   FIRECRACKER    the firecracker program, when it is not on PATH
-  LITEGIX_CACHE  what was built or downloaded (default: ~/.cache/litegix-fc-driver)
+  LITEGIX_CACHE  downloads and slow builds (default: ~/.cache/litegix-fc-driver)
 TEXT
 }
 

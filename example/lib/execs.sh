@@ -1,4 +1,4 @@
-# Every kind of `nomad alloc exec` of example/test.sh, with what has to come back.
+# The kinds of `nomad alloc exec` that example/test.sh runs, with the expected answers.
 
 run_all_execs() {
   exec_case "hostname" '^[A-Za-z0-9-]+$' -- hostname
@@ -30,7 +30,7 @@ exec_case() {
   head -n 4 "$work/exec.out" | sed 's/^/        | /'
 }
 
-# expect_memory MIB: what the guest sees is a little less than the VM has.
+# expect_memory MIB: the guest sees a little less than the VM has.
 expect_memory() {
   local total=$(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' "$work/exec.out") / 1024))
   [ "$total" -le "$1" ] && [ "$total" -ge $(($1 * 3 / 5)) ] || fail "exec cat /proc/meminfo: $total MiB in a VM of $1 MiB"

@@ -1,6 +1,6 @@
-# Running the example jobs of example/test.sh.
+# Runs the example jobs for example/test.sh.
 
-# run_job JOB FILE STATUS: sets $alloc; fails with the task's events when it does not come to STATUS.
+# run_job JOB FILE STATUS: sets $alloc; fails with the task's events if the job does not reach STATUS.
 run_job() {
   local job=$1 file=$project/example/$2 wanted=$3
   "$nomad" job run -detach "$file" >"$work/$job.run" 2>&1 || fail "nomad job run $2: $(tail -n 5 "$work/$job.run")"
@@ -14,7 +14,7 @@ find_allocation() {
   alloc=$("$nomad" job allocs -t '{{range .}}{{.ID}}{{end}}' "$1" 2>/dev/null) && [ -n "$alloc" ]
 }
 
-# Waits for the wanted status or one from which there is no way to it.
+# Waits for the wanted status, or for one that cannot become it.
 allocation_settles() {
   status=$("$nomad" alloc status -t '{{.ClientStatus}}' "$alloc" 2>/dev/null || true)
   case $status in
