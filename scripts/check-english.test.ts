@@ -26,6 +26,7 @@ describe("the rules", () => {
 
   const accepted = [
     "There is no daemon on the host.",
+    "There may be no IPv6 at all.",
     "The VM is no longer there.",
     "The file is no larger than 2 MB.",
     "What does the fingerprint say? It says why.",

@@ -32,7 +32,7 @@ interface Rule {
 const rules: readonly Rule[] = [
   {
     name: "is-no",
-    pattern: /(?<!\bthere )\b(?:is|are|was|were|be) no (?!longer\b|one\b|(?:more|less|\w+er) than\b)[\w`]+/i,
+    pattern: /(?<!\bthere (?:\w+ )?)\b(?:is|are|was|were|be) no (?!longer\b|one\b|(?:more|less|\w+er) than\b)[\w`]+/i,
     cure: 'write "is not a"',
   },
   {
@@ -45,7 +45,7 @@ const rules: readonly Rule[] = [
     name: "where-for-if",
     pattern:
       /^["'(]*Where\b(?! to\b)(?!.*\?["')]*$)|\b[Ww]here (?:there (?:is|are|was|were) )?(?:no|none|nobody|nothing)\b/,
-    cure: 'write "if"',
+    cure: 'write "if", or begin with the subject',
   },
   {
     name: "translated",
