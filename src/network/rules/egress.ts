@@ -2,7 +2,7 @@
 import type { EgressRule } from "../plan/egress-policy.ts";
 import type { NetworkPlan } from "../plan/network-plan.ts";
 import { floodedCounter, floodRules } from "./guard.ts";
-import { removeCounter, type Table } from "./nft.ts";
+import { removeChain, removeCounter, replacedChains, type Table } from "./nft.ts";
 
 export const refusedCounter = (plan: NetworkPlan): string => `refused_${plan.tap}`;
 const judgeName = (plan: NetworkPlan): string => `egress_${plan.tap}`;
@@ -30,36 +30,35 @@ export function egressMatch(rule: EgressRule): string {
 export function egressChains(plan: NetworkPlan, refused: readonly string[]): string[] {
   const { egress } = plan;
   const table = tableOf(plan);
-  const chain = egressChain(plan);
-  const refuse = `${table} ${refuseName(plan)}`;
+  const chain = replacedChains(table);
   const lines = (rules: readonly EgressRule[], verdict: string): string[] =>
-    rules.map((rule) => `add rule ${chain} ${egressMatch(rule)} ${verdict}`);
-  const toRefuse = `goto ${refuseName(plan)}`;
+    rules.map((rule) => `${egressMatch(rule)} ${verdict}`);
+  const refuse = `goto ${refuseName(plan)}`;
   return [
     `add counter ${table} ${refusedCounter(plan)}`,
     `add counter ${table} ${floodedCounter(plan)}`,
-    `add chain ${refuse}`,
-    `add chain ${chain}`,
-    `flush chain ${refuse}`,
-    `flush chain ${chain}`,
-    `add rule ${refuse} counter name ${refusedCounter(plan)}`,
-    `add rule ${refuse} meta l4proto tcp reject with tcp reset`,
-    `add rule ${refuse} reject with icmpx type admin-prohibited`,
-    ...floodRules(plan, plan.limits?.connections).map((rule) => `add rule ${chain} ${rule}`),
-    ...refused.map((match) => `add rule ${chain} ${match} ${toRefuse}`),
-    ...lines(egress.floor, toRefuse),
-    ...lines(egress.deny, toRefuse),
-    ...lines(egress.allow, "accept"),
-    ...(egress.default === "deny" ? [`add rule ${chain} ${toRefuse}`] : []),
+    ...chain(refuseName(plan), undefined, [
+      `counter name ${refusedCounter(plan)}`,
+      "meta l4proto tcp reject with tcp reset",
+      "reject with icmpx type admin-prohibited",
+    ]),
+    ...chain(judgeName(plan), undefined, [
+      ...floodRules(plan, plan.limits?.connections),
+      ...refused.map((match) => `${match} ${refuse}`),
+      ...lines(egress.floor, refuse),
+      ...lines(egress.deny, refuse),
+      ...lines(egress.allow, "accept"),
+      ...(egress.default === "deny" ? [refuse] : []),
+    ]),
   ];
 }
 
 export function egressRemoval(plan: NetworkPlan): string[] {
   const table = tableOf(plan);
-  const chains = [egressChain(plan), `${table} ${refuseName(plan)}`];
   return [
-    ...chains.flatMap((chain) => [`add chain ${chain}`, `flush chain ${chain}`]),
-    ...chains.map((chain) => `delete chain ${chain}`),
+    // In this order: the first refers to the second.
+    ...removeChain(table, judgeName(plan)),
+    ...removeChain(table, refuseName(plan)),
     ...removeCounter(table, refusedCounter(plan)),
     ...removeCounter(table, floodedCounter(plan)),
   ];

@@ -1,6 +1,6 @@
 // The guard at a VM's TAP. It sees each frame before anything else does, and passes only the VM's own MAC with its own addresses.
 import type { NetworkPlan } from "../plan/network-plan.ts";
-import { removeCounter, replacedChains, type Table } from "./nft.ts";
+import { removeChain, removeCounter, replacedChains, type Table } from "./nft.ts";
 
 export const guardCounter = (plan: NetworkPlan): string => `spoofed_${plan.tap}`;
 /** Two tables have one: for packets at the TAP, and for the first packets of connections. */
@@ -63,12 +63,9 @@ export function guardRules(
 /** Idempotent. Some kernels remove the chain together with the TAP. */
 export function guardRemoval(plan: NetworkPlan): string[] {
   const table = tableOf(plan);
-  const chain = guardChain(plan);
   return [
     `add table ${table}`,
-    `add chain ${chain}`,
-    `flush chain ${chain}`,
-    `delete chain ${chain}`,
+    ...removeChain(table, plan.tap),
     ...removeCounter(table, guardCounter(plan)),
     ...removeCounter(table, floodedCounter(plan)),
   ];

@@ -36,6 +36,12 @@ export const removeElement = (table: Table, set: string, element: string): strin
   `delete element ${table} ${set} { ${element} }`,
 ];
 
+export const removeChain = (table: Table, name: string): string[] => [
+  `add chain ${table} ${name}`,
+  `flush chain ${table} ${name}`,
+  `delete chain ${table} ${name}`,
+];
+
 export const removeCounter = (table: Table, name: string): string[] => [
   `add counter ${table} ${name}`,
   `delete counter ${table} ${name}`,
