@@ -1,10 +1,10 @@
-// What the guest's init is told of its interface.
+// The interface as the driver describes it to the guest's agent.
 import { addressBytes, parseNetwork } from "../system/ip-address.ts";
 import { namespaceSubnet } from "./plan/namespace.ts";
-import type { NamespacePlan, NetworkPlan } from "./plan/network-plan.ts";
+import { byMode, type NamespacePlan, type NatPlan, type NetworkPlan } from "./plan/network-plan.ts";
 import { gatewayIpv6 } from "./rules/namespace.ts";
 
-/** Addresses as 4 or 16 bytes; the shape of NetworkInterface in guest.proto. */
+/** Has the shape of NetworkInterface in guest.proto. Addresses are 4 or 16 bytes. */
 export interface GuestInterface {
   readonly mac: Uint8Array;
   readonly mtu: number;
@@ -15,25 +15,18 @@ export interface GuestInterface {
 
 const nothing = new Uint8Array();
 
-export function guestInterface(plan: NetworkPlan): GuestInterface {
-  const gateway = addressBytes(plan.gateway);
-  const address = addressBytes(plan.address);
-  const own = { address, prefixLength: 30, onLink: true };
-  const mac = Uint8Array.from(plan.guestMac.split(":").map((byte) => Number.parseInt(byte, 16)));
-  const common = { mac, mtu: plan.mtu };
-  if (plan.mode === "nat") {
-    const route = { destination: nothing, prefixLength: 0, gateway, source: nothing };
-    return { ...common, addresses: [own], routes: [route] };
-  }
-  return { ...common, ...sharedInterface(plan, own) };
+export const guestInterface = (plan: NetworkPlan): GuestInterface =>
+  byMode(plan, { nat: natInterface, namespace: namespaceInterface });
+
+function natInterface(plan: NatPlan): GuestInterface {
+  const { gateway, own, mac, mtu } = commonOf(plan);
+  const route = { destination: nothing, prefixLength: 0, gateway, source: nothing };
+  return { mac, mtu, addresses: [own], routes: [route] };
 }
 
-function sharedInterface(
-  plan: NamespacePlan,
-  own: GuestInterface["addresses"][number],
-): Pick<GuestInterface, "addresses" | "routes" | "outsidePorts"> {
-  const gateway = addressBytes(plan.gateway);
-  // The allocation's address first: it is what programs find when they look for their own.
+function namespaceInterface(plan: NamespacePlan): GuestInterface {
+  const { gateway, own, mac, mtu } = commonOf(plan);
+  // The allocation's address is the first: programs that look for their own address take it.
   const shared = [plan.ipv4, plan.ipv6]
     .filter((item) => item !== undefined)
     .map((item) => ({ address: addressBytes(item.address), prefixLength: item.prefixLength, onLink: false }));
@@ -50,19 +43,24 @@ function sharedInterface(
       },
     ];
   });
-  // The other VMs of the group, by their own addresses.
+  // The group's other VMs have addresses of their own.
   const group = {
     destination: addressBytes(namespaceSubnet.address),
     prefixLength: namespaceSubnet.prefixLength,
     gateway,
     source: own.address,
   };
-  if (plan.ipv4 === undefined || plan.outsidePorts.length === 0)
-    return { addresses: [...shared, own], routes: [...routes, group] };
+  const common = { mac, mtu, addresses: [...shared, own], routes: [...routes, group] };
+  if (plan.ipv4 === undefined || plan.outsidePorts.length === 0) return common;
   const addresses = ["127.0.0.1", plan.ipv4.address].map(addressBytes);
+  return { ...common, outsidePorts: { ports: [...plan.outsidePorts], addresses, gateway, source: own.address } };
+}
+
+function commonOf(plan: NetworkPlan) {
   return {
-    addresses: [...shared, own],
-    routes: [...routes, group],
-    outsidePorts: { ports: [...plan.outsidePorts], addresses, gateway, source: own.address },
+    gateway: addressBytes(plan.gateway),
+    own: { address: addressBytes(plan.address), prefixLength: 30, onLink: true },
+    mac: Uint8Array.from(plan.guestMac.split(":").map((byte) => Number.parseInt(byte, 16))),
+    mtu: plan.mtu,
   };
 }

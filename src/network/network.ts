@@ -1,63 +1,65 @@
-// The network of one VM, from plan to removal, whichever kind it is.
+// The network of one VM, of either kind: make the interface, open, detach, and count what was dropped.
 
 import * as v from "valibot";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { ask, makeTap, type TapOwner } from "./apply/tools.ts";
-import type { NamespacePlan, NetworkPlan } from "./plan/network-plan.ts";
+import { byMode, type NamespacePlan, type NetworkPlan, namespacePathOf, plansOf } from "./plan/network-plan.ts";
 import { refusedCounter } from "./rules/egress.ts";
 import { floodedCounter, guardCounter } from "./rules/guard.ts";
 
-/** Plans of all VMs of this driver, as their records tell. */
+/** Reads the plans of all VMs of this driver from their records. */
 export type ReadPlans = () => Promise<readonly NetworkPlan[]>;
 
 /**
- * What the VMM needs to start: the VM's interface, through which nothing passes before `openNetwork` is done. Fails with
- * TapTakenError or NetworkSetupError.
+ * Makes the interface that the VMM needs to start. No frame passes it before `openNetwork`. Fails with TapTakenError or
+ * NetworkSetupError.
  */
 export async function makeInterface(options: {
   plan: NetworkPlan;
-  /** Who opens the TAP; undefined: root. */
+  /** The user that opens the TAP; undefined: root. */
   owner: TapOwner | undefined;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
   const { plan, ...others } = options;
   const { tap, tapMac, mtu } = plan;
-  await makeTap({ ...others, namespacePath: plan.mode === "namespace" ? plan.path : undefined, tap, tapMac, mtu });
+  await makeTap({ ...others, namespacePath: namespacePathOf(plan), tap, tapMac, mtu });
 }
 
-/** Puts the rules in place, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
+/** Adds the rules, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
 export async function openNetwork(options: {
   plan: NetworkPlan;
   allowMetadata: boolean;
   readPlans: ReadPlans;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, allowMetadata, readPlans, signal } = options;
-  if (plan.mode === "nat") await openNat({ plan, host: { allowMetadata }, signal });
-  else await openNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans), signal });
+  const { allowMetadata, readPlans, signal } = options;
+  await byMode(options.plan, {
+    nat: (plan) => openNat({ plan, host: { allowMetadata }, signal }),
+    namespace: (plan) => openNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans), signal }),
+  });
 }
 
 /** Idempotent. Fails with NetworkSetupError. */
 export async function detachNetwork(options: { plan: NetworkPlan; readPlans: ReadPlans }): Promise<void> {
-  const { plan, readPlans } = options;
-  if (plan.mode === "nat") {
-    const others = async (): Promise<boolean> =>
-      (await readPlans()).some((other) => other.mode === "nat" && other.tap !== plan.tap);
-    await detachNat({ plan, others });
-  } else {
-    await detachNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans) });
-  }
+  const { readPlans } = options;
+  await byMode(options.plan, {
+    nat: (plan) => {
+      const others = async (): Promise<boolean> =>
+        plansOf("nat", await readPlans()).some(({ tap }) => tap !== plan.tap);
+      return detachNat({ plan, others });
+    },
+    namespace: (plan) => detachNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans) }),
+  });
 }
 
+/** The namespace's other VMs. */
 export async function neighboursOf(
   plan: { readonly path: string; readonly tap?: string },
   readPlans: ReadPlans,
 ): Promise<NamespacePlan[]> {
-  const plans = await readPlans();
-  return plans.filter(
-    (other): other is NamespacePlan => other.mode === "namespace" && other.path === plan.path && other.tap !== plan.tap,
-  );
+  const plans = plansOf("namespace", await readPlans());
+  return plans.filter((other) => other.path === plan.path && other.tap !== plan.tap);
 }
 
 const countersSchema = v.object({
@@ -69,16 +71,17 @@ const countersSchema = v.object({
 export interface NetworkCounts {
   /** Connections that the egress policy refused. */
   readonly refused: number;
-  /** Frames with somebody else's address. */
+  /** Frames whose source address is not the VM's. */
   readonly spoofed: number;
-  /** Packets and connections beyond the limits. */
+  /** Packets and connections above the limits. */
   readonly flooded: number;
 }
 
+/** Counts since the rules were added. Fails with CommandError. */
 export async function readCounts(options: { plan: NetworkPlan; signal?: AbortSignal }): Promise<NetworkCounts> {
   const { plan, signal } = options;
   const text = await ask({
-    namespacePath: plan.mode === "namespace" ? plan.path : undefined,
+    namespacePath: namespacePathOf(plan),
     signal,
     argv: ["nft", "-j", "list", "counters"],
   });

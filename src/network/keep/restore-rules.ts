@@ -5,7 +5,7 @@ import { readLinks } from "../apply/read-namespace.ts";
 import { ask, inTurn, type Place, runNft } from "../apply/tools.ts";
 import type { ReadPlans } from "../network.ts";
 import { isTapName } from "../plan/address-pool.ts";
-import type { NamespacePlan, NatPlan, NetworkPlan } from "../plan/network-plan.ts";
+import { type NetworkPlan, namespacePathOf, plansOf } from "../plan/network-plan.ts";
 import { egressChain } from "../rules/egress.ts";
 import { guardChain } from "../rules/guard.ts";
 import { namespaceRules } from "../rules/namespace.ts";
@@ -25,7 +25,7 @@ export interface RestoredRules {
 }
 
 export async function restoreRules(options: RestoreOptions): Promise<RestoredRules> {
-  const paths = new Set((await options.readPlans()).map(namespaceOf));
+  const paths = new Set((await options.readPlans()).map(namespacePathOf));
   const plans: NetworkPlan[] = [];
   const failures: Error[] = [];
   for (const path of paths) {
@@ -39,13 +39,11 @@ export async function restoreRules(options: RestoreOptions): Promise<RestoredRul
   return { plans, failures };
 }
 
-const namespaceOf = (plan: NetworkPlan): string | undefined => (plan.mode === "namespace" ? plan.path : undefined);
-
 async function restoreIn(path: string | undefined, options: RestoreOptions): Promise<NetworkPlan[]> {
   if (path !== undefined && !(await isNamespace(path))) return [];
   const place = { namespacePath: path, signal: options.signal };
   // Read in this namespace's turn: a VM that comes or goes is in it too, and changes records and rules together.
-  const plans = (await options.readPlans()).filter((plan) => namespaceOf(plan) === path);
+  const plans = (await options.readPlans()).filter((plan) => namespacePathOf(plan) === path);
   const chains = await readChains(place);
   // Of each VM: another one that comes or goes after a flush makes the tables anew, with its own rules alone.
   const isGone = (plan: NetworkPlan): boolean =>
@@ -56,10 +54,11 @@ async function restoreIn(path: string | undefined, options: RestoreOptions): Pro
   const there = plans.filter(({ tap }) => taps.has(tap));
   const gone = there.filter(isGone);
   if (gone.length === 0) return [];
-  const nat = gone.filter((plan): plan is NatPlan => plan.mode === "nat");
-  // They share one set of rules.
-  const shared = there.filter((plan): plan is NamespacePlan => plan.mode === "namespace");
-  await runNft({ ...place, lines: [...natRules(nat, options), ...namespaceRules(shared)] });
+  await runNft({
+    ...place,
+    // The VMs of a group share one set of rules.
+    lines: [...natRules(plansOf("nat", gone), options), ...namespaceRules(plansOf("namespace", there))],
+  });
   return gone;
 }
 

@@ -4,26 +4,16 @@ import type { NamespaceFacts } from "../apply/read-namespace.ts";
 import { AddressesExhaustedError, PortClaimedError } from "../errors.ts";
 import { leaseOf } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
-import type { FloodLimits, NamespacePlan } from "./network-plan.ts";
+import { type FloodLimits, type GroupPort, guestPortOf, type NamespacePlan } from "./network-plan.ts";
 
-/** Link-local, so that it is nobody else's; seen in the allocation's namespace only. */
+/** Link-local: only the allocation's namespace sees it, and no other software uses it. */
 export const namespaceSubnet: IpNetwork = { version: 4, address: "169.254.230.0", prefixLength: 24 };
-const maximumVms = 63;
+const maxVms = 63;
 
-/** A port of the group's network block. */
-export interface GroupPort {
-  readonly label: string;
-  readonly hostIp: string;
-  readonly hostPort: number;
-  /** 0: the same as the host's. */
-  readonly to: number;
-}
-
-export const guestPortOf = (port: GroupPort): number => (port.to > 0 ? port.to : port.hostPort);
-
-/** Labels of Nomad's own for its Connect proxies, which run beside the VM. */
+/** Nomad adds these labels for its Connect proxies, which run beside the VM. */
 const isProxyLabel = (label: string): boolean => label.startsWith("connect-");
 
+/** Fails with AddressesExhaustedError or PortClaimedError. */
 export function planNamespace(options: {
   path: string;
   facts: NamespaceFacts;
@@ -35,7 +25,7 @@ export function planNamespace(options: {
   ports: readonly GroupPort[];
   /** Checked: each is a label of `ports`. */
   named: readonly string[];
-  /** Ports of 127.0.0.1 that are the group's Connect proxy's. */
+  /** Ports on which the group's Connect proxy listens at 127.0.0.1. */
   upstreamPorts: readonly number[];
   neighbours: readonly NamespacePlan[];
 }): NamespacePlan {
@@ -44,18 +34,17 @@ export function planNamespace(options: {
     const claimed = neighbour.ports.find(({ label }) => named.includes(label));
     if (claimed !== undefined) throw new PortClaimedError(claimed.label, neighbour.taskName);
   }
-  const index = Array.from({ length: maximumVms }, (_, candidate) => candidate).find((candidate) =>
+  const index = Array.from({ length: maxVms }, (_, candidate) => candidate).find((candidate) =>
     neighbours.every((neighbour) => neighbour.index !== candidate),
   );
-  if (index === undefined)
-    throw new AddressesExhaustedError(`the allocation's namespace, which holds ${maximumVms} VMs`);
+  if (index === undefined) throw new AddressesExhaustedError(`the allocation's namespace, which holds ${maxVms} VMs`);
   const lease = leaseOf(ipv4FromNumber(ipv4ToNumber(namespaceSubnet.address) + index * 4 + 2));
   const own = ports.filter(({ label }) => named.includes(label));
   const others = neighbours.flatMap((neighbour) => neighbour.ports.map(({ label }) => label));
   const unnamed = ports.filter(
     ({ label }) => !named.includes(label) && !others.includes(label) && !isProxyLabel(label),
   );
-  // Without names the first VM takes what is left; a later one, or one that names its ports, leaves it to the others.
+  // The first VM takes the remaining ports if its task names none. A later VM, or one that names its ports, leaves them.
   const takesUnnamed = index === 0 && named.length === 0;
   const unnamedPorts = takesUnnamed ? unnamed.map(guestPortOf) : [];
   const inside = new Set([...own.map(guestPortOf), ...unnamedPorts]);

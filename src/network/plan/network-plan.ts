@@ -1,16 +1,16 @@
-// What a VM's record holds of its network: enough to make the rules again, and to take everything away.
+// The plan of a VM's network. The VM's record holds it: it suffices to make the rules again, and to remove everything.
 import * as v from "valibot";
 import { egressPolicySchema } from "./egress-policy.ts";
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
 const address = v.pipe(v.string(), v.ip());
 const mac = v.pipe(v.string(), v.regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/));
-/** Goes into rules and command lines as it is. */
+/** Rules and command lines contain it unescaped. */
 const name = v.pipe(v.string(), v.regex(/^[a-zA-Z][a-zA-Z0-9_]{0,30}$/));
 
 const rate = v.pipe(v.number(), v.integer(), v.minValue(1));
 
-/** What a VM may send a second; absent: as much as it can. */
+/** Packets and connections that a VM may send per second; an absent field means no limit. */
 const floodLimitsSchema = v.object({ packets: v.optional(rate), connections: v.optional(rate) });
 
 export type FloodLimits = v.InferOutput<typeof floodLimitsSchema>;
@@ -18,17 +18,17 @@ export type FloodLimits = v.InferOutput<typeof floodLimitsSchema>;
 const common = {
   taskName: v.string(),
   allocId: v.string(),
-  /** Of nftables, of this driver's own. */
+  /** The name of the driver's tables in nftables. */
   table: name,
   tap: name,
   tapMac: mac,
   guestMac: mac,
-  /** The TAP's and the guest's ends of a /30. */
+  /** The addresses of the TAP and of the guest in a /30. */
   gateway: address,
   address,
   mtu: v.number(),
   egress: egressPolicySchema,
-  /** Absent in records of a driver that knew none. */
+  /** Absent if the plugin's config sets none. */
   limits: v.optional(floodLimitsSchema),
 };
 
@@ -38,7 +38,7 @@ export const networkPlanSchema = v.variant("mode", [
   v.object({
     ...common,
     mode: v.literal("nat"),
-    /** An empty host address stands for all of the host's. */
+    /** An empty `hostIp` means all addresses of the host. */
     ports: v.array(
       v.object({ label: v.string(), hostIp: v.union([v.literal(""), address]), hostPort: port, guestPort: port }),
     ),
@@ -47,23 +47,50 @@ export const networkPlanSchema = v.variant("mode", [
     ...common,
     mode: v.literal("namespace"),
     path: v.string(),
-    /** Which of the namespace's VMs: the lowest gets what nobody names. */
+    /** The VM's number in the namespace. The VM with the lowest gets the ports that no task names. */
     index: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(62)),
     /** The allocation's interface, whose addresses the VM shares. */
     device: v.pipe(v.string(), v.regex(/^[^\s"/]{1,15}$/)),
     ipv4: v.optional(sharedAddress),
     ipv6: v.optional(sharedAddress),
-    /** Where the namespace has routes to: CIDR, or an address alone. */
+    /** Destinations of the namespace's routes: CIDRs or addresses. */
     routes: v.array(v.string()),
-    /** Of the group's network block: those that this task names. */
+    /** The ports of the group's network block that this task names. */
     ports: v.array(v.object({ label: v.string(), guestPort: port })),
-    /** Those that nobody named when this VM started. */
+    /** The ports that no task named when this VM started. */
     unnamedPorts: v.array(port),
-    /** At which other tasks listen. */
+    /** Ports on which other tasks listen. */
     outsidePorts: v.array(port),
   }),
 ]);
 
 export type NetworkPlan = v.InferOutput<typeof networkPlanSchema>;
-export type NatPlan = Extract<NetworkPlan, { mode: "nat" }>;
-export type NamespacePlan = Extract<NetworkPlan, { mode: "namespace" }>;
+type Mode = NetworkPlan["mode"];
+type PlanOf<M extends Mode> = Extract<NetworkPlan, { mode: M }>;
+/** The default network: an address of the VM's own, translated to the host's. */
+export type NatPlan = PlanOf<"nat">;
+/** The allocation's network namespace, whose address the VM shares. */
+export type NamespacePlan = PlanOf<"namespace">;
+
+/** Calls the function for the plan's mode. */
+export function byMode<T>(plan: NetworkPlan, table: { readonly [M in Mode]: (plan: PlanOf<M>) => T }): T {
+  return plan.mode === "nat" ? table.nat(plan) : table.namespace(plan);
+}
+
+export const plansOf = <M extends Mode>(mode: M, plans: readonly NetworkPlan[]): PlanOf<M>[] =>
+  plans.filter((plan): plan is PlanOf<M> => plan.mode === mode);
+
+/** The file of the network namespace that the VM's TAP is in; undefined: the driver's own namespace. */
+export const namespacePathOf = (plan: NetworkPlan): string | undefined =>
+  byMode(plan, { nat: () => undefined, namespace: ({ path }) => path });
+
+/** A port of the group's network block. */
+export interface GroupPort {
+  readonly label: string;
+  readonly hostIp: string;
+  readonly hostPort: number;
+  /** 0: the same as the host's. */
+  readonly to: number;
+}
+
+export const guestPortOf = (port: GroupPort): number => (port.to > 0 ? port.to : port.hostPort);
