@@ -3,6 +3,7 @@
 
 use crate::buffer::LogBuffer;
 use crate::cgroup::TaskGroup;
+use crate::error::ConfigureError;
 use crate::fill::fill;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
@@ -55,7 +56,7 @@ struct Main {
 pub enum LifeError {
     /// Not possible in this state; the message says which.
     State(&'static str),
-    Configure(configure::ConfigureError),
+    Configure(ConfigureError),
     Start(Failure),
     Peers(io::Error),
 }

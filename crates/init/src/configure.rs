@@ -1,9 +1,11 @@
 //! Completes the task's root: the files and file systems that a container finds there, beside its image.
 
 use crate::cgroup::TaskGroup;
+use crate::error::ConfigureError;
 use crate::layers::{self, ROOT};
 use crate::network;
 use crate::rooted::Root;
+use crate::step_error::{StepError, failed};
 use crate::sys::{files, machine};
 use crate::{early, mounts, request_check};
 use litegix_protocol::guest::ConfigureRequest;
@@ -18,35 +20,6 @@ const WRITTEN: &str = "/run/litegix/etc";
 /// What the task sees as its /etc/hosts.
 pub fn etc_hosts() -> PathBuf {
     Path::new(WRITTEN).join("hosts")
-}
-
-#[derive(Debug)]
-pub enum ConfigureError {
-    /// The request asks for something impossible.
-    Invalid(String),
-    /// A step failed on this machine.
-    Failed { step: String, source: io::Error },
-}
-
-impl std::fmt::Display for ConfigureError {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Invalid(message) => write!(out, "{message}"),
-            Self::Failed { step, source } => {
-                write!(
-                    out,
-                    "{}: {}",
-                    step.escape_debug(),
-                    crate::plan::reason(source)
-                )
-            }
-        }
-    }
-}
-
-pub fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> ConfigureError {
-    let step = step.into();
-    move |source| ConfigureError::Failed { step, source }
 }
 
 /// Does it all. On an error everything mounted is detached again, so that a corrected request may follow.
@@ -66,8 +39,7 @@ async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> 
     if !request.hostname.is_empty() {
         machine::set_hostname(&request.hostname).map_err(failed("setting the host name"))?;
     }
-    let broken = |(step, source)| ConfigureError::Failed { step, source };
-    mounts::mount(&root, request).map_err(broken)?;
+    mounts::mount(&root, request)?;
     write_network_files(&root, request)?;
     if let Some(wanted) = &request.network {
         network::set_up(wanted).map_err(failed("setting up the network"))?;
@@ -81,10 +53,11 @@ async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> 
             .map_err(failed(format!("making the directory \"{path}\"")))?;
     }
     if request.read_only_root {
-        mounts::protect(Path::new(ROOT), &request.directories).map_err(broken)?;
+        mounts::protect(Path::new(ROOT), &request.directories)?;
     }
-    TaskGroup::create(&request.cgroup_name, request.pids_limit)
-        .map_err(failed("making the control group"))
+    let group = TaskGroup::create(&request.cgroup_name, request.pids_limit)
+        .map_err(failed("making the control group"))?;
+    Ok(group)
 }
 
 /// Makes a directory that every user may write to, unless the image has it already.
@@ -97,7 +70,7 @@ fn open_directory(root: &Root, path: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn write_network_files(root: &Root, request: &ConfigureRequest) -> Result<(), ConfigureError> {
+fn write_network_files(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
     fs::create_dir_all(WRITTEN).map_err(failed(WRITTEN))?;
     let hostname = format!("{}\n", request.hostname);
     let contents = [

@@ -1,8 +1,9 @@
 //! What PID 1 does before anyone can talk to it: the kernel's file systems, modules, control groups, loopback.
 
 use crate::modules::Modules;
+use crate::restart::restart;
 use crate::sys::{files, machine, process, rights};
-use crate::{boot_steps, cgroup, layers, log, shutdown};
+use crate::{boot_steps, cgroup, layers, log};
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -72,7 +73,7 @@ pub fn finish_in_background(mut modules: Modules) {
     if let Err(error) = thread::Builder::new().spawn(finish) {
         // Nothing would ever work: let the host see the end.
         log::warn(&format!("starting a thread: {error}"));
-        shutdown::restart();
+        restart();
     }
 }
 

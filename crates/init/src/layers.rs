@@ -3,7 +3,7 @@
 //! the time goes to waiting for the disks.
 
 use crate::boot_steps;
-use crate::configure::{ConfigureError, failed};
+use crate::step_error::{StepError, failed};
 use crate::sys::files;
 use std::fs;
 use std::io;
@@ -22,7 +22,7 @@ const SCRATCH_DEVICE: &str = "/dev/vdb";
 const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
 const DEVICE_PAUSE: Duration = Duration::from_millis(5);
 
-type Outcome = Result<(), ConfigureError>;
+type Outcome = Result<(), StepError>;
 
 static EARLY: Mutex<Option<oneshot::Receiver<Outcome>>> = Mutex::new(None);
 

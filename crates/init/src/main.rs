@@ -19,6 +19,7 @@ mod clock;
 mod configure;
 mod devices;
 mod early;
+mod error;
 mod exec;
 mod feed;
 mod fill;
@@ -44,6 +45,7 @@ mod probe;
 mod reaper;
 mod reaping;
 mod request_check;
+mod restart;
 mod ring;
 mod rooted;
 mod service;
@@ -54,6 +56,7 @@ mod spawn;
 mod stage2;
 mod stats;
 mod statuses;
+mod step_error;
 mod sys;
 mod task_processes;
 mod terminals;
@@ -68,6 +71,7 @@ use agent::Agent;
 use litegix_protocol::guest::guest_server::GuestServer;
 use modules::Modules;
 use reaper::Reaper;
+use restart::restart;
 use service::Service;
 use std::io;
 use std::sync::Arc;
@@ -107,11 +111,11 @@ pub extern "C" fn main() -> i32 {
 fn run() -> ! {
     std::panic::set_hook(Box::new(|what| {
         log::warn(&format!("bug: {what}"));
-        shutdown::restart();
+        restart();
     }));
     if probe::asked() {
         probe::answer();
-        shutdown::restart();
+        restart();
     }
     boot_steps::done("init");
     sys::machine::keep_freed_memory();
@@ -127,7 +131,7 @@ fn run() -> ! {
         }
         Err(error) => log::warn(&format!("runtime: {error}")),
     }
-    shutdown::restart();
+    restart();
 }
 
 async fn serve() -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 use crate::devices;
 use crate::rooted::Root;
+use crate::step_error::{StepError, failed};
 use crate::sys::files;
 use litegix_protocol::guest::{ConfigureRequest, TmpfsMount};
 use std::fs;
@@ -14,33 +15,25 @@ const HIDDEN: u64 = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const ANYONE: u32 = 0o1777;
 
-/// A step that failed, and why.
-pub type Failed = (String, io::Error);
-
-fn at(path: impl Into<String>) -> impl FnOnce(io::Error) -> Failed {
-    let path = path.into();
-    move |error| (path, error)
-}
-
 /// Mounts everything in an order in which nothing is covered by mistake.
-pub fn mount(root: &Root, request: &ConfigureRequest) -> Result<(), Failed> {
+pub fn mount(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
     mount_kernel(root, request)?;
     if request.privileged {
-        devices::copy(root, Path::new("/dev"), Path::new("/dev")).map_err(at("/dev"))?;
+        devices::copy(root, Path::new("/dev"), Path::new("/dev")).map_err(failed("/dev"))?;
     }
     for device in &request.devices {
         let step = format!("giving the task {} of its VM", device.path);
-        devices::give(root, device).map_err(at(step))?;
+        devices::give(root, device).map_err(failed(step))?;
     }
     let mut own: Vec<&TmpfsMount> = request.tmpfs_mounts.iter().collect();
     own.sort_by_key(|mount| Path::new(&mount.path).components().count());
     for mount in own {
-        mount_tmpfs(root, mount).map_err(at(&mount.path))?;
+        mount_tmpfs(root, mount).map_err(failed(&mount.path))?;
     }
     Ok(())
 }
 
-fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), Failed> {
+fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
     let devices = files::MS_NOSUID | files::MS_NOEXEC;
     let read_only = if request.privileged {
         0
@@ -53,7 +46,8 @@ fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), Failed> {
         size => size,
     };
     let shared = format!("mode=1777,size={shared}");
-    root.directory(Path::new("/proc")).map_err(at("/proc"))?;
+    root.directory(Path::new("/proc"))
+        .map_err(failed("/proc"))?;
     let mounts = [
         ("/sys", "sysfs", HIDDEN | read_only, ""),
         ("/sys/fs/cgroup", "cgroup2", HIDDEN | read_only, ""),
@@ -67,9 +61,9 @@ fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), Failed> {
         ("/dev/shm", "tmpfs", HIDDEN, &shared),
     ];
     for (path, kind, flags, data) in mounts {
-        root.mount(path, kind, flags, data).map_err(at(path))?;
+        root.mount(path, kind, flags, data).map_err(failed(path))?;
     }
-    devices::fill(root).map_err(at("/dev"))
+    devices::fill(root).map_err(failed("/dev"))
 }
 
 /// docker's defaults: nothing in it is a program, a device or privileged, and it has the mode of what it covers.
@@ -124,14 +118,14 @@ fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (u64, String) {
 
 /// Makes the root read-only, but for these directories: the mount, not the file system, so that shutting down can still
 /// write what it has to.
-pub fn protect(root: &Path, writable: &[String]) -> Result<(), Failed> {
-    let inside = Root::open(root).map_err(at("opening the root"))?;
+pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
+    let inside = Root::open(root).map_err(failed("opening the root"))?;
     for path in writable {
-        let found = inside.directory(Path::new(path)).map_err(at(path))?;
+        let found = inside.directory(Path::new(path)).map_err(failed(path))?;
         let reached = Root::reach(&found);
-        files::mount(&reached, &reached, "none", files::MS_BIND, "").map_err(at(path))?;
+        files::mount(&reached, &reached, "none", files::MS_BIND, "").map_err(failed(path))?;
     }
-    remount_read_only(root, 0).map_err(at("making the root read-only"))
+    remount_read_only(root, 0).map_err(failed("making the root read-only"))
 }
 
 /// Makes a bind mount, or one place of a mounted file system, read-only. Its other flags become `flags`.

@@ -1,6 +1,6 @@
 //! Whether what a task is to be can be at all, before anything is done for it.
 
-use crate::configure::ConfigureError;
+use crate::error::ConfigureError;
 use crate::{cgroup, limits, mounts, world};
 use litegix_protocol::guest::ConfigureRequest;
 use std::path::{Component, Path};

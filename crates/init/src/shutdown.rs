@@ -3,9 +3,9 @@
 
 use crate::agent::Agent;
 use crate::cgroup::TaskGroup;
+use crate::restart::restart;
 use crate::sys::machine;
 use crate::{configure, log};
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,15 +39,6 @@ fn kill(group: &TaskGroup) {
     let deadline = Instant::now() + KILL_DEADLINE;
     while group.populated() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Ends the machine by the first means that works.
-pub fn restart() -> ! {
-    let _ = machine::restart();
-    loop {
-        let _ = fs::write("/proc/sysrq-trigger", "b");
-        thread::sleep(Duration::from_millis(100));
     }
 }
 

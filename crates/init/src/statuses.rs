@@ -2,7 +2,7 @@
 //! bytes.
 
 use crate::agent::LifeError;
-use crate::configure::ConfigureError;
+use crate::error::ConfigureError;
 use crate::plan::{Failure, FailureKind, reason};
 use tonic::Status;
 
