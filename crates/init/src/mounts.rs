@@ -125,13 +125,7 @@ pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
         let reached = Root::reach(&found);
         files::mount(&reached, &reached, "none", files::MS_BIND, "").map_err(failed(path))?;
     }
-    remount_read_only(root, 0).map_err(failed("making the root read-only"))
-}
-
-/// Makes a bind mount, or one place of a mounted file system, read-only. Its other flags become `flags`.
-pub fn remount_read_only(path: &Path, flags: u64) -> io::Result<()> {
-    let flags = flags | files::MS_REMOUNT | files::MS_BIND | files::MS_RDONLY;
-    files::mount(Path::new("none"), path, "none", flags, "")
+    files::remount_read_only(root, 0).map_err(failed("making the root read-only"))
 }
 
 /// Whether a path is one that a task may have a file system of its own on.

@@ -1,7 +1,6 @@
 //! Paths inside the task's root. The image decides what symlinks stand there, so every path is resolved by the kernel
 //! with the root as its limit, and mounts go onto the descriptor so found.
 
-use crate::mounts;
 use crate::sys::files;
 use std::fs::{self, File};
 use std::io;
@@ -120,7 +119,7 @@ impl Root {
             // A descriptor from before the mount is of what lies below it.
             let mounted = self.find(Path::new(path), libc::O_PATH, 0)?;
             let flags = files::MS_NOSUID | files::MS_NODEV;
-            mounts::remount_read_only(&Self::reach(&mounted), flags)?;
+            files::remount_read_only(&Self::reach(&mounted), flags)?;
         }
         Ok(())
     }

@@ -38,6 +38,12 @@ pub fn mount(
     .map(drop)
 }
 
+/// Makes a bind mount, or one place of a mounted file system, read-only. Its other flags become `flags`.
+pub fn remount_read_only(path: &Path, flags: u64) -> io::Result<()> {
+    let flags = flags | MS_REMOUNT | MS_BIND | MS_RDONLY;
+    mount(Path::new("none"), path, "none", flags, "")
+}
+
 pub fn unmount(target: &Path, flags: libc::c_int) -> io::Result<()> {
     let target = c_path(target)?;
     // SAFETY: a NUL-terminated string that outlives the call.
