@@ -1,7 +1,7 @@
 //! Bulk streams (guest.proto, FrameKind): exec sessions and logs with nothing between the bytes and the socket. Each
 //! connection is one session or one log, so that one slow reader holds up nobody.
 
-use crate::exec::Answer;
+use crate::channel::Answer;
 use crate::frames::Frames;
 use crate::log;
 use crate::log_stream;

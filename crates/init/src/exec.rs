@@ -1,5 +1,6 @@
 //! One exec session: a program in the task's world, its streams, and the rules by which it ends.
 
+use crate::channel::{Answer, Answers};
 use crate::feed::{feed, resize};
 use crate::frames::Frames;
 use crate::hang_up::{end_tree, host_gone};
@@ -10,7 +11,6 @@ use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
 use crate::sys::files;
 use crate::terminals;
-use bytes::Bytes;
 use litegix_protocol::guest::{ExecStart, ExecStarted, ExitStatus};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,20 +23,6 @@ use tokio::time::Instant;
 const QUEUE: usize = 4;
 /// From the hang-up to the kill, when the host goes away.
 const HANG_UP_GRACE: Duration = Duration::from_secs(10);
-
-/// The session's messages to the host.
-#[derive(Debug)]
-pub enum Answer {
-    /// The program runs.
-    Started(ExecStarted),
-    /// At most 64 KiB each. A terminal's are all `Stdout`.
-    Stdout(Bytes),
-    Stderr(Bytes),
-    /// The last one.
-    Exited(ExitStatus),
-}
-
-pub type Answers = mpsc::Sender<Answer>;
 
 pub struct Session {
     pid: i32,

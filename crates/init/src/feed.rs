@@ -1,6 +1,7 @@
 //! What the host says in an exec session, on its way to the program.
 
-use crate::frames::{Frames, Message};
+use crate::channel::Message;
+use crate::frames::Frames;
 use crate::input::Input;
 use crate::sys::tty;
 use litegix_protocol::guest::TerminalSize;

@@ -1,5 +1,6 @@
 //! The frames of a bulk stream (guest.proto, FrameKind) that come from the host.
 
+use crate::channel::Message;
 use crate::socket::{Socket, send};
 use crate::statuses::no_message;
 use bytes::Bytes;
@@ -18,14 +19,6 @@ const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
 const MOST_AWAITED: usize = 32 << 10;
 /// Between two looks at a connection that can't be read because the program does not take its input.
 const HANG_UP_CHECK: Duration = Duration::from_millis(500);
-
-/// A host's message in a session.
-pub enum Message {
-    Stdin(Bytes),
-    /// No more input. In a terminal: the end-of-file character.
-    StdinEnd,
-    Resize(TerminalSize),
-}
 
 /// The host's frames.
 pub struct Frames {

@@ -1,6 +1,6 @@
 //! The end of an exec session whose host has gone.
 
-use crate::exec::Answers;
+use crate::channel::Answers;
 use crate::reaper::Reaper;
 use crate::tree::Tree;
 use std::future::pending;

@@ -15,6 +15,7 @@ mod boot_steps;
 mod buffer;
 mod bulk;
 mod cgroup;
+mod channel;
 mod clock;
 mod configure;
 mod devices;

@@ -1,6 +1,6 @@
 //! The output of an exec session's program, in messages for the host, and where it ends.
 
-use crate::exec::{Answer, Answers};
+use crate::channel::{Answer, Answers};
 use crate::sys::{files, process};
 use bytes::Bytes;
 use litegix_protocol::frame::LARGEST_PAYLOAD as LARGEST_CHUNK;

@@ -2,7 +2,8 @@
 
 use crate::agent::Agent;
 use crate::buffer::LogBuffer;
-use crate::exec::{Answer, Session};
+use crate::channel::Answer;
+use crate::exec::Session;
 use crate::frames::Frames;
 use crate::statuses::{status_of, status_of_life};
 use crate::sys::machine;
