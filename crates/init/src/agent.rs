@@ -1,10 +1,10 @@
 //! The task's life as init keeps it: booted, configured, running, exited. One place for the state, so that any
 //! connection finds the same.
 
-use crate::buffer::LogBuffer;
 use crate::cgroup::TaskGroup;
 use crate::error::ConfigureError;
 use crate::fill::fill;
+use crate::log_stream::Logs;
 use crate::main_streams::{self, MainStreams};
 use crate::plan::{Failure, FailureKind, Limit, Plan, Setup};
 use crate::reaper::{End, Reaper};
@@ -17,13 +17,6 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-
-/// The task's output, which outlives every connection.
-#[derive(Default)]
-pub struct Logs {
-    pub stdout: Arc<LogBuffer>,
-    pub stderr: Arc<LogBuffer>,
-}
 
 pub struct Agent {
     pub reaper: Arc<Reaper>,

@@ -7,10 +7,10 @@ use crate::log;
 use crate::log_stream;
 use crate::service::Service;
 use crate::socket::{Socket, send};
-use crate::statuses::no_message;
+use crate::statuses::{no_message, status_of_log};
 use bytes::Bytes;
 use litegix_protocol::frame::PORT;
-use litegix_protocol::guest::{ExecStart, FrameKind, Refusal, StdinTaken};
+use litegix_protocol::guest::{ExecStart, FrameKind, LogsOpen, Refusal, StdinTaken};
 use prost::Message as _;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -68,9 +68,12 @@ async fn converse(service: &Service, socket: &Arc<Socket>) {
             open = Some(service.session_opened());
             exec(service, payload, frames, socket).await
         }
-        Ok(Some((FrameKind::Logs, payload))) => {
-            log_stream::serve(service, payload, frames, socket).await
-        }
+        Ok(Some((FrameKind::Logs, payload))) => match LogsOpen::decode(payload) {
+            Ok(open) => log_stream::serve(service.logs(), open, frames, socket)
+                .await
+                .map_err(status_of_log),
+            Err(error) => Err(no_message(error)),
+        },
         Ok(Some(_)) => Err(Status::invalid_argument(
             "the first frame must open a session or a log",
         )),

@@ -6,7 +6,8 @@ use crate::layers::{self, ROOT};
 use crate::network;
 use crate::rooted::Root;
 use crate::step_error::{StepError, failed};
-use crate::sys::{files, machine};
+use crate::sys::machine;
+use crate::tear_down::tear_down;
 use crate::{early, mounts, request_check};
 use litegix_protocol::guest::ConfigureRequest;
 use std::fs;
@@ -86,43 +87,4 @@ fn write_network_files(root: &Root, request: &ConfigureRequest) -> Result<(), St
             .map_err(failed(path))?;
     }
     Ok(())
-}
-
-/// Unmounts everything of the task, inner mounts first. What is busy is detached, so that this always comes to an end.
-pub fn tear_down() {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    for path in task_mounts(&mounts).into_iter().rev() {
-        if files::unmount(&path, 0).is_err() {
-            let _ = files::unmount(&path, files::MNT_DETACH);
-        }
-    }
-}
-
-/// Mount points below /task, in the order of mounting.
-fn task_mounts(mountinfo: &str) -> Vec<PathBuf> {
-    mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|path| path.starts_with("/task/"))
-        // The kernel writes a space as \040; such a path is in the image's hands only, and detaching its parent takes
-        // it along.
-        .filter(|path| !path.contains('\\'))
-        .map(PathBuf::from)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_tasks_mounts_are_found() {
-        let text = "20 1 0:1 / / rw - rootfs rootfs rw\n\
-            30 20 7:0 / /task/root rw,relatime - overlay overlay rw\n\
-            31 30 7:0 / /task/root/dev rw - tmpfs tmpfs rw\nodd\n";
-        assert_eq!(
-            task_mounts(text),
-            ["/task/root", "/task/root/dev"].map(PathBuf::from)
-        );
-    }
 }

@@ -1,22 +1,22 @@
 //! One exec session: a program in the task's world, its streams, and the rules by which it ends.
 
-use crate::channel::{Answer, Answers};
-use crate::feed::{feed, resize};
-use crate::frames::Frames;
-use crate::hang_up::{end_tree, host_gone};
-use crate::input::Input;
+use crate::channel::{Answer, Answers, Host};
+use crate::input::{self, Input, resize};
 use crate::output::Output;
 use crate::plan::{Failure, Plan};
 use crate::reaper::{End, Reaper};
 use crate::spawn::{Spawner, Streams};
 use crate::sys::files;
 use crate::terminals;
+use crate::tree::Tree;
 use litegix_protocol::guest::{ExecStart, ExecStarted, ExitStatus};
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Messages on their way to the host at most; each holds 64 KiB.
@@ -103,18 +103,18 @@ impl Session {
     pub fn run(
         self,
         reaper: Arc<Reaper>,
-        frames: Frames,
+        host: Host,
         permit: OwnedSemaphorePermit,
     ) -> mpsc::Receiver<Answer> {
         let (answers, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            self.drive(&reaper, frames, answers).await;
+            self.drive(&reaper, host, answers).await;
             drop(permit);
         });
         receiver
     }
 
-    async fn drive(self, reaper: &Reaper, frames: Frames, answers: Answers) {
+    async fn drive(self, reaper: &Reaper, host: Host, answers: Answers) {
         let Self {
             pid,
             end,
@@ -137,7 +137,7 @@ impl Session {
             .map(|output| tokio::spawn(output.pump(answers.clone(), has_ended.clone())))
             .collect();
         let (over, is_over) = oneshot::channel();
-        let feeder = tokio::spawn(feed(input, frames, terminal, is_over));
+        let from_host = tokio::spawn(input::pump(input, host, terminal, is_over));
         let finish = async {
             let end = end.await.ok();
             let finished_at_unix_ns = crate::clock::now_unix_ns();
@@ -162,8 +162,8 @@ impl Session {
         tokio::pin!(finish);
         tokio::select! {
             () = &mut finish => {}
-            () = host_gone(feeder, &answers) => {
-                end_tree(reaper, pid, grace).await;
+            () = host_gone(from_host, &answers) => {
+                Tree::of(pid, reaper).end(grace).await;
                 finish.await;
             }
         }
@@ -172,9 +172,24 @@ impl Session {
     }
 }
 
+/// The host hung up: its connection ended, or it sent nonsense.
+async fn host_gone(from_host: JoinHandle<io::Result<()>>, answers: &Answers) {
+    let broken = async {
+        match from_host.await {
+            Ok(Err(_)) => {}
+            _ => pending().await,
+        }
+    };
+    tokio::select! {
+        () = broken => {}
+        () = answers.closed() => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::Frames;
     use crate::socket::Socket;
     use litegix_protocol::frame::header;
     use litegix_protocol::guest::{FrameKind, StdinTaken};
@@ -215,7 +230,7 @@ mod tests {
         host.write_all(&header(FrameKind::Stdin, 100))
             .expect("header");
         host.write_all(&[0; 100]).expect("input");
-        let mut answers = session.run(Arc::default(), frames, permit);
+        let mut answers = session.run(Arc::default(), Host::new(frames), permit);
         // Once the program has its input, the session tells the host so, who does not read.
         while files::bytes_waiting(&stdin).expect("pipe") < 100 {
             tokio::task::yield_now().await;

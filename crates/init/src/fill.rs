@@ -1,7 +1,8 @@
 //! What the task writes, on its way into the log: from its pipe or terminal, as far as there is room.
 
 use crate::buffer::LogBuffer;
-use crate::flood::Flood;
+use crate::sys::scheduling;
+use std::cell::Cell;
 use std::fs::File;
 use std::future::pending;
 use std::io::{self, Read};
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 /// The pipe is read when there is room for so much at least.
 const WORTH_READING: usize = 64 << 10;
 /// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
-/// what it writes.
+/// what it writes. Woken by each of its writes, this thread would take the processor from it, and each change of address
+/// space costs more than what was written: the pipe is better left to fill up.
 const FLOOD: usize = 64 << 10;
 const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 /// A pipe holds all that was written to it before its writers ended; a terminal's bytes come by the kernel's own hands, which
@@ -87,10 +89,41 @@ async fn read(log: &LogBuffer, source: &AsyncFd<File>) -> io::Result<usize> {
     }
 }
 
+thread_local! {
+    /// How many streams of this thread are in flood.
+    static FLOODS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While one is held, a program that wakes this thread keeps the processor until its time is over or it has to wait.
+struct Flood(());
+
+impl Flood {
+    fn begin() -> Self {
+        Self::count(|floods| floods + 1);
+        Self(())
+    }
+
+    fn count(change: impl FnOnce(usize) -> usize) {
+        let before = FLOODS.get();
+        let now = change(before);
+        FLOODS.set(now);
+        if (before == 0) != (now == 0) {
+            // Without it all goes on as well, and slower.
+            let _ = scheduling::set_batch(now > 0);
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        Self::count(|floods| floods - 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{files, scheduling};
+    use crate::sys::files;
     use std::io::Write;
     use std::pin::pin;
     use tokio::io::Interest;

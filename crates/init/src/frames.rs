@@ -1,25 +1,16 @@
 //! The frames of a bulk stream (guest.proto, FrameKind) that come from the host.
 
-use crate::channel::Message;
-use crate::socket::{Socket, send};
-use crate::statuses::no_message;
+use crate::socket::Socket;
 use bytes::Bytes;
 use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_OPENING, LARGEST_PAYLOAD};
-use litegix_protocol::guest::{FrameKind, StdinTaken, TerminalSize};
-use prost::Message as _;
+use litegix_protocol::guest::FrameKind;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::sleep;
-use tonic::Status;
 
 const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
 /// A large frame comes in packets of 4 KiB, each of which would wake the reader. Less than what the transport lets the host
 /// send without a word from this side (64 KiB), or both would wait for each other.
 const MOST_AWAITED: usize = 32 << 10;
-/// Between two looks at a connection that can't be read because the program does not take its input.
-const HANG_UP_CHECK: Duration = Duration::from_millis(500);
-
 /// The host's frames.
 pub struct Frames {
     socket: Arc<Socket>,
@@ -50,44 +41,15 @@ impl Frames {
         }
     }
 
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Less than before only after a read that gave something, so that another read follows before anybody sleeps: bytes that
     /// are here already wake nobody.
     fn await_bytes(&mut self, bytes: usize) {
         if bytes != self.awaited && self.socket.wake_at(bytes).is_ok() {
             self.awaited = bytes;
-        }
-    }
-
-    /// The next frame as a session's message. An error means that the host is gone, or sends nonsense. Can be dropped at any
-    /// await without losing a message.
-    pub async fn message(&mut self) -> Result<Message, Status> {
-        let gone = || Status::cancelled("the host has gone");
-        let frame = self.next().await.map_err(|_| gone())?.ok_or_else(gone)?;
-        match frame {
-            (FrameKind::Stdin, bytes) => Ok(Message::Stdin(bytes)),
-            (FrameKind::StdinEnd, _) => Ok(Message::StdinEnd),
-            (FrameKind::Resize, payload) => TerminalSize::decode(payload)
-                .map(Message::Resize)
-                .map_err(no_message),
-            _ => Err(Status::invalid_argument("not a frame of a session")),
-        }
-    }
-
-    /// Tells the host how much of the standard input has been taken.
-    pub async fn taken(&self, bytes: u64) {
-        // A connection that has ended shows when it is read.
-        let _ = send(
-            &self.socket,
-            FrameKind::Taken,
-            &StdinTaken { bytes }.encode_to_vec(),
-        )
-        .await;
-    }
-
-    /// Resolves when the host is gone though nobody asks for messages.
-    pub async fn gone(&self) {
-        while !self.socket.hung_up() {
-            sleep(HANG_UP_CHECK).await;
         }
     }
 }

@@ -1,15 +1,21 @@
 //! The host's input of an exec session, on its way to the program's pipe or terminal.
 
+use crate::channel::{Host, Message};
 use crate::sys::{files, tty};
 use bytes::{Buf, Bytes};
+use litegix_protocol::guest::TerminalSize;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 /// Input on its way to the program, above which the host is not read.
-const MOST_QUEUED: usize = 256 << 10;
+const MAX_QUEUED_BYTES: usize = 256 << 10;
+/// Input that the program has taken is acknowledged at once from so much on, less of it once all is taken.
+const ACKNOWLEDGE_BYTES: u64 = 32 << 10;
 
 /// What the program reads.
 pub struct Input {
@@ -48,7 +54,7 @@ impl Input {
     }
 
     pub fn has_room(&self) -> bool {
-        self.queued < MOST_QUEUED
+        self.queued < MAX_QUEUED_BYTES
     }
 
     pub fn idle(&self) -> bool {
@@ -136,4 +142,55 @@ impl Input {
 
 fn tty_end(descriptor: &AsyncFd<File>) -> Option<u8> {
     tty::end_of_file_character(descriptor.get_ref())
+}
+
+/// Clients without a terminal say 0 x 0, which means nothing.
+pub fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
+    let Some(size) = size else { return };
+    let (Ok(rows), Ok(columns)) = (u16::try_from(size.rows), u16::try_from(size.columns)) else {
+        return;
+    };
+    if rows > 0 && columns > 0 {
+        let _ = tty::set_size(terminal, rows, columns);
+    }
+}
+
+/// Only while there is room: a program that does not read holds up the host's sending.
+async fn next_message(host: &mut Host, room: bool) -> io::Result<Message> {
+    if room {
+        return host.message().await;
+    }
+    host.gone().await;
+    Err(io::ErrorKind::ConnectionAborted.into())
+}
+
+/// Carries the host's messages to the program until the session is over. An error means that the host is gone.
+pub async fn pump(
+    mut input: Input,
+    mut host: Host,
+    terminal: Option<Arc<OwnedFd>>,
+    mut over: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let mut acknowledged = 0;
+    loop {
+        let taken = input.taken();
+        if taken - acknowledged >= ACKNOWLEDGE_BYTES || (input.idle() && taken > acknowledged) {
+            acknowledged = taken;
+            host.acknowledge(taken).await;
+        }
+        let message = tokio::select! {
+            message = next_message(&mut host, input.has_room()) => message?,
+            () = input.write_some(), if !input.idle() => continue,
+            _ = &mut over => return Ok(()),
+        };
+        match message {
+            Message::Stdin(bytes) => input.push(bytes),
+            Message::StdinEnd => input.finish(),
+            Message::Resize(size) => {
+                if let Some(terminal) = &terminal {
+                    resize(terminal, Some(size));
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Resource limits by docker's names, which are those of setrlimit(2) in lower case.
 
-use crate::plan::{Failure, Limit, reason};
+use crate::plan::{Failure, Limit};
+use crate::step_error::reason;
 use crate::sys::rights;
 
 /// A limit that docker's daemon gives every container: enough files, and as many processes as the control group allows.

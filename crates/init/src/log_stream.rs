@@ -1,31 +1,73 @@
 //! A log on its way to the host: in frames from the offset that the host asked for, freed as the host acknowledges.
 
-use crate::buffer::{LogBuffer, Next};
+use crate::buffer::{LogBuffer, Next, OutOfRange};
 use crate::frames::Frames;
-use crate::service::Service;
 use crate::socket::{Socket, send};
-use crate::statuses::no_message;
-use bytes::Bytes;
-use litegix_protocol::guest::{FrameKind, LogsAcknowledge, LogsOpen};
+use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message as _;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
-use tonic::Status;
 
 /// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
 /// each.
 const SMALL_PIECE: usize = 16 << 10;
 const LOG_LINGER: Duration = Duration::from_millis(5);
 
+/// The task's output, which outlives every connection.
+#[derive(Default)]
+pub struct Logs {
+    pub stdout: Arc<LogBuffer>,
+    pub stderr: Arc<LogBuffer>,
+}
+
+/// Why the host is not served a log, or not any longer.
+#[derive(Debug, PartialEq)]
+pub enum LogError {
+    NoSuchStream,
+    OutOfRange { from: u64, first: u64, last: u64 },
+    Replaced,
+    Lost,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchStream => out.write_str("no such stream"),
+            Self::OutOfRange { from, first, last } => {
+                write!(out, "offset {from} is not held; {first} to {last} are")
+            }
+            Self::Replaced => out.write_str("another reader took over"),
+            Self::Lost => out.write_str("acknowledged before it was sent"),
+        }
+    }
+}
+
+impl Logs {
+    /// Begins a reading session, which ends an earlier one of the same stream.
+    fn open(&self, open: LogsOpen) -> Result<(&LogBuffer, u64), LogError> {
+        let buffer = match open.stream() {
+            LogStream::Stdout => &self.stdout,
+            LogStream::Stderr => &self.stderr,
+            LogStream::Unspecified => return Err(LogError::NoSuchStream),
+        };
+        let from = open.from;
+        let session = buffer
+            .open(from)
+            .map_err(|OutOfRange { first, last }| LogError::OutOfRange { from, first, last })?;
+        Ok((buffer, session))
+    }
+}
+
 /// Until the host has gone, or has all that it wants.
 pub async fn serve(
-    service: &Service,
-    payload: Bytes,
+    logs: &Logs,
+    open: LogsOpen,
     mut frames: Frames,
     socket: &Socket,
-) -> Result<(), Status> {
-    let open = LogsOpen::decode(payload).map_err(no_message)?;
-    let (buffer, session) = service.open_log(open)?;
+) -> Result<(), LogError> {
+    let (buffer, session) = logs.open(open)?;
     let acknowledged = async {
         while let Ok(Some((FrameKind::Acknowledge, payload))) = frames.next().await {
             if let Ok(upto) = LogsAcknowledge::decode(payload) {
@@ -35,7 +77,7 @@ pub async fn serve(
     };
     tokio::select! {
         () = acknowledged => Ok(()),
-        outcome = send_log(&buffer, session, open.from, socket) => outcome,
+        outcome = send_log(buffer, session, open.from, socket) => outcome,
     }
 }
 
@@ -44,11 +86,11 @@ async fn send_log(
     session: u64,
     mut next: u64,
     socket: &Socket,
-) -> Result<(), Status> {
+) -> Result<(), LogError> {
     loop {
         let (length, end) = match buffer.next(session, next).await {
-            Next::Replaced => return Err(Status::aborted("another reader took over")),
-            Next::Lost => return Err(Status::data_loss("acknowledged before it was sent")),
+            Next::Replaced => return Err(LogError::Replaced),
+            Next::Lost => return Err(LogError::Lost),
             Next::Bytes { length, end } => (length, end),
         };
         let bytes = buffer.held(next, length);

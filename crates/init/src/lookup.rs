@@ -1,6 +1,7 @@
 //! Finding the program: the task's PATH, in the task's root, as the task's user.
 
-use crate::plan::{Failure, FailureKind, reason};
+use crate::plan::{Failure, FailureKind};
+use crate::step_error::reason;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;

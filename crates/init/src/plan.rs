@@ -1,5 +1,6 @@
 //! What init tells its second stage (see `stage2`), and what that answers.
 
+use crate::step_error::reason;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -92,15 +93,4 @@ impl Failure {
     pub fn internal(what: &str, error: &std::io::Error) -> Self {
         Self::new(FailureKind::Internal, format!("{what}: {}", reason(error)))
     }
-}
-
-/// An error's text as C programs print it: without Rust's "(os error N)".
-pub fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
 }

@@ -1,19 +1,19 @@
 //! The contract of `guest.proto`, on top of the agent. Texts of statuses are short: Nomad shows about 120 bytes.
 
 use crate::agent::Agent;
-use crate::buffer::LogBuffer;
-use crate::channel::Answer;
+use crate::channel::{Answer, Host};
 use crate::exec::Session;
 use crate::frames::Frames;
+use crate::log_stream::Logs;
 use crate::statuses::{status_of, status_of_life};
 use crate::sys::machine;
 use crate::{boot_steps, clock, generation, log, sessions, shutdown, stats};
 use litegix_protocol::guest::guest_server::Guest;
 use litegix_protocol::guest::{
     ClockRequest, ClockResponse, ConfigureRequest, ConfigureResponse, ExecStart, HelloRequest,
-    HelloResponse, LogStream, LogsOpen, SetPeersRequest, SetPeersResponse, ShutdownRequest,
-    ShutdownResponse, SignalRequest, SignalResponse, StartRequest, StartResponse, StatsRequest,
-    StatsResponse, WaitRequest, WaitResponse,
+    HelloResponse, SetPeersRequest, SetPeersResponse, ShutdownRequest, ShutdownResponse,
+    SignalRequest, SignalResponse, StartRequest, StartResponse, StatsRequest, StatsResponse,
+    WaitRequest, WaitResponse,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,21 +39,8 @@ impl Service {
         }
     }
 
-    /// Begins a reading session of one of the task's logs.
-    pub fn open_log(&self, open: LogsOpen) -> Result<(Arc<LogBuffer>, u64), Status> {
-        let logs = &self.agent.logs;
-        let buffer = match open.stream() {
-            LogStream::Stdout => &logs.stdout,
-            LogStream::Stderr => &logs.stderr,
-            LogStream::Unspecified => return Err(Status::invalid_argument("no such stream")),
-        };
-        let session = buffer.open(open.from).map_err(|range| {
-            Status::out_of_range(format!(
-                "offset {} is not held; {} to {} are",
-                open.from, range.first, range.last
-            ))
-        })?;
-        Ok((Arc::clone(buffer), session))
+    pub fn logs(&self) -> &Logs {
+        &self.agent.logs
     }
 
     /// The machine's end is to wait for a session of the host's.
@@ -90,7 +77,7 @@ impl Service {
             let session = Session::start(&spawner, &plan, main, &start)
                 .await
                 .map_err(status_of)?;
-            Ok::<_, Status>(session.run(reaper, frames, permit))
+            Ok::<_, Status>(session.run(reaper, Host::new(frames), permit))
         });
         starting
             .await

@@ -3,9 +3,10 @@
 
 use crate::agent::Agent;
 use crate::cgroup::TaskGroup;
+use crate::log;
 use crate::restart::restart;
 use crate::sys::machine;
-use crate::{configure, log};
+use crate::tear_down::tear_down;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ fn shut_down(agent: &Agent) -> ! {
         thread::sleep(DEADLINE);
         restart();
     });
-    configure::tear_down();
+    tear_down();
     machine::sync();
     restart();
 }

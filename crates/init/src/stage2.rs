@@ -1,10 +1,11 @@
 //! The second stage: a copy of the zygote, single-threaded, that enters or makes the task's namespaces, forks the program's
 //! process as a child of init, and brings it to execve. Everything here happens in the order that docker's runtime keeps.
 
-use crate::plan::{Failure, FailureKind, Plan, Report, reason};
+use crate::plan::{Failure, FailureKind, Plan, Report};
+use crate::step_error::reason;
 use crate::sys::process::{self, Side};
 use crate::sys::{files, rights, tty};
-use crate::{limits, lookup, reaping, users, world};
+use crate::{limits, lookup, users, world};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -151,7 +152,7 @@ fn prepare(plan: &Plan, mut group: &File) -> Result<(String, Vec<String>), Failu
         ))
     })?;
     if plan.setup.init {
-        reaping::stay_as_init(plan.terminal).map_err(failed("init"))?;
+        stay_as_init(plan.terminal).map_err(failed("init"))?;
     }
     let env = environment(plan, &identity.home);
     let path = lookup::variable(&env, "PATH").unwrap_or(lookup::DEFAULT_PATH);
@@ -211,4 +212,42 @@ fn environment(plan: &Plan, home: &str) -> Vec<String> {
         add("TERM", "xterm");
     }
     env
+}
+
+/// `init = true`: the namespace's first process stays, passes signals on to the program, and reaps what nobody else waits
+/// for. Its end, with the program's exit code, is the task's. Returns only in a child, which is to become the program.
+fn stay_as_init(terminal: bool) -> io::Result<()> {
+    // Before the fork: none may get lost in between.
+    process::block_signals();
+    match process::fork()? {
+        Side::Child => {
+            // A group of its own, so that a terminal's signals reach the program and its children.
+            process::lead_group()?;
+            if terminal {
+                tty::put_in_foreground(io::stdin())?;
+            }
+            Ok(())
+        }
+        Side::Parent(child) => {
+            process::close_from(3);
+            reap_until_end_of(child)
+        }
+    }
+}
+
+fn reap_until_end_of(child: i32) -> ! {
+    loop {
+        match process::next_signal() {
+            Some(libc::SIGCHLD) => {
+                while let Some((pid, status)) = process::reap_any() {
+                    if pid == child {
+                        process::exit_now(process::decode_status(status).0);
+                    }
+                }
+            }
+            // The program may have ended just now; that is told next.
+            Some(signal) => drop(process::kill(child, signal)),
+            None => {}
+        }
+    }
 }

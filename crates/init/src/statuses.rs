@@ -3,7 +3,9 @@
 
 use crate::agent::LifeError;
 use crate::error::ConfigureError;
-use crate::plan::{Failure, FailureKind, reason};
+use crate::log_stream::LogError;
+use crate::plan::{Failure, FailureKind};
+use crate::step_error::reason;
 use tonic::Status;
 
 pub fn status_of(failure: Failure) -> Status {
@@ -25,6 +27,16 @@ pub fn status_of_life(error: LifeError) -> Status {
         LifeError::Configure(error) => Status::internal(error.to_string()),
         LifeError::Start(failure) => status_of(failure),
         LifeError::Peers(error) => Status::internal(format!("/etc/hosts: {}", reason(&error))),
+    }
+}
+
+pub fn status_of_log(error: LogError) -> Status {
+    let message = error.to_string();
+    match error {
+        LogError::NoSuchStream => Status::invalid_argument(message),
+        LogError::OutOfRange { .. } => Status::out_of_range(message),
+        LogError::Replaced => Status::aborted(message),
+        LogError::Lost => Status::data_loss(message),
     }
 }
 

@@ -1,6 +1,5 @@
 //! A step in preparing the machine or the task's root that failed on this machine.
 
-use crate::plan::reason;
 use std::fmt;
 use std::io;
 
@@ -25,4 +24,15 @@ impl fmt::Display for StepError {
 pub fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> StepError {
     let step = step.into();
     move |source| StepError { step, source }
+}
+
+/// An error's text as C programs print it: without Rust's "(os error N)".
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
 }

@@ -7,9 +7,15 @@ use crate::sys::process;
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between two looks at whether all have ended.
+const PAUSE: Duration = Duration::from_millis(50);
+const KILL_ROUNDS: usize = 20;
 
 /// A fork bomb shall not cost init its descriptors; what is beyond dies in the next round, or with its parents.
-const MOST_MEMBERS: usize = 4096;
+const MAX_MEMBERS: usize = 4096;
 
 pub struct Tree<'a> {
     reaper: &'a Reaper,
@@ -77,7 +83,7 @@ impl<'a> Tree<'a> {
             for seen in found {
                 inside.insert(seen.pid);
                 let held = self.members.iter().any(|(member, _)| *member == seen.pid);
-                if !held && self.members.len() < MOST_MEMBERS {
+                if !held && self.members.len() < MAX_MEMBERS {
                     self.members.extend(hold(seen).map(|it| (seen.pid, it)));
                 }
             }
@@ -89,6 +95,28 @@ impl<'a> Tree<'a> {
         for (_, descriptor) in &self.members {
             // It may have ended, which is what is wanted.
             let _ = process::signal_pidfd(descriptor.as_fd(), signal);
+        }
+    }
+
+    /// Ends all of it: hang-up first; after the grace whatever is left is killed. Without a grace all is killed at once.
+    pub async fn end(mut self, grace: Option<Duration>) {
+        if let Some(grace) = grace {
+            self.signal(libc::SIGHUP);
+            // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
+            self.signal(libc::SIGCONT);
+            let deadline = Instant::now() + grace;
+            while !self.is_gone() && Instant::now() < deadline {
+                sleep(PAUSE).await;
+            }
+        }
+        for _ in 0..KILL_ROUNDS {
+            if self.is_gone() {
+                return;
+            }
+            // Processes that it has started meanwhile die too.
+            self.look_again();
+            self.signal(libc::SIGKILL);
+            sleep(PAUSE).await;
         }
     }
 

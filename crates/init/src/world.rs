@@ -1,7 +1,8 @@
 //! What the task's first process does to the namespaces it has just been given, before anything of the image runs.
 
-use crate::plan::{Failure, Setup, reason};
+use crate::plan::{Failure, Setup};
 use crate::rooted::Root;
+use crate::step_error::reason;
 use crate::sys::{files, machine};
 use std::fs;
 use std::io;
