@@ -10,68 +10,27 @@
     allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
-mod agent;
-mod boot_steps;
-mod buffer;
-mod bulk;
-mod cgroup;
-mod channel;
-mod clock;
-mod configure;
-mod devices;
-mod early;
-mod error;
+mod console;
 mod exec;
-mod fill;
-mod frames;
-mod generation;
-mod input;
-mod layers;
-mod limits;
-mod log;
-mod log_stream;
-mod lookup;
-mod main_streams;
-mod modules;
-mod mounts;
+mod host;
+mod logs;
+mod machine;
+mod memory;
 mod network;
-mod output;
-mod peers;
-mod plan;
-mod probe;
-mod reaper;
-mod request_check;
-mod restart;
-mod ring;
-mod rooted;
-mod service;
-mod sessions;
-mod shutdown;
-mod socket;
-mod spawn;
-mod stage2;
-mod stats;
-mod statuses;
-mod step_error;
+mod program;
+mod root;
 mod sys;
-mod tear_down;
-mod terminals;
-mod thrash;
-mod tree;
-mod users;
-mod victim;
-mod world;
-mod zygote;
+mod task;
+mod wire;
 
-use agent::Agent;
+use host::{bulk, service::Service};
 use litegix_protocol::guest::guest_server::GuestServer;
-use modules::Modules;
-use reaper::Reaper;
-use restart::restart;
-use service::Service;
+use machine::{early, modules::Modules, probe, restart::restart, steps};
+use program::reaper::Reaper;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use task::{agent::Agent, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
@@ -93,7 +52,7 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 pub extern "C" fn main() -> i32 {
     if std::process::id() != 1 {
         if std::env::args_os().nth(1).is_some_and(|it| it == "zygote") {
-            return zygote::run();
+            return program::zygote::run();
         }
         eprintln!(
             "litegix-init {} runs only as process 1 of a microVM",
@@ -106,14 +65,14 @@ pub extern "C" fn main() -> i32 {
 
 fn run() -> ! {
     std::panic::set_hook(Box::new(|what| {
-        log::warn(&format!("bug: {what}"));
+        console::warn(&format!("bug: {what}"));
         restart();
     }));
     if probe::asked() {
         probe::answer();
         restart();
     }
-    boot_steps::done("init");
+    steps::done("init");
     sys::machine::keep_freed_memory();
     early::standard_streams();
     early::prepare();
@@ -123,9 +82,9 @@ fn run() -> ! {
     match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(serve());
-            log::warn_on_error("serving", result);
+            console::warn_on_error("serving", result);
         }
-        Err(error) => log::warn(&format!("runtime: {error}")),
+        Err(error) => console::warn(&format!("runtime: {error}")),
     }
     restart();
 }
@@ -135,7 +94,7 @@ async fn serve() -> io::Result<()> {
     modules.load_before_transport();
     // Before the transport is there: a host that has been waiting for us is answered, not refused.
     let mut listener = bind()
-        .inspect_err(|error| log::warn(&format!("listening: {error}")))
+        .inspect_err(|error| console::warn(&format!("listening: {error}")))
         .ok();
     early::finish_in_background(modules);
     let reaper = Arc::new(Reaper::default());
@@ -146,7 +105,7 @@ async fn serve() -> io::Result<()> {
     tokio::spawn(async move {
         // In init's control group, which is there by then.
         early::finished().await;
-        log::warn_on_error("starting the zygote", spawner.prepare().await);
+        console::warn_on_error("starting the zygote", spawner.prepare().await);
     });
     tokio::spawn(async move {
         while ended_children.recv().await.is_some() {
@@ -164,7 +123,7 @@ async fn serve() -> io::Result<()> {
     tokio::spawn(bulk::serve(service.clone()));
     loop {
         let result = listen(service.clone(), listener.take()).await;
-        log::warn_on_error("listening", result);
+        console::warn_on_error("listening", result);
         tokio::time::sleep(LISTEN_PAUSE).await;
     }
 }
@@ -190,8 +149,8 @@ async fn listen(
         Some(listener) => listener,
         None => bind()?,
     };
-    log::info(&format!("listening on vsock port {PORT}"));
-    boot_steps::done("listening");
+    console::info(&format!("listening on vsock port {PORT}"));
+    steps::done("listening");
     let guest = GuestServer::new(service)
         .max_decoding_message_size(LARGEST_MESSAGE_BYTES)
         .max_encoding_message_size(LARGEST_MESSAGE_BYTES);

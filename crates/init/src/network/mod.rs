@@ -3,7 +3,7 @@
 mod message;
 mod route;
 
-use crate::log;
+use crate::console;
 use litegix_protocol::guest::{NetworkInterface, OutsidePorts};
 use route::Route;
 use std::fs;
@@ -69,7 +69,7 @@ pub fn set_up(wanted: &NetworkInterface) -> io::Result<()> {
     }
     if let Some(ports) = &wanted.outside_ports {
         // Kernels without policy routing can't: other tasks are then reached by the gateway's address only.
-        log::warn_on_error("ports outside", lead_outside(&kernel, &name, index, ports));
+        console::warn_on_error("ports outside", lead_outside(&kernel, &name, index, ports));
     }
     Ok(())
 }

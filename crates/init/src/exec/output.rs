@@ -1,0 +1,208 @@
+//! The output of an exec session's program, in messages for the host, and where it ends.
+
+use crate::exec::channel::{Answer, Answers};
+use crate::sys::{files, process};
+use bytes::Bytes;
+use litegix_protocol::frame::LARGEST_PAYLOAD as LARGEST_CHUNK;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// After the program's end someone else may hold the pipe: silence this long, or all in all this long, is the end.
+const QUIET: Duration = Duration::from_millis(200);
+const LONGEST_TAIL: Duration = Duration::from_secs(2);
+/// A terminal's buffer is flushed by the kernel's own hands, which may take a moment.
+const TERMINAL_QUIET: Duration = Duration::from_millis(20);
+/// A program that writes line by line would cost a message each; a burst is gathered for so long, or until it is this big.
+const LINGER: Duration = Duration::from_millis(4);
+const WORTH_A_MESSAGE: usize = 16 << 10;
+/// More than a terminal holds; unlike a pipe it does not tell how much that is.
+const TERMINAL_BUFFER: usize = 128 << 10;
+
+/// What the program writes.
+pub struct Output {
+    descriptor: AsyncFd<File>,
+    terminal: bool,
+    wrap: fn(Bytes) -> Answer,
+}
+
+impl Output {
+    pub fn pipe(descriptor: OwnedFd, wrap: fn(Bytes) -> Answer) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: files::watch(descriptor)?,
+            terminal: false,
+            wrap,
+        })
+    }
+
+    pub fn terminal(descriptor: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: files::watch(descriptor)?,
+            terminal: true,
+            wrap: Answer::Stdout,
+        })
+    }
+
+    /// Sends everything until the end of the stream, or until nothing more can be meant for this session.
+    pub async fn pump(self, answers: Answers, mut ended: watch::Receiver<bool>) {
+        let mut last = Instant::now() - LINGER;
+        let mut bulk = false;
+        loop {
+            let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
+            tokio::select! {
+                biased;
+                // First: whom the program has left behind may write without a pause. The sender going away means the same
+                // as its message.
+                _ = ended.changed() => break,
+                read = files::receive(&self.descriptor, &mut chunk) => match read {
+                    Ok(length) if length > 0 => {
+                        if length < WORTH_A_MESSAGE {
+                            // The program may be in the middle of its write.
+                            process::let_others_run();
+                            self.read_waiting(&mut chunk);
+                        }
+                        if chunk.len() < WORTH_A_MESSAGE && !bulk {
+                            // At once after a pause, for who types; later in a burst.
+                            sleep_until(last + LINGER).await;
+                            self.read_waiting(&mut chunk);
+                        }
+                        bulk = chunk.len() >= WORTH_A_MESSAGE;
+                        if !self.send(&answers, chunk).await {
+                            return;
+                        }
+                        last = Instant::now();
+                    }
+                    // A terminal says EIO when its last user has gone.
+                    _ => return,
+                },
+            }
+        }
+        self.drain(&answers).await;
+    }
+
+    /// After the program's end: everything that is there now, however long the host takes for it, and what follows without
+    /// a pause. What is there needs no waiting for.
+    async fn drain(&self, answers: &Answers) {
+        let (mut owed, quiet) = if self.terminal {
+            (TERMINAL_BUFFER, TERMINAL_QUIET)
+        } else {
+            let waiting = files::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
+            (waiting, QUIET)
+        };
+        let deadline = Instant::now() + LONGEST_TAIL;
+        let mut waited = Duration::ZERO;
+        while waited < LONGEST_TAIL && (owed > 0 || Instant::now() < deadline) {
+            let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
+            let asked = Instant::now();
+            let read = timeout(quiet, files::receive(&self.descriptor, &mut chunk)).await;
+            waited += asked.elapsed();
+            match read {
+                Ok(Ok(length)) if length > 0 => {
+                    self.read_waiting(&mut chunk);
+                    owed = owed.saturating_sub(chunk.len());
+                    if !self.send(answers, chunk).await {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// What is there without waiting, as far as it fits. An end or error shows up again at the next read.
+    fn read_waiting(&self, chunk: &mut Vec<u8>) {
+        while matches!(files::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
+        {
+        }
+    }
+
+    async fn send(&self, answers: &Answers, bytes: Vec<u8>) -> bool {
+        answers.send((self.wrap)(bytes.into())).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::tty;
+    use std::io::Write;
+    use std::thread;
+    use tokio::sync::mpsc;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Runs an output whose program has ended; gives the bytes that came of it. `writer` is whom it left behind.
+    async fn tail(output: Output, writer: impl FnOnce() + Send + 'static) -> usize {
+        let (answers, mut receiver) = mpsc::channel(4);
+        let (ended, has_ended) = watch::channel(false);
+        let writer = thread::spawn(writer);
+        let pump = tokio::spawn(output.pump(answers, has_ended));
+        let mut count = 0;
+        let receive = async {
+            while let Some(message) = receiver.recv().await {
+                if let Answer::Stdout(bytes) = message {
+                    count += bytes.len();
+                }
+                // It runs until it has written something.
+                ended.send_replace(true);
+            }
+        };
+        timeout(PATIENCE, receive).await.expect("an end");
+        pump.await.expect("pump");
+        writer.join().expect("writer");
+        count
+    }
+
+    fn pipe() -> (Output, File) {
+        let (from, to) = files::large_pipe().expect("pipe");
+        let output = Output::pipe(from, Answer::Stdout).expect("output");
+        (output, File::from(to))
+    }
+
+    /// Until nobody reads any more.
+    fn write_on(mut to: File, bytes: &[u8], pause: Duration) {
+        while to.write_all(bytes).is_ok() {
+            thread::sleep(pause);
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_left_behind_and_dribbles_does_not_hold_the_session() {
+        let (output, to) = pipe();
+        tail(output, || write_on(to, &[0; 30], Duration::from_millis(50))).await;
+        let terminal = tty::open("/dev/pts/ptmx".as_ref()).expect("terminal");
+        let output = Output::terminal(terminal.master).expect("output");
+        let to = File::from(terminal.slave);
+        tail(output, || write_on(to, &[0; 30], Duration::from_millis(5))).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_left_behind_and_floods_does_not_hold_the_session() {
+        let (output, to) = pipe();
+        tail(output, || write_on(to, &[0; 65_536], Duration::ZERO)).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_was_written_before_the_end_comes_whole_though_the_host_is_slow() {
+        let (output, mut to) = pipe();
+        to.write_all(&[0; 256 << 10]).expect("write");
+        let (answers, mut receiver) = mpsc::channel(1);
+        let (ended, has_ended) = watch::channel(false);
+        ended.send_replace(true);
+        let pump = tokio::spawn(output.pump(answers, has_ended));
+        let mut count = 0;
+        while let Some(message) = receiver.recv().await {
+            tokio::time::sleep(LONGEST_TAIL / 3).await;
+            if let Answer::Stdout(bytes) = message {
+                count += bytes.len();
+            }
+        }
+        pump.await.expect("pump");
+        assert_eq!(count, 256 << 10);
+        drop(to);
+    }
+}

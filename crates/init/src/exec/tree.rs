@@ -1,0 +1,277 @@
+//! The processes of an exec session: its first program, whatever that started, and who shares their terminal session. The
+//! first is init's child, so only the reaper may signal it; the others are held by pidfds. Neither way a signal meets a
+//! process that was given an id again.
+
+use crate::program::reaper::Reaper;
+use crate::sys::process;
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Between two looks at whether all have ended.
+const PAUSE: Duration = Duration::from_millis(50);
+const KILL_ROUNDS: usize = 20;
+
+/// A fork bomb shall not cost init its descriptors; what is beyond dies in the next round, or with its parents.
+const MAX_MEMBERS: usize = 4096;
+
+pub struct Tree<'a> {
+    reaper: &'a Reaper,
+    leader: i32,
+    /// Without the leader.
+    members: Vec<(i32, OwnedFd)>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    pid: i32,
+    stat: Stat,
+}
+
+/// Of /proc/PID/stat.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stat {
+    parent: i32,
+    session: i32,
+    /// In ticks since the kernel's own start. With the id it tells a process from a later one.
+    start: u64,
+}
+
+impl<'a> Tree<'a> {
+    /// The leader, which the reaper knows, and everything below it as it is now.
+    pub fn of(leader: i32, reaper: &'a Reaper) -> Self {
+        let mut tree = Self {
+            reaper,
+            leader,
+            members: Vec::new(),
+        };
+        tree.look_again();
+        tree
+    }
+
+    fn leader_is_there(&self) -> bool {
+        self.reaper.signal(self.leader, 0).is_ok()
+    }
+
+    /// Adds what has been started since.
+    pub fn look_again(&mut self) {
+        let leader = self.leader;
+        // Once the leader has been reaped, somebody else may have its id; its session's id stays taken while anyone is in it.
+        let leader_is_there = self.leader_is_there();
+        let others = processes()
+            .filter(|it| it.pid != leader && (leader_is_there || it.stat.parent != leader))
+            .collect();
+        self.grow(others);
+    }
+
+    fn grow(&mut self, mut others: Vec<Seen>) {
+        let mut inside: HashSet<i32> = self.members.iter().map(|(pid, _)| *pid).collect();
+        inside.insert(self.leader);
+        // Children may be listed before their parents.
+        loop {
+            let (found, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|it| {
+                inside.contains(&it.pid)
+                    || inside.contains(&it.stat.parent)
+                    || inside.contains(&it.stat.session)
+            });
+            others = rest;
+            if found.is_empty() {
+                return;
+            }
+            for seen in found {
+                inside.insert(seen.pid);
+                let held = self.members.iter().any(|(member, _)| *member == seen.pid);
+                if !held && self.members.len() < MAX_MEMBERS {
+                    self.members.extend(hold(seen).map(|it| (seen.pid, it)));
+                }
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let _ = self.reaper.signal(self.leader, signal);
+        for (_, descriptor) in &self.members {
+            // It may have ended, which is what is wanted.
+            let _ = process::signal_pidfd(descriptor.as_fd(), signal);
+        }
+    }
+
+    /// Ends all of it: hang-up first; after the grace whatever is left is killed. Without a grace all is killed at once.
+    pub async fn end(mut self, grace: Option<Duration>) {
+        if let Some(grace) = grace {
+            self.signal(libc::SIGHUP);
+            // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
+            self.signal(libc::SIGCONT);
+            let deadline = Instant::now() + grace;
+            while !self.is_gone() && Instant::now() < deadline {
+                sleep(PAUSE).await;
+            }
+        }
+        for _ in 0..KILL_ROUNDS {
+            if self.is_gone() {
+                return;
+            }
+            // Processes that it has started meanwhile die too.
+            self.look_again();
+            self.signal(libc::SIGKILL);
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Forgets who has ended; says whether nobody is left.
+    pub fn is_gone(&mut self) -> bool {
+        self.members
+            .retain(|(_, descriptor)| process::signal_pidfd(descriptor.as_fd(), 0).is_ok());
+        self.members.is_empty() && !self.leader_is_there()
+    }
+}
+
+/// All but kernel threads, which are children of process 2.
+fn processes() -> impl Iterator<Item = Seen> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid > 2)
+        .filter_map(|pid| {
+            Some(Seen {
+                pid,
+                stat: see(pid)?,
+            })
+        })
+        .filter(|it| it.stat.parent != 2)
+}
+
+fn see(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Only of those that belong to the session: a machine may run more processes than init may have descriptors. Whoever has
+/// the id once the descriptor is there is who is held.
+fn hold(seen: Seen) -> Option<OwnedFd> {
+    let descriptor = process::open_pidfd(seen.pid).ok()?;
+    (see(seen.pid)?.start == seen.stat.start).then_some(descriptor)
+}
+
+/// The program's name, field 2, stands in parentheses and may contain anything.
+fn parse(stat: &str) -> Option<Stat> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some(Stat {
+        parent: fields.nth(1)?.parse().ok()?,
+        session: fields.nth(1)?.parse().ok()?,
+        start: fields.nth(15)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_fields_are_found_behind_any_name() {
+        let stat = Stat {
+            parent: 3,
+            session: 5,
+            start: 22,
+        };
+        let line = "7 (a) b) S 3 4 5 6 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23";
+        assert_eq!(parse(line), Some(stat));
+        assert_eq!(parse("7 (a) S 3"), None);
+    }
+
+    /// A session's first program, of whose end the reaper is told as in the machine.
+    fn leader(script: &str, reaper: &Reaper) -> (Child, i32) {
+        let child = Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let pid = i32::try_from(child.id()).expect("pid");
+        drop(reaper.claim(pid));
+        (child, pid)
+    }
+
+    fn grown<'a>(leader: i32, reaper: &'a Reaper, members: usize) -> Tree<'a> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut tree = Tree::of(leader, reaper);
+        while tree.members.len() < members {
+            assert!(Instant::now() < deadline, "{}", tree.members.len());
+            std::thread::yield_now();
+            tree.look_again();
+        }
+        tree
+    }
+
+    #[test]
+    fn grandchildren_in_sessions_of_their_own_belong_to_it() {
+        // The shell in the middle stays, so that the tree holds together.
+        let script = "setsid sh -c 'sleep 60; :' & sleep 60; :";
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader(script, &reaper);
+        let mut tree = grown(leader, &reaper, 3);
+        assert!(!tree.is_gone());
+        tree.signal(libc::SIGKILL);
+        // Zombies whom nobody reaps here still take signals; what counts is that they do not run.
+        assert_eq!(child.wait().expect("wait").code(), None);
+    }
+
+    #[test]
+    fn a_tree_is_found_among_more_processes_than_there_are_descriptors() {
+        // The limit is a whole process's: this test runs itself again in one of its own.
+        if std::env::var_os("FEW_DESCRIPTORS").is_none() {
+            let name =
+                "tree::tests::a_tree_is_found_among_more_processes_than_there_are_descriptors";
+            let outcome = Command::new("sh")
+                .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().expect("this program"))
+                .args(["--exact", name])
+                .env("FEW_DESCRIPTORS", "1")
+                .output()
+                .expect("run");
+            let text = String::from_utf8_lossy(&outcome.stdout);
+            assert!(
+                outcome.status.success() && text.contains("1 passed"),
+                "{text}"
+            );
+            return;
+        }
+        let mut crowd: Vec<Child> = (0..100)
+            .map(|_| Command::new("sleep").arg("60").spawn().expect("sleep"))
+            .collect();
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader("sleep 60 & sleep 60; :", &reaper);
+        let tree = grown(leader, &reaper, 2);
+        tree.signal(libc::SIGKILL);
+        child.wait().expect("wait");
+        for other in &mut crowd {
+            other.kill().expect("kill");
+            other.wait().expect("wait");
+        }
+    }
+
+    #[test]
+    fn a_leader_without_descriptor_is_signalled_and_waited_for() {
+        let reaper = Reaper::default();
+        let (mut child, leader) = leader("sleep 60; :", &reaper);
+        let mut tree = Tree {
+            reaper: &reaper,
+            leader,
+            members: Vec::new(),
+        };
+        assert!(!tree.is_gone());
+        tree.signal(libc::SIGKILL);
+        assert_eq!(child.wait().expect("wait").code(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read(text in ".{0,100}") {
+            let _ = parse(&text);
+        }
+    }
+}

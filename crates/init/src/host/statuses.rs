@@ -1,0 +1,46 @@
+//! What failed, as gRPC's statuses, by which the host tells the kinds apart. Their texts are short: Nomad shows about 120
+//! bytes.
+
+use crate::logs::stream::LogError;
+use crate::machine::step_error::reason;
+use crate::program::plan::{Failure, FailureKind};
+use crate::task::agent::LifeError;
+use crate::task::error::ConfigureError;
+use tonic::Status;
+
+pub fn status_of(failure: Failure) -> Status {
+    match failure.kind {
+        FailureKind::NotFound => Status::not_found(failure.message),
+        FailureKind::NotExecutable => Status::permission_denied(failure.message),
+        FailureKind::Invalid => Status::invalid_argument(failure.message),
+        FailureKind::NotRunning => Status::failed_precondition(failure.message),
+        FailureKind::Internal => Status::internal(failure.message),
+    }
+}
+
+pub fn status_of_life(error: LifeError) -> Status {
+    match error {
+        LifeError::State(message) => Status::failed_precondition(message),
+        LifeError::Configure(error @ ConfigureError::Invalid(_)) => {
+            Status::invalid_argument(error.to_string())
+        }
+        LifeError::Configure(error) => Status::internal(error.to_string()),
+        LifeError::Start(failure) => status_of(failure),
+        LifeError::Peers(error) => Status::internal(format!("/etc/hosts: {}", reason(&error))),
+    }
+}
+
+pub fn status_of_log(error: LogError) -> Status {
+    let message = error.to_string();
+    match error {
+        LogError::NoSuchStream => Status::invalid_argument(message),
+        LogError::OutOfRange { .. } => Status::out_of_range(message),
+        LogError::Replaced => Status::aborted(message),
+        LogError::Lost => Status::data_loss(message),
+    }
+}
+
+/// What was sent is none of the contract's messages.
+pub fn no_message(error: prost::DecodeError) -> Status {
+    Status::invalid_argument(error.to_string())
+}

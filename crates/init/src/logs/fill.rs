@@ -1,0 +1,198 @@
+//! What the task writes, on its way into the log: from its pipe or terminal, as far as there is room.
+
+use crate::logs::buffer::LogBuffer;
+use crate::sys::scheduling;
+use std::cell::Cell;
+use std::fs::File;
+use std::future::pending;
+use std::io::{self, Read};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// The pipe is read when there is room for so much at least.
+const WORTH_READING: usize = 64 << 10;
+/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
+/// what it writes. Woken by each of its writes, this thread would take the processor from it, and each change of address
+/// space costs more than what was written: the pipe is better left to fill up.
+const FLOOD: usize = 64 << 10;
+const FLOOD_PAUSE: Duration = Duration::from_millis(20);
+/// A pipe holds all that was written to it before its writers ended; a terminal's bytes come by the kernel's own hands, which
+/// may take a moment.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Carries the source's bytes into the log to their end, and ends the log. `over` tells that all who write have ended: then
+/// what is there is all, whether the source has come to its end or not. A task can keep it from doing so, by a descriptor on
+/// its way through a socket that nobody has.
+pub async fn fill(log: &LogBuffer, source: &AsyncFd<File>, mut over: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = read_on(log, source) => {}
+        () = told(&mut over) => read_rest(log, source).await,
+    }
+    log.finish();
+}
+
+async fn told(over: &mut watch::Receiver<bool>) {
+    if over.wait_for(|over| *over).await.is_err() {
+        pending().await
+    }
+}
+
+/// Can be dropped at any await without losing a byte.
+async fn read_on(log: &LogBuffer, source: &AsyncFd<File>) {
+    let mut flood = None;
+    loop {
+        let soon = match &flood {
+            Some(_) => timeout(FLOOD_PAUSE, read(log, source)).await.ok(),
+            None => None,
+        };
+        let count = match soon {
+            Some(count) => count,
+            None => {
+                flood = None;
+                read(log, source).await
+            }
+        };
+        match count {
+            // A terminal says EIO when its last user has gone.
+            Ok(0) | Err(_) => return,
+            Ok(count) if count >= FLOOD => {
+                flood.get_or_insert_with(Flood::begin);
+            }
+            Ok(_) => flood = None,
+        }
+    }
+}
+
+async fn read_rest(log: &LogBuffer, source: &AsyncFd<File>) {
+    loop {
+        log.room(WORTH_READING).await;
+        match timeout(LAST_PAUSE, read(log, source)).await {
+            Ok(Ok(count)) if count > 0 => {}
+            _ => return,
+        }
+    }
+}
+
+/// Reads once there is something to read, and room for it.
+async fn read(log: &LogBuffer, source: &AsyncFd<File>) -> io::Result<usize> {
+    loop {
+        log.room(WORTH_READING).await;
+        let mut ready = source.readable().await?;
+        match ready.try_io(|source| log.take(|room| source.get_ref().read_vectored(room))) {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(result) => return result,
+            Err(_) => {}
+        }
+    }
+}
+
+thread_local! {
+    /// How many streams of this thread are in flood.
+    static FLOODS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While one is held, a program that wakes this thread keeps the processor until its time is over or it has to wait.
+struct Flood(());
+
+impl Flood {
+    fn begin() -> Self {
+        Self::count(|floods| floods + 1);
+        Self(())
+    }
+
+    fn count(change: impl FnOnce(usize) -> usize) {
+        let before = FLOODS.get();
+        let now = change(before);
+        FLOODS.set(now);
+        if (before == 0) != (now == 0) {
+            // Without it all goes on as well, and slower.
+            let _ = scheduling::set_batch(now > 0);
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        Self::count(|floods| floods - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::files;
+    use std::io::Write;
+    use std::pin::pin;
+    use tokio::io::Interest;
+
+    fn pipe() -> (AsyncFd<File>, File) {
+        let (from, to) = files::large_pipe().expect("pipe");
+        let from = files::watch_for(from, Interest::READABLE).expect("watch");
+        (from, File::from(to))
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_was_written_is_all_once_its_writers_have_ended() {
+        let (from, mut to) = pipe();
+        let log = LogBuffer::default();
+        let session = log.open(0).expect("open");
+        let over = watch::Sender::new(false);
+        let mut fill = pin!(fill(&log, &from, over.subscribe()));
+        to.write_all(b"first").expect("write");
+        tokio::select! {
+            () = &mut fill => panic!("the pipe is open"),
+            () = log.gathered(session, 0, 5) => {}
+        }
+        to.write_all(&[0; 200_000]).expect("write");
+        over.send_replace(true);
+        // The pipe stays open.
+        let ended = timeout(Duration::from_secs(10), fill).await;
+        ended.expect("the log's end");
+        assert!(log.open(200_005).is_ok());
+        assert!(log.open(200_006).is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_task_that_floods_is_left_the_processor_until_it_pauses() {
+        let (from, mut to) = pipe();
+        let log = LogBuffer::default();
+        let session = log.open(0).expect("open");
+        let over = watch::Sender::new(false);
+        let mut written = 0;
+        let mut write = |count: usize| {
+            to.write_all(&vec![0; count]).expect("write");
+            written += count;
+            written
+        };
+        {
+            let mut fill = pin!(fill(&log, &from, over.subscribe()));
+            for (count, batch) in [(1, false), (FLOOD, true), (1, false), (FLOOD, true)] {
+                let upto = write(count);
+                tokio::select! {
+                    () = &mut fill => panic!("the pipe is open"),
+                    () = log.gathered(session, 0, upto) => {}
+                }
+                assert_eq!(scheduling::is_batch(), batch, "after {count}");
+            }
+            let paused = async {
+                while scheduling::is_batch() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                () = &mut fill => panic!("the pipe is open"),
+                paused = timeout(Duration::from_secs(10), paused) => paused.expect("paused"),
+            }
+            let upto = write(FLOOD);
+            tokio::select! {
+                () = &mut fill => panic!("the pipe is open"),
+                () = log.gathered(session, 0, upto) => {}
+            }
+            assert!(scheduling::is_batch());
+        }
+        assert!(!scheduling::is_batch());
+    }
+}

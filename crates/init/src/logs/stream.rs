@@ -1,0 +1,158 @@
+//! A log on its way to the host: in frames from the offset that the host asked for, freed as the host acknowledges.
+
+use crate::logs::buffer::{LogBuffer, Next, OutOfRange};
+use crate::wire::frames::Frames;
+use crate::wire::socket::{Socket, send};
+use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
+use prost::Message as _;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
+/// each.
+const SMALL_PIECE: usize = 16 << 10;
+const LOG_LINGER: Duration = Duration::from_millis(5);
+
+/// The task's output, which outlives every connection.
+#[derive(Default)]
+pub struct Logs {
+    pub stdout: Arc<LogBuffer>,
+    pub stderr: Arc<LogBuffer>,
+}
+
+/// Why the host is not served a log, or not any longer.
+#[derive(Debug, PartialEq)]
+pub enum LogError {
+    NoSuchStream,
+    OutOfRange { from: u64, first: u64, last: u64 },
+    Replaced,
+    Lost,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchStream => out.write_str("no such stream"),
+            Self::OutOfRange { from, first, last } => {
+                write!(out, "offset {from} is not held; {first} to {last} are")
+            }
+            Self::Replaced => out.write_str("another reader took over"),
+            Self::Lost => out.write_str("acknowledged before it was sent"),
+        }
+    }
+}
+
+impl Logs {
+    /// Begins a reading session, which ends an earlier one of the same stream.
+    fn open(&self, open: LogsOpen) -> Result<(&LogBuffer, u64), LogError> {
+        let buffer = match open.stream() {
+            LogStream::Stdout => &self.stdout,
+            LogStream::Stderr => &self.stderr,
+            LogStream::Unspecified => return Err(LogError::NoSuchStream),
+        };
+        let from = open.from;
+        let session = buffer
+            .open(from)
+            .map_err(|OutOfRange { first, last }| LogError::OutOfRange { from, first, last })?;
+        Ok((buffer, session))
+    }
+}
+
+/// Until the host has gone, or has all that it wants.
+pub async fn serve(
+    logs: &Logs,
+    open: LogsOpen,
+    mut frames: Frames,
+    socket: &Socket,
+) -> Result<(), LogError> {
+    let (buffer, session) = logs.open(open)?;
+    let acknowledged = async {
+        while let Ok(Some((FrameKind::Acknowledge, payload))) = frames.next().await {
+            if let Ok(upto) = LogsAcknowledge::decode(payload) {
+                buffer.acknowledge(upto.offset);
+            }
+        }
+    };
+    tokio::select! {
+        () = acknowledged => Ok(()),
+        outcome = send_log(buffer, session, open.from, socket) => outcome,
+    }
+}
+
+async fn send_log(
+    buffer: &LogBuffer,
+    session: u64,
+    mut next: u64,
+    socket: &Socket,
+) -> Result<(), LogError> {
+    loop {
+        let (length, end) = match buffer.next(session, next).await {
+            Next::Replaced => return Err(LogError::Replaced),
+            Next::Lost => return Err(LogError::Lost),
+            Next::Bytes { length, end } => (length, end),
+        };
+        let bytes = buffer.held(next, length);
+        if length > 0 && send(socket, FrameKind::Data, &bytes).await.is_err() {
+            return Ok(());
+        }
+        next += length as u64;
+        if end {
+            let _ = send(socket, FrameKind::End, b"").await;
+            // The host's last acknowledgement is still to come.
+            return std::future::pending().await;
+        }
+        if length < SMALL_PIECE {
+            let _ = timeout(LOG_LINGER, buffer.gathered(session, next, SMALL_PIECE)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::bulk::tests::{connected, read, write};
+    use crate::logs::fill::fill;
+    use crate::sys::files;
+    use std::fs::File;
+    use std::io::Write;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_log_larger_than_the_buffer_goes_on_as_it_is_acknowledged() {
+        let (agent, mut host) = connected();
+        let (from, to) = files::pipe().expect("pipe");
+        let from = files::watch_for(from, tokio::io::Interest::READABLE).expect("watch");
+        let over = tokio::sync::watch::Sender::new(false);
+        let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
+        let wanted = all.clone();
+        let writer = std::thread::spawn(move || File::from(to).write_all(&all).expect("write"));
+        let reader = std::thread::spawn(move || {
+            let from = 0;
+            let stream = litegix_protocol::guest::LogStream::Stdout.into();
+            write(&mut host, FrameKind::Logs, &LogsOpen { stream, from });
+            let mut got = Vec::new();
+            loop {
+                match read(&mut host) {
+                    (FrameKind::Data, bytes) => got.extend(bytes),
+                    (kind, _) => {
+                        assert_eq!(kind, FrameKind::End);
+                        return got;
+                    }
+                }
+                let offset = got.len() as u64;
+                write(
+                    &mut host,
+                    FrameKind::Acknowledge,
+                    &LogsAcknowledge { offset },
+                );
+            }
+        });
+        fill(&agent.logs.stdout, &from, over.subscribe()).await;
+        writer.join().expect("writer");
+        while !reader.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert!(reader.join().expect("reader") == wanted);
+    }
+}

@@ -1,0 +1,117 @@
+//! What PID 1 does before anyone can talk to it: the kernel's file systems, modules, control groups, loopback.
+
+use crate::console;
+use crate::machine::layers;
+use crate::machine::modules::Modules;
+use crate::machine::restart::restart;
+use crate::machine::steps;
+use crate::memory::cgroup;
+use crate::sys::{files, machine, process, rights};
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::thread;
+use tokio::sync::watch;
+
+/// What Docker allows a container. The kernel would give 1,024, which 256 sessions exceed. What the task gets is in `limits`.
+const MOST_DESCRIPTORS: u64 = 524_288;
+
+/// /dev first: without it not even the standard streams are there.
+pub fn standard_streams() {
+    let _ = fs::create_dir_all("/dev");
+    let _ = files::mount(
+        Path::new("devtmpfs"),
+        Path::new("/dev"),
+        "devtmpfs",
+        files::MS_NOSUID,
+        "mode=0755",
+    );
+    let _ = files::null_standard_streams();
+}
+
+pub fn prepare() {
+    rights::set_umask(0o022);
+    process::ignore_terminal_signals();
+    mount_kernel_file_systems();
+    // Otherwise the kernel drops most of what init says in its first seconds.
+    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    console::warn_on_error(
+        "oom_score_adj",
+        fs::write("/proc/self/oom_score_adj", "-1000"),
+    );
+    console::warn_on_error("Ctrl-Alt-Del", machine::catch_control_alt_delete());
+    console::warn_on_error(
+        "descriptors",
+        rights::set_limit(libc::RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS),
+    );
+    // The kernel counts them by user, whatever its rights, and the task's root is the same user as init: it could leave none
+    // for init's own connections and pipes. Their memory counts as the task's, and ends before this does.
+    console::warn_on_error(
+        "epoll watches",
+        fs::write("/proc/sys/fs/epoll/max_user_watches", i64::MAX.to_string()),
+    );
+    steps::done("kernel file systems");
+}
+
+/// What remains until the task's root can be built, on a thread of its own: meanwhile the host connects, and says what it
+/// wants. The transport to the host comes first; a listener should be there before it, so that a host that has been
+/// waiting finds it at once.
+pub fn finish_in_background(mut modules: Modules) {
+    let finish = move || {
+        modules.load_for_layers();
+        layers::mount_in_background();
+        modules.load_rest();
+        cgroup::prepare();
+        console::warn_on_error("loopback", machine::bring_loopback_up());
+        // As docker sets them in a container's network.
+        let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+        let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+        // Many VMs that do nothing share a processor: the kernel is not to wake twice a second to look for fragments, nor
+        // once a second to fold counters.
+        let _ = fs::write("/proc/sys/vm/compaction_proactiveness", "0");
+        let _ = fs::write("/proc/sys/vm/stat_interval", "10");
+        steps::done("cgroups, loopback");
+        FINISHED.send_replace(true);
+    };
+    if let Err(error) = thread::Builder::new().spawn(finish) {
+        // Nothing would ever work: let the host see the end.
+        console::warn(&format!("starting a thread: {error}"));
+        restart();
+    }
+}
+
+static FINISHED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+
+/// Waits for what runs in the background.
+pub async fn finished() {
+    // It cannot fail: the sender lives for ever.
+    let _ = FINISHED.subscribe().wait_for(|finished| *finished).await;
+}
+
+fn mount_kernel_file_systems() {
+    let hidden = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
+    let no_programs = files::MS_NOSUID | files::MS_NOEXEC;
+    let no_devices = files::MS_NOSUID | files::MS_NODEV;
+    let mounts = [
+        ("proc", "/proc", hidden, ""),
+        ("sysfs", "/sys", hidden, ""),
+        (
+            "devpts",
+            "/dev/pts",
+            no_programs,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        ("tmpfs", "/dev/shm", no_devices, "mode=1777"),
+        ("tmpfs", "/run", no_devices, "mode=0755"),
+        ("cgroup2", "/sys/fs/cgroup", hidden, "nsdelegate"),
+    ];
+    for (kind, target, flags, data) in mounts {
+        let _ = fs::create_dir_all(target);
+        match files::mount(Path::new(kind), Path::new(target), kind, flags, data) {
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+                console::warn(&format!("mounting {kind} on {target}: {error}"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The task's root: the image below, the scratch disk above. Both disks are there from the beginning, and are the same
+//! whatever is asked for, so they are mounted before anybody asks, while other modules are loaded and the host talks: most of
+//! the time goes to waiting for the disks.
+
+use crate::machine::step_error::{StepError, failed};
+use crate::machine::steps;
+use crate::sys::files;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+pub const ROOT: &str = "/task/root";
+const IMAGE: &str = "/task/image";
+const SCRATCH: &str = "/task/scratch";
+const IMAGE_DEVICE: &str = "/dev/vda";
+const SCRATCH_DEVICE: &str = "/dev/vdb";
+
+const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
+const DEVICE_PAUSE: Duration = Duration::from_millis(5);
+
+type Outcome = Result<(), StepError>;
+
+static EARLY: Mutex<Option<oneshot::Receiver<Outcome>>> = Mutex::new(None);
+
+/// To be called once the modules for it are loaded. A machine that ends meanwhile may leave them mounted: nothing of a task
+/// is on them yet.
+pub fn mount_in_background() {
+    let (told, outcome) = oneshot::channel();
+    let mount = move || {
+        let _ = told.send(mount());
+    };
+    // Without a thread it is done when it is asked for.
+    if thread::Builder::new().spawn(mount).is_ok() {
+        *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+}
+
+/// Waits until they are mounted. What was done in the background counts once: whoever asks again has unmounted all.
+pub async fn mounted() -> Outcome {
+    let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(early) = early
+        && let Ok(outcome) = early.await
+    {
+        return outcome;
+    }
+    let mount = tokio::task::spawn_blocking(mount).await;
+    mount.unwrap_or_else(|error| Err(failed("mounting the root")(io::Error::other(error))))
+}
+
+fn mount() -> Outcome {
+    for device in [IMAGE_DEVICE, SCRATCH_DEVICE] {
+        wait_for(Path::new(device))?;
+    }
+    for path in [IMAGE, SCRATCH, ROOT] {
+        fs::create_dir_all(path).map_err(failed(path))?;
+    }
+    files::mount(
+        Path::new(IMAGE_DEVICE),
+        Path::new(IMAGE),
+        "squashfs",
+        files::MS_RDONLY,
+        "",
+    )
+    .map_err(failed("mounting the image"))?;
+    files::mount(
+        Path::new(SCRATCH_DEVICE),
+        Path::new(SCRATCH),
+        "ext4",
+        files::MS_RELATIME,
+        "",
+    )
+    .map_err(failed("mounting the scratch disk"))?;
+    let upper = PathBuf::from(format!("{SCRATCH}/upper"));
+    let work = PathBuf::from(format!("{SCRATCH}/work"));
+    for path in [&upper, &work] {
+        fs::create_dir_all(path).map_err(failed("preparing the scratch disk"))?;
+    }
+    let layers = format!(
+        "lowerdir={IMAGE},upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
+    files::mount(
+        Path::new("overlay"),
+        Path::new(ROOT),
+        "overlay",
+        files::MS_RELATIME,
+        &layers,
+    )
+    .map_err(failed("joining image and scratch disk"))?;
+    steps::done("root mounted");
+    Ok(())
+}
+
+fn wait_for(device: &Path) -> Outcome {
+    let deadline = Instant::now() + DEVICE_DEADLINE;
+    while !device.exists() {
+        if Instant::now() >= deadline {
+            let missing = io::Error::from_raw_os_error(libc::ENODEV);
+            return Err(failed(format!("waiting for {}", device.display()))(missing));
+        }
+        thread::sleep(DEVICE_PAUSE);
+    }
+    Ok(())
+}

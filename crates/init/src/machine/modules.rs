@@ -1,0 +1,135 @@
+//! The kernel's modules, in the order of /modules/order. Each line names a file, and may name the type of the virtio device
+//! without which it is of no use. A kernel with everything built in has no such list.
+
+use crate::console;
+use crate::machine::steps;
+use crate::sys::machine;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+const DIRECTORY: &str = "/modules";
+const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
+/// With it the host can reach us.
+const TRANSPORT: &str = "vmw_vsock_virtio_transport.ko";
+
+#[derive(Debug, PartialEq)]
+struct Entry {
+    file: String,
+    /// As in the virtio specification: 1 is a network card.
+    virtio_device: Option<u32>,
+}
+
+/// What the task's root is mounted with.
+const LAYERS: [&str; 3] = ["virtio_blk.ko", "squashfs.ko", "overlay.ko"];
+
+/// The modules that are not loaded yet.
+pub struct Modules(Vec<Entry>);
+
+impl Modules {
+    pub fn listed() -> Self {
+        let order = fs::read_to_string(Path::new(DIRECTORY).join("order")).unwrap_or_default();
+        Self(parse(&order))
+    }
+
+    /// Loads what the transport to the host builds upon; then a socket can be bound.
+    pub fn load_before_transport(&mut self) {
+        let Some(at) = self.0.iter().position(|entry| entry.file == TRANSPORT) else {
+            return;
+        };
+        load_all(self.0.drain(..at));
+    }
+
+    /// Loads what the task's root is mounted with, and all that stands before it in the list: the transport.
+    pub fn load_for_layers(&mut self) {
+        load_all(self.0.drain(..end_of_layers(&self.0)));
+    }
+
+    pub fn load_rest(self) {
+        load_all(self.0.into_iter());
+    }
+}
+
+fn end_of_layers(entries: &[Entry]) -> usize {
+    entries
+        .iter()
+        .rposition(|entry| LAYERS.contains(&entry.file.as_str()))
+        .map_or(0, |last| last + 1)
+}
+
+fn load_all(entries: impl Iterator<Item = Entry>) {
+    let mut devices = None;
+    for entry in entries {
+        if let Some(wanted) = entry.virtio_device
+            && !devices.get_or_insert_with(virtio_devices).contains(&wanted)
+        {
+            continue;
+        }
+        load(&entry);
+    }
+}
+
+fn parse(order: &str) -> Vec<Entry> {
+    let entry = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        Some(Entry {
+            file: words.next()?.to_owned(),
+            virtio_device: words.next().and_then(|word| word.parse().ok()),
+        })
+    };
+    order.lines().filter_map(entry).collect()
+}
+
+fn load(entry: &Entry) {
+    let name = &entry.file;
+    let load = || -> io::Result<()> {
+        let file = File::open(Path::new(DIRECTORY).join(name))?;
+        machine::load_module(&file)
+    };
+    match load() {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            console::warn(&format!("module {name}: {error}"));
+        }
+        _ => steps::done(name.clone()),
+    }
+}
+
+/// The types of the devices that the VMM gave this machine.
+fn virtio_devices() -> HashSet<u32> {
+    let Ok(entries) = fs::read_dir(VIRTIO_DEVICES) else {
+        return HashSet::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path().join("device")).ok())
+        .filter_map(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_name_a_file_and_perhaps_a_device() {
+        let entry = |file: &str, virtio_device| Entry {
+            file: file.to_owned(),
+            virtio_device,
+        };
+        assert_eq!(
+            parse("virtio.ko\n\nvirtio_net.ko 1\n"),
+            [entry("virtio.ko", None), entry("virtio_net.ko", Some(1))]
+        );
+        assert_eq!(parse(""), []);
+    }
+
+    #[test]
+    fn the_layers_modules_end_with_the_last_of_theirs() {
+        assert_eq!(
+            end_of_layers(&parse("a.ko\nvirtio_blk.ko\noverlay.ko\nvirtio_net.ko 1")),
+            3
+        );
+        assert_eq!(end_of_layers(&parse("virtio_net.ko 1")), 0);
+    }
+}

@@ -1,0 +1,147 @@
+//! What the task uses, its processes one by one, and init itself, as the host is told. A guest runs for months: a leak of
+//! init's would show in these figures.
+
+use crate::memory::cgroup::TaskGroup;
+use litegix_protocol::guest::{ProcessFigures, StatsResponse};
+use std::fs;
+
+/// More would take too long for an answer that is asked for every second.
+const MAX_PROCESSES: usize = 32;
+/// Of the times in /proc/PID/stat, on every Linux of this architecture.
+const US_A_TICK: u64 = 10_000;
+const PAGE_BYTES: u64 = 4096;
+
+pub fn of(group: &TaskGroup) -> StatsResponse {
+    let figures = group.figures();
+    let own = own_figures();
+    StatsResponse {
+        cpu_usage_us: figures.cpu_usage_us,
+        cpu_user_us: figures.cpu_user_us,
+        cpu_system_us: figures.cpu_system_us,
+        memory_current_bytes: figures.memory_current,
+        memory_peak_bytes: figures.memory_peak,
+        memory_anon_bytes: figures.memory_anon,
+        memory_file_bytes: figures.memory_file,
+        memory_kernel_bytes: figures.memory_kernel,
+        memory_swap_bytes: figures.memory_swap,
+        pids: figures.pids,
+        init_resident_bytes: own.resident_bytes,
+        init_descriptors: own.descriptors,
+        init_children: own.children,
+        oom_kills: group.oom_kills(),
+        processes: process_figures(&group.processes()),
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct OwnFigures {
+    resident_bytes: u64,
+    descriptors: u32,
+    /// Ended ones that have not been reaped included.
+    children: u32,
+}
+
+fn own_figures() -> OwnFigures {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let entries = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let children: usize = fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default())
+        .map(|children| children.split_ascii_whitespace().count())
+        .sum();
+    OwnFigures {
+        resident_bytes: resident_bytes(&status).unwrap_or(0),
+        // The directory's own descriptor is among them.
+        descriptors: u32::try_from(entries.saturating_sub(1)).unwrap_or(u32::MAX),
+        children: u32::try_from(children).unwrap_or(u32::MAX),
+    }
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Of the first processes among those given that are still there.
+fn process_figures(pids: &[i32]) -> Vec<ProcessFigures> {
+    pids.iter()
+        .take(MAX_PROCESSES)
+        .filter_map(|pid| process(*pid))
+        .collect()
+}
+
+fn process(pid: i32) -> Option<ProcessFigures> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let (cpu_user_us, cpu_system_us, resident_bytes) = usage(&read("stat")?)?;
+    Some(ProcessFigures {
+        pid: innermost_pid(&read("status")?)?,
+        cpu_user_us,
+        cpu_system_us,
+        resident_bytes,
+    })
+}
+
+/// User and system time and resident memory. A program's name may hold anything, also what ends it here.
+fn usage(stat: &str) -> Option<(u64, u64, u64)> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    // The first one here is the third of proc(5).
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let pages: u64 = fields.nth(8)?.parse().ok()?;
+    Some((user * US_A_TICK, system * US_A_TICK, pages * PAGE_BYTES))
+}
+
+/// The id in the namespace that the process itself is in.
+fn innermost_pid(status: &str) -> Option<u32> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().last()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_figures_of_this_process_are_plausible() {
+        let figures = own_figures();
+        assert!(figures.resident_bytes > 1 << 16);
+        assert!(figures.descriptors >= 3);
+        assert_eq!(
+            resident_bytes("VmSize:\t 9 kB\nVmRSS:\t  12 kB\n"),
+            Some(12_288)
+        );
+        assert_eq!(resident_bytes(""), None);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let own = std::process::id();
+        let [figures] = process_figures(&[own.cast_signed(), i32::MAX])
+            .try_into()
+            .expect("one");
+        assert!(figures.resident_bytes > 1 << 16);
+        assert_eq!(innermost_pid("Name:\tx\nNSpid:\t412\t7\n"), Some(7));
+    }
+
+    #[test]
+    fn a_name_can_not_forge_the_figures() {
+        let stat = "7 (a) 1 2 3 4) R 1 7 7 0 -1 0 0 0 0 0 123 45 0 0 20 0 1 0 99 4096 12 0";
+        assert_eq!(usage(stat), Some((1_230_000, 450_000, 12 * 4096)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in ".{0,200}") {
+            let _ = (usage(&text), innermost_pid(&text));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Programs of the task: how one is started in the task's world, and who waits for its end.
+
+pub mod limits;
+pub mod lookup;
+pub mod plan;
+pub mod reaper;
+pub mod spawn;
+pub mod stage2;
+pub mod terminals;
+pub mod users;
+pub mod world;
+pub mod zygote;

@@ -1,0 +1,170 @@
+//! What the task's first process does to the namespaces it has just been given, before anything of the image runs.
+
+use crate::machine::step_error::reason;
+use crate::program::plan::{Failure, Setup};
+use crate::root::rooted::Root;
+use crate::sys::{files, machine};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+const HIDDEN: u64 = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+pub fn set_up(root: &Path, setup: &Setup) -> Result<(), Failure> {
+    move_into(root).map_err(|error| Failure::internal("the task's root", &error))?;
+    for (name, value) in &setup.sysctls {
+        set_sysctl(name, value)?;
+    }
+    if !setup.unmasked {
+        restrict();
+    }
+    Ok(())
+}
+
+/// The root of an initramfs cannot be pivoted away from; moving a mount over it and changing the root has the same
+/// effect, as every initramfs does it.
+fn move_into(path: &Path) -> io::Result<()> {
+    let slash = Path::new("/");
+    let private = files::MS_REC | files::MS_PRIVATE;
+    files::mount(Path::new("none"), slash, "none", private, "")?;
+    let root = Root::open(path)?;
+    root.mount("/proc", "proc", HIDDEN, "")?;
+    // Not every kernel has message queues.
+    let _ = root.mount("/dev/mqueue", "mqueue", HIDDEN, "");
+    std::env::set_current_dir(path)?;
+    files::mount(Path::new("."), slash, "none", files::MS_MOVE, "")?;
+    machine::change_root(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// Here and not earlier: those of System V and POSIX message queues and memory belong to the task's namespace.
+fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
+    fs::write(Path::new("/proc/sys").join(name), value).map_err(|error| {
+        Failure::invalid(format!(
+            "sysctl \"{}\" = \"{}\": {}",
+            name.escape_debug(),
+            value.escape_debug(),
+            reason(&error)
+        ))
+    })
+}
+
+/// sysctl(8)'s spelling to a path below /proc/sys: the first separator says which of `.` and `/` separates.
+pub fn sysctl_path(name: &str) -> Option<String> {
+    let dotted = name.find(['.', '/']).map(|at| &name[at..=at]) == Some(".");
+    let path: String = name
+        .chars()
+        .map(|character| match character {
+            '.' if dotted => '/',
+            '/' if dotted => '.',
+            other => other,
+        })
+        .collect();
+    let plain = path
+        .split('/')
+        .all(|part| !part.is_empty() && part != "." && part != "..");
+    (plain && !path.contains('\0')).then_some(path)
+}
+
+/// The paths that docker hides or makes read-only. The VM is the boundary; this is so that images see what they are
+/// used to. What a kernel does not have needs no hiding.
+fn restrict() {
+    for path in MASKED.map(Path::new) {
+        let Ok(found) = fs::metadata(path) else {
+            continue;
+        };
+        let _ = if found.is_dir() {
+            let flags = HIDDEN | files::MS_RDONLY;
+            files::mount(Path::new("tmpfs"), path, "tmpfs", flags, "size=0k")
+        } else {
+            files::mount(Path::new("/dev/null"), path, "none", files::MS_BIND, "")
+        };
+    }
+    for path in READ_ONLY.map(Path::new) {
+        if files::mount(path, path, "none", files::MS_BIND | files::MS_REC, "").is_ok() {
+            let flags = files::MS_BIND | files::MS_REMOUNT | files::MS_RDONLY | HIDDEN;
+            let _ = files::mount(Path::new("none"), path, "none", flags, "");
+        }
+    }
+}
+
+/// The task's terminal, by its number in /dev/pts, also as /dev/console, as docker shows it.
+pub fn show_console(terminal: u32) -> io::Result<()> {
+    let console = Path::new("/dev/console");
+    // A privileged task has the guest's own there already.
+    let _ = fs::File::options()
+        .create_new(true)
+        .write(true)
+        .open(console);
+    let terminal = format!("/dev/pts/{terminal}");
+    files::mount(Path::new(&terminal), console, "none", files::MS_BIND, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sysctls_have_both_spellings() {
+        let path = |name: &str| sysctl_path(name);
+        assert_eq!(
+            path("net.core.somaxconn"),
+            Some("net/core/somaxconn".into())
+        );
+        assert_eq!(
+            path("net.ipv4.conf.eth0/1.forwarding"),
+            Some("net/ipv4/conf/eth0.1/forwarding".into())
+        );
+        assert_eq!(
+            path("net/ipv4/conf/eth0.1/forwarding"),
+            Some("net/ipv4/conf/eth0.1/forwarding".into())
+        );
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "/etc/passwd",
+            "a/../b",
+            "a.//.b",
+            "a/",
+        ] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_leads_elsewhere(name in "[a-z./\0]{0,12}") {
+            if let Some(path) = sysctl_path(&name) {
+                let found = Path::new("/proc/sys").join(&path);
+                prop_assert!(found.starts_with("/proc/sys") && found != Path::new("/proc/sys"));
+                prop_assert!(!found.components().any(|part| part == std::path::Component::ParentDir));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A second, small copy of init that does nothing but fork: each program of the task starts in a copy of it (see `stage2`). A
+//! fresh copy of init for each, by execve, would cost tens of milliseconds of page faults where the guest is emulated; a
+//! fork of init itself would show its memory to who may trace the program's process before its execve, and would run code
+//! between fork and execve while other threads hold locks. This process has one thread, no secret and no part in the
+//! task's namespaces.
+
+use crate::program::plan::{Failure, Report};
+use crate::program::stage2::{self, tell};
+use crate::sys::process::{self, Side};
+use crate::sys::{files, passing, scheduling};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// The plan, where to report, and the program's three standard streams.
+pub const DESCRIPTORS: usize = 5;
+
+/// Serves init on the connection that is this process's standard input, until init closes it.
+pub fn run() -> i32 {
+    // Init may carry a flood (`flood`) while it begins us; the task's programs are not to inherit its patience.
+    let _ = scheduling::set_batch(false);
+    loop {
+        let [plan, report, input, output, error] = match passing::receive(io::stdin()) {
+            Ok(Some(descriptors)) => descriptors,
+            Ok(None) => return 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return 1,
+        };
+        let mut report = File::from(report);
+        match process::clone_sibling(0) {
+            Ok(Side::Child) => process::exit_now(become_stage(
+                File::from(plan),
+                &mut report,
+                [input, output, error],
+            )),
+            Ok(Side::Parent(pid)) => tell(&mut report, &Report::Stage(pid)),
+            Err(error) => {
+                let failure = Failure::internal("starting the second stage", &error);
+                tell(&mut report, &Report::Failed(failure));
+            }
+        }
+    }
+}
+
+/// The first of the streams takes the place of the connection with init, which the task must not get hold of.
+fn become_stage(plan: File, report: &mut File, streams: [OwnedFd; 3]) -> i32 {
+    for (number, stream) in streams.into_iter().enumerate() {
+        if let Err(error) = files::become_standard_stream(stream, number) {
+            let failure = Failure::internal("standard streams", &error);
+            tell(report, &Report::Failed(failure));
+            return 1;
+        }
+    }
+    stage2::run(plan, report)
+}

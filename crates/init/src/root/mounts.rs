@@ -1,0 +1,175 @@
+//! The file systems that a task finds in its root beside the image: devices, /sys, shared memory, its own tmpfs mounts.
+//! What has to be mounted inside the task's namespaces (/proc, message queues) is in `world`.
+
+use crate::machine::step_error::{StepError, failed};
+use crate::root::devices;
+use crate::root::rooted::Root;
+use crate::sys::files;
+use litegix_protocol::guest::{ConfigureRequest, TmpfsMount};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const HIDDEN: u64 = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+const ANYONE: u32 = 0o1777;
+
+/// Mounts everything in an order in which nothing is covered by mistake.
+pub fn mount(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
+    mount_kernel(root, request)?;
+    if request.privileged {
+        devices::copy(root, Path::new("/dev"), Path::new("/dev")).map_err(failed("/dev"))?;
+    }
+    for device in &request.devices {
+        let step = format!("giving the task {} of its VM", device.path);
+        devices::give(root, device).map_err(failed(step))?;
+    }
+    let mut own: Vec<&TmpfsMount> = request.tmpfs_mounts.iter().collect();
+    own.sort_by_key(|mount| Path::new(&mount.path).components().count());
+    for mount in own {
+        mount_tmpfs(root, mount).map_err(failed(&mount.path))?;
+    }
+    Ok(())
+}
+
+fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
+    let devices = files::MS_NOSUID | files::MS_NOEXEC;
+    let read_only = if request.privileged {
+        0
+    } else {
+        files::MS_RDONLY
+    };
+    let terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5";
+    let shared = match request.shm_size_bytes {
+        0 => SHARED_MEMORY_BYTES,
+        size => size,
+    };
+    let shared = format!("mode=1777,size={shared}");
+    root.directory(Path::new("/proc"))
+        .map_err(failed("/proc"))?;
+    let mounts = [
+        ("/sys", "sysfs", HIDDEN | read_only, ""),
+        ("/sys/fs/cgroup", "cgroup2", HIDDEN | read_only, ""),
+        (
+            "/dev",
+            "tmpfs",
+            files::MS_NOSUID | files::MS_STRICTATIME,
+            "mode=755,size=65536k",
+        ),
+        ("/dev/pts", "devpts", devices, terminals),
+        ("/dev/shm", "tmpfs", HIDDEN, &shared),
+    ];
+    for (path, kind, flags, data) in mounts {
+        root.mount(path, kind, flags, data).map_err(failed(path))?;
+    }
+    devices::fill(root).map_err(failed("/dev"))
+}
+
+/// docker's defaults: nothing in it is a program, a device or privileged, and it has the mode of what it covers.
+fn mount_tmpfs(root: &Root, mount: &TmpfsMount) -> io::Result<()> {
+    let path = Path::new(&mount.path);
+    let covered = match root.find(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+        Ok(found) => fs::metadata(Root::reach(&found))?.mode() & 0o7777,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ANYONE,
+        Err(error) => return Err(error),
+    };
+    let (flags, data) = tmpfs_options(mount, covered);
+    root.mount(&mount.path, "tmpfs", flags, &data)
+}
+
+fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (u64, String) {
+    let mode = if mount.mode == 0 { covered } else { mount.mode };
+    let mut flags = HIDDEN;
+    let mut data = vec![format!("mode={mode:o}")];
+    if mount.size_bytes > 0 {
+        data.push(format!("size={}", mount.size_bytes));
+    }
+    for option in &mount.options {
+        let (bit, on) = match option.as_str() {
+            "ro" => (files::MS_RDONLY, true),
+            "rw" => (files::MS_RDONLY, false),
+            "noexec" => (files::MS_NOEXEC, true),
+            "exec" => (files::MS_NOEXEC, false),
+            "nosuid" => (files::MS_NOSUID, true),
+            "suid" => (files::MS_NOSUID, false),
+            "nodev" => (files::MS_NODEV, true),
+            "dev" => (files::MS_NODEV, false),
+            "sync" => (libc::MS_SYNCHRONOUS, true),
+            "async" => (libc::MS_SYNCHRONOUS, false),
+            "noatime" => (libc::MS_NOATIME, true),
+            "atime" => (libc::MS_NOATIME, false),
+            "nodiratime" => (libc::MS_NODIRATIME, true),
+            "diratime" => (libc::MS_NODIRATIME, false),
+            "relatime" => (files::MS_RELATIME, true),
+            "norelatime" => (files::MS_RELATIME, false),
+            "strictatime" => (files::MS_STRICTATIME, true),
+            "nostrictatime" => (files::MS_STRICTATIME, false),
+            other => {
+                // The last of a setting wins in the kernel.
+                data.push(other.to_owned());
+                continue;
+            }
+        };
+        flags = if on { flags | bit } else { flags & !bit };
+    }
+    (flags, data.join(","))
+}
+
+/// Makes the root read-only, but for these directories: the mount, not the file system, so that shutting down can still
+/// write what it has to.
+pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
+    let inside = Root::open(root).map_err(failed("opening the root"))?;
+    for path in writable {
+        let found = inside.directory(Path::new(path)).map_err(failed(path))?;
+        let reached = Root::reach(&found);
+        files::mount(&reached, &reached, "none", files::MS_BIND, "").map_err(failed(path))?;
+    }
+    files::remount_read_only(root, 0).map_err(failed("making the root read-only"))
+}
+
+/// Whether a path is one that a task may have a file system of its own on.
+pub fn valid_target(path: &str) -> bool {
+    let path = PathBuf::from(path);
+    path.is_absolute() && path.components().count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(mode: u32, size_bytes: u64, options: &[&str]) -> TmpfsMount {
+        TmpfsMount {
+            path: "/x".into(),
+            size_bytes,
+            mode,
+            options: options.iter().map(|it| (*it).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn tmpfs_mounts_are_as_closed_as_dockers() {
+        assert_eq!(
+            tmpfs_options(&mount(0, 0, &[]), 0o755),
+            (HIDDEN, "mode=755".to_owned())
+        );
+        assert_eq!(
+            tmpfs_options(&mount(0o1700, 4096, &["ro"]), 0o755),
+            (HIDDEN | files::MS_RDONLY, "mode=1700,size=4096".to_owned())
+        );
+        assert_eq!(
+            tmpfs_options(&mount(0, 0, &["exec", "size=1m", "uid=3"]), 0o1777),
+            (
+                files::MS_NOSUID | files::MS_NODEV,
+                "mode=1777,size=1m,uid=3".to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn the_root_itself_is_no_target() {
+        assert!(valid_target("/a"));
+        assert!(!valid_target("/"));
+        assert!(!valid_target("a"));
+    }
+}

@@ -1,0 +1,56 @@
+//! The end of the VM: what runs is killed, sessions are drained, disks are unmounted clean, the machine restarts, which ends
+//! the VMM.
+
+use crate::console;
+use crate::machine::restart::restart;
+use crate::memory::cgroup::TaskGroup;
+use crate::root::tear_down::tear_down;
+use crate::sys::machine;
+use crate::task::agent::Agent;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const KILL_DEADLINE: Duration = Duration::from_secs(1);
+/// For the hosts of exec sessions to read what is left, the exit code last. The supervisor's patience is longer.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
+/// For the disks.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// To be called once, off the runtime's thread, which goes on serving sessions: it blocks, and does not come back.
+fn shut_down(agent: &Agent) -> ! {
+    if let Some(group) = agent.group() {
+        kill(&group);
+    }
+    if !agent.sessions.wait(SESSIONS_DEADLINE) {
+        console::warn("an exec session was not read to its end");
+    }
+    // A disk that hangs must not keep the VM: this thread ends it whatever the other does.
+    let _ = thread::Builder::new().spawn(|| {
+        thread::sleep(DEADLINE);
+        restart();
+    });
+    tear_down();
+    machine::sync();
+    restart();
+}
+
+fn kill(group: &TaskGroup) {
+    console::warn_on_error("killing the task", group.kill());
+    let deadline = Instant::now() + KILL_DEADLINE;
+    while group.populated() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ends the machine after the grace, off the runtime's thread, which goes on reaping meanwhile: the task's namespace
+/// ends only once its processes have been reaped.
+pub fn end_machine(agent: Arc<Agent>, grace: Duration) {
+    let ending = thread::Builder::new().spawn(move || {
+        thread::sleep(grace);
+        shut_down(&agent);
+    });
+    if ending.is_err() {
+        restart();
+    }
+}

@@ -1,0 +1,4 @@
+//! Frames over a socket (guest.proto, FrameKind).
+
+pub mod frames;
+pub mod socket;
