@@ -27,6 +27,7 @@ describe("the rules", () => {
   const accepted = [
     "There is no daemon on the host.",
     "There may be no IPv6 at all.",
+    `A **claim.** ${"It is short. ".repeat(9)}_Not yet:_ its other half.`,
     "The VM is no longer there.",
     "The file is no larger than 2 MB.",
     "What does the fingerprint say? It says why.",

@@ -62,7 +62,7 @@ function plain(text: string): string {
   return text
     .replaceAll(/`[^`]*`/g, "`code`")
     .replaceAll(/!?\[([^\]]*)\]\([^)]*\)/g, "$1")
-    .replaceAll("*", "")
+    .replaceAll(/\*|(?<!\w)_|_(?!\w)/g, "")
     .trim();
 }
 
