@@ -2,7 +2,7 @@
 
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
 import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
-import { networkText } from "../system/ip-address.ts";
+import { networkText } from "../system/ip.ts";
 
 const configKeys = {
   rootfsBasePath: "rootfs_base_path",

@@ -1,5 +1,5 @@
 // The interface as the driver describes it to the guest's agent.
-import { addressBytes, parseNetwork } from "../system/ip-address.ts";
+import { addressBytes, parseNetwork } from "../system/ip.ts";
 import { namespaceSubnet } from "./plan/namespace.ts";
 import { byMode, type NamespacePlan, type NatPlan, type NetworkPlan } from "./plan/network-plan.ts";
 import { gatewayIpv6 } from "./rules/namespace.ts";

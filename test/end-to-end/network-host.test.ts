@@ -11,7 +11,7 @@ import { detachNetwork, makeInterface, openNetwork } from "../../src/network/net
 import { readTaps } from "../../src/network/plan/address-pool.ts";
 import type { NetworkPlan } from "../../src/network/plan/network-plan.ts";
 import { reserveNetwork } from "../../src/network/plan/reserve.ts";
-import { networkText, parseNetwork } from "../../src/system/ip-address.ts";
+import { networkText, parseNetwork } from "../../src/system/ip.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { agentInterface } from "./support/namespaces.ts";
 import { outside, runInNamespaces } from "./support/network.ts";

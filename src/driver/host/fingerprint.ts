@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
-import { networkText } from "../../system/ip-address.ts";
+import { networkText } from "../../system/ip.ts";
 import { driverName, version } from "../../version.ts";
 import type { Fingerprint } from "../nomad-driver.ts";
 import type { ReadyHost, UnreadyHost } from "./inspect-host.ts";

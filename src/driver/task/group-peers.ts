@@ -3,7 +3,7 @@
 import { GuestRefusedError } from "../../guest/errors.ts";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { listNetworkPlans } from "../../machine/records/network-plans.ts";
-import { addressBytes } from "../../system/ip-address.ts";
+import { addressBytes } from "../../system/ip.ts";
 import type { Logger } from "../../system/logger.ts";
 import { pollUntil } from "../../system/wait.ts";
 import type { Task } from "./task.ts";

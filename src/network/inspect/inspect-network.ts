@@ -1,6 +1,6 @@
 // What of networks this host can give, in words for the fingerprint. Looked at again with every fingerprint.
 import { access } from "node:fs/promises";
-import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip-address.ts";
+import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip.ts";
 import { readLinks, readRoutes } from "../apply/read-namespace.ts";
 import { ask } from "../apply/tools.ts";
 import { isTapName } from "../plan/address-pool.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { parseNetwork } from "../../system/ip-address.ts";
+import { parseNetwork } from "../../system/ip.ts";
 import { AddressesExhaustedError } from "../errors.ts";
 import { chooseLease, isTapName, leaseOf } from "./address-pool.ts";
 

@@ -2,7 +2,7 @@
 // address, and the kernel refuses a second interface of a name: no two live VMs of one namespace can share an address, whatever
 // processes start them.
 import { readFile } from "node:fs/promises";
-import { type IpNetwork, ipv4FromNumber, ipv4ToNumber, networkText } from "../../system/ip-address.ts";
+import { type IpNetwork, ipv4FromNumber, ipv4ToNumber, networkText } from "../../system/ip.ts";
 import { AddressesExhaustedError } from "../errors.ts";
 
 export interface Lease {

@@ -1,7 +1,7 @@
 // What a VM may connect to: rules as users write them ("10.1.0.0/16:5432/tcp", "[fd00::/8]:53/udp", "0.0.0.0/0"), and as
 // nftables' matches. They are about the address that the guest asked for, before any translation of the host's.
 import * as v from "valibot";
-import { networkText, parseNetwork } from "../../system/ip-address.ts";
+import { networkText, parseNetwork } from "../../system/ip.ts";
 import { EgressRuleError } from "../errors.ts";
 
 const portNumber = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535));

@@ -1,5 +1,5 @@
 // From a group's network block and a task's `ports` to the plan of a VM in the allocation's namespace.
-import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../../system/ip-address.ts";
+import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../../system/ip.ts";
 import type { NamespaceFacts } from "../apply/read-namespace.ts";
 import { AddressesExhaustedError, PortClaimedError } from "../errors.ts";
 import { leaseOf } from "./address-pool.ts";

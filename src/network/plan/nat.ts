@@ -1,5 +1,5 @@
 // From a task's `ports` to the plan of a VM in the default network.
-import type { IpNetwork } from "../../system/ip-address.ts";
+import type { IpNetwork } from "../../system/ip.ts";
 import { NetworkUnavailableError, PortClaimedError } from "../errors.ts";
 import { chooseLease } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";

@@ -1,7 +1,7 @@
 // The `network` block of the plugin's config: where VMs' addresses come from, and what no job may reach.
 import type { EgressRule } from "../../../network/plan/egress-policy.ts";
 import type { FloodLimits } from "../../../network/plan/network-plan.ts";
-import { type IpNetwork, parseNetwork } from "../../../system/ip-address.ts";
+import { type IpNetwork, parseNetwork } from "../../../system/ip.ts";
 import { ConfigError } from "../../errors.ts";
 import { attr, block, type NamedSpec, object } from "../hcl-spec.ts";
 import { egressRules } from "../task/network.ts";

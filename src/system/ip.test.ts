@@ -1,14 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import {
-  addressBytes,
-  ipv4FromNumber,
-  ipv4ToNumber,
-  networksOverlap,
-  networkText,
-  parseNetwork,
-} from "./ip-address.ts";
+import { addressBytes, ipv4FromNumber, ipv4ToNumber, networksOverlap, networkText, parseNetwork } from "./ip.ts";
 
 const zeros = (length: number): number[] => Array.from({ length }, () => 0);
 
@@ -23,6 +16,7 @@ describe("IP addresses", () => {
     assert.deepEqual([...addressBytes("10.1.2.255")], [10, 1, 2, 255]);
     assert.deepEqual([...addressBytes("fe80::1")], [0xfe, 0x80, ...zeros(13), 1]);
     assert.deepEqual([...addressBytes("::ffff:1.2.3.4")].slice(10), [0xff, 0xff, 1, 2, 3, 4]);
+    assert.deepEqual([...addressBytes("::1.2.3.4")].slice(10), [0, 0, 1, 2, 3, 4]);
     assert.deepEqual([...addressBytes("::")], zeros(16));
   });
 
@@ -41,6 +35,7 @@ describe("IP addresses", () => {
   it("bits below the prefix are cleared", () => {
     assert.equal(networkText(parsed("10.1.2.3/12")), "10.0.0.0/12");
     assert.equal(networkText(parsed("fd00:1:2::1/32")), "fd00:1::/32");
+    assert.equal(networkText(parsed("0:0:1:0:0:2:0:0")), "::1:0:0:2:0:0/128");
     assert.equal(networkText(parsed("1.2.3.4")), "1.2.3.4/32");
     assert.equal(networkText(parsed("0.0.0.0/0")), "0.0.0.0/0");
   });
