@@ -4,7 +4,7 @@ import { createReadStream } from "node:fs";
 import { pipeline, Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { verified } from "./digest.ts";
-import { BadLayerError, ImageError } from "./errors.ts";
+import { BadLayerError } from "./errors.ts";
 import { readTar, type TarEntry } from "./tar/read-tar.ts";
 import type { TarHeader } from "./tar/tar-entry.ts";
 
@@ -22,7 +22,7 @@ export interface StoredLayer {
 }
 
 /** The headers of all entries, in order. Fails as `readLayer` does. */
-export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal): Promise<TarHeader[]> {
+export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal | undefined): Promise<TarHeader[]> {
   const headers: TarHeader[] = [];
   for await (const { header } of readLayer(layer, signal)) {
     headers.push(header);
@@ -34,7 +34,7 @@ export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal)
 }
 
 /** Fails with BadLayerError, and with DigestMismatchError at the end. */
-export async function* readLayer(layer: StoredLayer, signal?: AbortSignal): AsyncGenerator<TarEntry> {
+export async function* readLayer(layer: StoredLayer, signal?: AbortSignal | undefined): AsyncGenerator<TarEntry> {
   try {
     const source = limited(decompressed(layer.blobPath, signal));
     const what = `layer ${layer.digest}, unpacked,`;
@@ -44,7 +44,7 @@ export async function* readLayer(layer: StoredLayer, signal?: AbortSignal): Asyn
   }
 }
 
-async function* decompressed(path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* decompressed(path: string, signal?: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
   const file = createReadStream(path, { highWaterMark: chunkBytes, signal });
   try {
     const chunks = file.iterator({ destroyOnReturn: false });
@@ -91,7 +91,7 @@ async function* limited(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8
 function withLayer(error: unknown, layer: string): unknown {
   if (error instanceof BadLayerError) return new BadLayerError({ layer, problem: error.problem, cause: error });
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  if (!(error instanceof ImageError) && (code.startsWith("Z_") || code.startsWith("ZSTD_"))) {
+  if (/^(?:Z|ZSTD)_/.test(code)) {
     return new BadLayerError({ layer, problem: "its compressed data is damaged or truncated", cause: error });
   }
   return error;

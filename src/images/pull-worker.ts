@@ -2,19 +2,19 @@
 // one error). Whoever starts it keeps its own event loop free, and gets the memory back.
 import { text } from "node:stream/consumers";
 import * as v from "valibot";
-import { ImageError, type ImageErrorCode, imageErrorCodes, PullFailedError } from "./errors.ts";
+import { DriverError, reasonOf } from "../system/error.ts";
+import { PullFailedError } from "./errors.ts";
 import { imageConfigSchema } from "./image-config.ts";
+import { credentialsSchema } from "./registry/authenticator.ts";
+import { registryConfigsSchema } from "./registry/endpoint.ts";
 import { ImageStore } from "./store/image-store.ts";
 
 export const pullRequestSchema = v.object({
   directory: v.string(),
-  registries: v.record(
-    v.string(),
-    v.object({ mirrors: v.pipe(v.array(v.string()), v.readonly()), plainHttp: v.optional(v.boolean()) }),
-  ),
+  registries: registryConfigsSchema,
   reference: v.string(),
   forcePull: v.boolean(),
-  credentials: v.optional(v.object({ username: v.string(), password: v.string() })),
+  credentials: v.optional(credentialsSchema),
 });
 
 export type PullRequest = v.InferOutput<typeof pullRequestSchema>;
@@ -32,7 +32,7 @@ export const pullLineSchema = v.variant("kind", [
   }),
   v.object({
     kind: v.literal("error"),
-    code: v.picklist(imageErrorCodes),
+    code: v.string(),
     message: v.string(),
     retryable: v.boolean(),
   }),
@@ -60,9 +60,9 @@ export async function runPullWorker(options: {
     say({ kind: "result", image });
     return 0;
   } catch (error) {
-    const code: ImageErrorCode = error instanceof ImageError ? error.code : "PULL_WORKER_FAILED";
+    const code = error instanceof DriverError ? error.code : "pull_worker_failed";
     const retryable = error instanceof PullFailedError && error.retryable;
-    say({ kind: "error", code, message: error instanceof Error ? error.message : String(error), retryable });
+    say({ kind: "error", code, message: reasonOf(error), retryable });
     return 1;
   }
 }

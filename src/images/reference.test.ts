@@ -40,7 +40,7 @@ test("says what is wrong", () => {
     "/app": /host name/,
     "a//b": /repository name is malformed/,
     "a/../b": /repository name is malformed/,
-    "a\nb": /"a\\x0ab" is not.*repository name is malformed/,
+    "a\nb": /"a\\nb" is not.*repository name is malformed/,
     [`${"a/".repeat(130)}a`]: /longer than 255/,
   };
   for (const [given, message] of Object.entries(cases)) {

@@ -5,7 +5,7 @@ export abstract class DriverError<Code extends string = string> extends Error {
   readonly code: Code;
 
   /** `facts` become fields, `cause` the error's cause. A text that names its code already keeps it where it is. */
-  constructor(code: Code, text: string, { cause, ...facts }: { readonly cause?: unknown } = {}) {
+  constructor(code: Code, text: string, { cause, ...facts }: Readonly<Record<string, unknown>> = {}) {
     const line = printable(text, Number.POSITIVE_INFINITY);
     super(line.includes(`(${code})`) ? line : `${line} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;

@@ -124,7 +124,7 @@ test("a token server's refusal says what to do, with and without credentials", a
     await assert.rejects(fromTokenServer(refusal, credentials), (error) => {
       assert.ok(error instanceof RegistryRequestError);
       assert.equal(error.status, 401);
-      assert.match(error.message, /token server 127\.0\.0\.1:\d+: bad\\x0apassword \(401\)/);
+      assert.match(error.message, /token server 127\.0\.0\.1:\d+: bad; password \(401\)/);
       assert.match(error.cure ?? "", cure);
       return true;
     });

@@ -4,13 +4,11 @@
 import * as v from "valibot";
 import { RegistryRequestError } from "../errors.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
-import { cureFor, describeStatus } from "./problem.ts";
+import { refusal } from "./problem.ts";
 import { get, smallBodyOf } from "./request.ts";
 
-export interface Credentials {
-  readonly username: string;
-  readonly password: string;
-}
+export const credentialsSchema = v.object({ username: v.string(), password: v.string() });
+export type Credentials = Readonly<v.InferOutput<typeof credentialsSchema>>;
 
 const maxTokenAnswerBytes = 256 * 1024;
 /** Printable ASCII: what a header can carry. Empty is like absent: Harbor writes both names and fills one. */
@@ -54,13 +52,7 @@ async function bearerToken(challenge: Challenge, options: Parameters<typeof auth
   const response = await get({ url: url.href, place: tokenPlace, authorization, accept: "application/json", signal });
   const body = await smallBodyOf({ response, place: tokenPlace, signal, maxBytes: maxTokenAnswerBytes });
   if (response.status !== 200) {
-    const cure = cureFor({ status: response.status, hasCredentials: credentials !== undefined });
-    throw new RegistryRequestError({
-      place: tokenPlace,
-      problem: describeStatus(response.status, body.toString("utf8")),
-      status: response.status,
-      ...(cure === undefined ? {} : { cure }),
-    });
+    throw refusal({ place: tokenPlace, status: response.status, body, hasCredentials: credentials !== undefined });
   }
   try {
     const answer = v.parse(tokenAnswerSchema, JSON.parse(body.toString("utf8")));

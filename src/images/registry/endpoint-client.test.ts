@@ -64,7 +64,7 @@ test("a registry that takes no token ends the request: one try, no loop", async 
   await using registry = await LoopbackServer.start(() => ({ status: 401, headers }));
   await assert.rejects(textOf(clientOf(registry), "manifests/v1"), (error) => {
     assert.ok(error instanceof RegistryRequestError);
-    assert.equal(error.message, `${registry.address}: authentication required (401)`);
+    assert.equal(error.text, `${registry.address}: authentication required (401)`);
     assert.match(error.cure ?? "", /check the task's auth block/);
     return true;
   });

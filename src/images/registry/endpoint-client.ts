@@ -2,7 +2,7 @@
 import { RegistryRequestError } from "../errors.ts";
 import { authorizationFor, type Credentials } from "./authenticator.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { cureFor, describeStatus } from "./problem.ts";
+import { refusal } from "./problem.ts";
 import { bodyOf, get, smallBodyOf } from "./request.ts";
 
 const maxErrorBytes = 64 * 1024;
@@ -29,7 +29,7 @@ export class EndpointClient {
   /** A document of limited size. */
   async small(options: {
     readonly path: string;
-    readonly accept?: string;
+    readonly accept?: string | undefined;
     readonly maxBytes: number;
   }): Promise<Buffer> {
     const response = await this.#open(options.path, options.accept);
@@ -84,12 +84,6 @@ export class EndpointClient {
     if (response.status === 200) return response;
     const body = await smallBodyOf({ response, place, signal, maxBytes: maxErrorBytes }).catch(() => Buffer.alloc(0));
     signal.throwIfAborted();
-    const cure = cureFor({ status: response.status, hasCredentials: this.#credentials !== undefined });
-    throw new RegistryRequestError({
-      place,
-      problem: describeStatus(response.status, body.toString("utf8")),
-      status: response.status,
-      ...(cure === undefined ? {} : { cure }),
-    });
+    throw refusal({ place, status: response.status, body, hasCredentials: this.#credentials !== undefined });
   }
 }

@@ -1,15 +1,17 @@
 // Where requests for a registry go: its mirrors in order, then the registry itself.
+import * as v from "valibot";
 import { InvalidRegistryConfigError } from "../errors.ts";
 
-export interface RegistryConfig {
+const registryConfigSchema = v.object({
   /** Base URLs (`http://127.0.0.1:5000`) or `host:port`, tried in this order before the registry itself. */
-  readonly mirrors: readonly string[];
+  mirrors: v.pipe(v.array(v.string()), v.readonly()),
   /** Plain HTTP for the registry and for mirrors given without a scheme; default: only on loopback. */
-  readonly plainHttp?: boolean | undefined;
-}
+  plainHttp: v.optional(v.boolean()),
+});
 
 /** By the host in the image's name: `docker.io`, `registry.example:5000`. */
-export type RegistryConfigs = Readonly<Record<string, RegistryConfig>>;
+export const registryConfigsSchema = v.record(v.string(), registryConfigSchema);
+export type RegistryConfigs = Readonly<v.InferOutput<typeof registryConfigsSchema>>;
 
 export interface Endpoint {
   /** Without a trailing slash; `/v2/…` is appended. */

@@ -1,7 +1,8 @@
 // Manifests and indexes, OCI's and Docker's (image-spec `manifest.md`, `image-index.md`; Docker "Image Manifest V 2,
 // Schema 2"), as far as a pull needs them. Anything optional may also be null, as some builders write it.
 import * as v from "valibot";
-import { BadManifestError, printable, UnsupportedImageError } from "../errors.ts";
+import { printable } from "../../system/error.ts";
+import { BadManifestError, UnsupportedImageError } from "../errors.ts";
 
 const Digest = v.pipe(v.string(), v.regex(/^sha256:[a-f0-9]{64}$/, "is not a sha256 digest"));
 
@@ -108,7 +109,7 @@ export function parseAs<Schema extends v.GenericSchema>(
     const path = v.getDotPath(issue);
     throw new BadManifestError({
       what,
-      problem: printable(`${path === null ? "" : `${path}: `}${issue.message}`).slice(0, 300),
+      problem: printable(`${path === null ? "" : `${path}: `}${issue.message}`),
     });
   }
   return result.output;

@@ -1,6 +1,7 @@
 // Turns what fetch throws, and what registries answer, into words an operator can act on.
 import * as v from "valibot";
-import { printable } from "../errors.ts";
+import { printable, reasonOf } from "../../system/error.ts";
+import { RegistryRequestError } from "../errors.ts";
 
 const codeWords: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused",
@@ -47,7 +48,7 @@ export function describeNetworkError(error: unknown): string {
   const code = networkCode(error);
   if (code !== undefined) return `${codeWords[code] ?? "request failed"} (${code})`;
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  return `request failed: ${printable(cause instanceof Error ? cause.message : String(cause)).slice(0, 200)}`;
+  return `request failed: ${printable(reasonOf(cause), 200)}`;
 }
 
 export function isTransient(error: unknown): boolean {
@@ -59,7 +60,7 @@ const errorBodySchema = v.object({
   errors: v.array(v.object({ code: v.optional(v.string()), message: v.optional(v.string()) })),
 });
 
-export function describeStatus(status: number, body: string): string {
+function describeStatus(status: number, body: string): string {
   let said = "";
   try {
     const first = v.parse(errorBodySchema, JSON.parse(body)).errors[0];
@@ -67,7 +68,7 @@ export function describeStatus(status: number, body: string): string {
   } catch {
     // Proxies answer with pages of HTML: the status alone says more.
   }
-  const words = said === "" ? (statusWords[status] ?? "unexpected answer") : printable(said).slice(0, 200);
+  const words = said === "" ? (statusWords[status] ?? "unexpected answer") : printable(said, 200);
   return `${words} (${status})`;
 }
 
@@ -82,9 +83,25 @@ const statusWords: Readonly<Record<number, string>> = {
   504: "gateway timeout",
 };
 
-/** What to do about a status or an error code, as far as there is anything. */
+/** A registry's or a token server's answer that is not the one wanted. */
+export function refusal(facts: {
+  readonly place: string;
+  readonly status: number;
+  readonly body: Buffer;
+  readonly hasCredentials: boolean;
+}): RegistryRequestError {
+  const { place, status } = facts;
+  return new RegistryRequestError({
+    place,
+    status,
+    problem: describeStatus(status, facts.body.toString("utf8")),
+    cure: cureFor(facts),
+  });
+}
+
+/** The operator's remedy for a status or an error code, if there is one. */
 export function cureFor(facts: {
-  readonly status?: number;
+  readonly status?: number | undefined;
   readonly code?: string | undefined;
   readonly hasCredentials: boolean;
 }): string | undefined {

@@ -123,7 +123,7 @@ test("who answered last is asked first, and where nobody has it the error tells 
     const said = [mirror.url, registry.address].map((place) => `${place}: not found (404)`).join("; ");
     assert.equal(
       error.message,
-      `can't pull "${registry.address}/team/app:v2": ${said}; check the image's name and tag`,
+      `can't pull "${registry.address}/team/app:v2": ${said}; check the image's name and tag (pull_failed)`,
     );
     assert.equal(error.retryable, false);
     return true;

@@ -1,11 +1,11 @@
 // Resolves one image and fetches its blobs: each request goes to the mirrors in order and then to the registry itself;
 // the endpoint that answered last is asked first. Every byte is checked against a digest.
 import { setTimeout as sleep } from "node:timers/promises";
+import { DriverError } from "../../system/error.ts";
 import { digestHex, sha256, verified } from "../digest.ts";
 import {
   BadManifestError,
   DigestMismatchError,
-  ImageError,
   PullFailedError,
   RegistryRequestError,
   UnsupportedImageError,
@@ -145,7 +145,7 @@ export class RegistryClient {
 
   /** Faults of an endpoint lead to the next one; faults of the image itself, of this machine or of the caller do not. */
   async #firstOf<T>(attempt: (client: EndpointClient) => Promise<T>): Promise<T> {
-    const failures: ImageError[] = [];
+    const failures: DriverError[] = [];
     for (const client of this.#endpoints) {
       try {
         const result = await attempt(client);
@@ -153,10 +153,10 @@ export class RegistryClient {
         return result;
       } catch (error) {
         this.#signal.throwIfAborted();
-        if (!(error instanceof ImageError) || error instanceof UnsupportedImageError) throw error;
+        if (!(error instanceof DriverError) || error instanceof UnsupportedImageError) throw error;
         failures.push(error);
       }
     }
-    throw new PullFailedError({ reference: this.#name, failures });
+    throw new PullFailedError({ reference: this.#name, failures, cause: failures.at(-1) });
   }
 }

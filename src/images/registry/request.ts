@@ -47,11 +47,7 @@ function networkFailure(facts: {
   readonly brokeOff: boolean;
 }): RegistryRequestError {
   const cure = cureFor({ code: networkCode(facts.cause), hasCredentials: false });
-  return new RegistryRequestError({
-    ...facts,
-    problem: describeNetworkError(facts.cause),
-    ...(cure === undefined ? {} : { cure }),
-  });
+  return new RegistryRequestError({ ...facts, problem: describeNetworkError(facts.cause), cure });
 }
 
 async function getOnce(options: GetOptions): Promise<Response> {

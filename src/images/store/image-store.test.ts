@@ -6,8 +6,8 @@ import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { answersOf, type FakeImage, fakeImage, layerOf } from "../../../test/fakes/fake-image.ts";
 import { type Answer, type Answers, LoopbackServer } from "../../../test/fakes/loopback-server.ts";
+import { DriverError } from "../../system/error.ts";
 import { sha256 } from "../digest.ts";
-import { ImageError } from "../errors.ts";
 import { ImageStore, type ResolvedImage } from "./image-store.ts";
 
 let root: string;
@@ -60,7 +60,7 @@ async function assertRefused(options: {
   const lies = options.lie === undefined ? {} : { [path]: options.lie };
   await using liar = await LoopbackServer.start(answersOf({ "team/app:v1": options.image ?? image }, lies));
   await assert.rejects(ensure(liar, { directory }), (error) => {
-    assert.ok(error instanceof ImageError, String(error));
+    assert.ok(error instanceof DriverError, String(error));
     assert.match(error.message, options.problem);
     assert.ok(error.message.includes(options.digest), error.message);
     return true;

@@ -1,14 +1,14 @@
 // Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
 // images and tags share it. When the network is asked follows Nomad's docker driver: for `latest`, with `force_pull`,
 // and for what is not here.
-import { createHash } from "node:crypto";
-import { readFile, rm, stat } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import * as v from "valibot";
-import { writeFileAtomically } from "../../system/files.ts";
+import { DriverError, reasonOf } from "../../system/error.ts";
+import { exists } from "../../system/files.ts";
+import { sha256 } from "../digest.ts";
 import {
   BadLayerError,
   DigestMismatchError,
-  ImageError,
   PullFailedError,
   RegistryRequestError,
   StoreFailedError,
@@ -52,7 +52,7 @@ export class ImageStore {
   constructor(options: {
     readonly directory: string;
     readonly registries: RegistryConfigs;
-    readonly mksquashfsPath?: string;
+    readonly mksquashfsPath?: string | undefined;
   }) {
     this.#files = new StoreFiles(options.directory);
     this.#registries = options.registries;
@@ -63,9 +63,8 @@ export class ImageStore {
   async ensure(options: EnsureOptions): Promise<ResolvedImage> {
     const reference = parseReference(options.reference);
     await this.#prepare();
-    const found = await this.find(options);
-    if (found !== undefined) return found;
     const known = await this.#known(reference);
+    if (known !== undefined && isSettled(reference, options)) return this.#resolved(reference, known, true);
     const client = new RegistryClient({
       name: options.reference,
       reference,
@@ -78,7 +77,7 @@ export class ImageStore {
       remote = await client.resolve();
     } catch (error) {
       if (known === undefined || options.forcePull || !isUnreachable(error)) throw error;
-      options.onProgress?.(`using the stored image of "${options.reference}": ${error.message}`);
+      options.onProgress?.(`using the stored image of "${options.reference}": ${error.text}`);
       return this.#resolved(reference, known, true);
     }
     return await this.#bring(reference, remote, client, options);
@@ -90,9 +89,7 @@ export class ImageStore {
    */
   async find(options: { readonly reference: string; readonly forcePull: boolean }): Promise<ResolvedImage | undefined> {
     const reference = parseReference(options.reference);
-    const mayHaveMoved = reference.digest === undefined && reference.tag === "latest";
-    if (options.forcePull || mayHaveMoved) return undefined;
-    const known = await this.#known(reference);
+    const known = isSettled(reference, options) ? await this.#known(reference) : undefined;
     return known === undefined ? undefined : this.#resolved(reference, known, true);
   }
 
@@ -110,8 +107,7 @@ export class ImageStore {
     try {
       const text = await readFile(this.#files.ref(formatReference(reference)), "utf8");
       const ref = v.parse(refSchema, JSON.parse(text));
-      await stat(this.#files.squashfs(ref.chainId));
-      return ref;
+      return (await exists(this.#files.squashfs(ref.chainId))) ? ref : undefined;
     } catch {
       return undefined;
     }
@@ -130,8 +126,7 @@ export class ImageStore {
     if (!cached) await this.#convert(remote, client, squashfsPath, options);
     const ref: Ref = { digest: remote.digest, chainId, config: remote.config };
     try {
-      const path = this.#files.ref(formatReference(reference));
-      await writeFileAtomically({ path, content: JSON.stringify(ref), durable: true });
+      await this.#files.write(this.#files.ref(formatReference(reference)), JSON.stringify(ref));
     } catch (cause) {
       throw this.#storeFailure(cause);
     }
@@ -186,21 +181,20 @@ export class ImageStore {
   }
 
   #storeFailure(cause: unknown): StoreFailedError {
-    const problem = cause instanceof Error ? cause.message : String(cause);
-    return new StoreFailedError({ directory: this.#files.directory, problem, cause });
+    return new StoreFailedError({ directory: this.#files.directory, problem: reasonOf(cause), cause });
   }
 }
 
 /** OCI image spec, config.md, "Layer ChainID"; the digest of nothing for an image without layers. */
 export function chainIdOf(diffIds: readonly string[]): string {
-  const hash = (text: string): string => `sha256:${createHash("sha256").update(text).digest("hex")}`;
   const [first, ...rest] = diffIds;
-  if (first === undefined) return hash("");
-  return rest.reduce((chain, diffId) => hash(`${chain} ${diffId}`), first);
+  return first === undefined ? sha256("") : rest.reduce((chain, diffId) => sha256(`${chain} ${diffId}`), first);
 }
 
-async function exists(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined)) !== undefined;
+/** Whether a stored image stands for the name without a request to the registry. */
+function isSettled(reference: ImageReference, options: { readonly forcePull: boolean }): boolean {
+  const mayHaveMoved = reference.digest === undefined && reference.tag === "latest";
+  return !options.forcePull && !mayHaveMoved;
 }
 
 /** No endpoint answered at all; a refusal or a missing image is an answer. */
@@ -213,7 +207,7 @@ function isUnreachable(error: unknown): error is PullFailedError {
 
 /** A full or broken disk is no fault of the registry. */
 function isLocal(error: unknown): boolean {
-  if (error instanceof ImageError) return false;
+  if (error instanceof DriverError) return false;
   const code = (error as NodeJS.ErrnoException).code;
   return code !== undefined && ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "ENOENT", "EMFILE"].includes(code);
 }

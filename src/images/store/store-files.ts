@@ -1,10 +1,10 @@
 // Where the store keeps what, and how files get there: whole, or not at all.
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
+import { writeFileAtomically } from "../../system/files.ts";
 import { isAlive, ownIdentity } from "../../system/processes.ts";
-import { digestHex } from "../digest.ts";
+import { digestHex, sha256 } from "../digest.ts";
 import { converterVersion } from "./convert.ts";
 
 export class StoreFiles {
@@ -23,7 +23,7 @@ export class StoreFiles {
   }
 
   ref(canonicalReference: string): string {
-    return join(this.directory, "refs", `${createHash("sha256").update(canonicalReference).digest("hex")}.json`);
+    return join(this.directory, "refs", `${digestHex(sha256(canonicalReference))}.json`);
   }
 
   async prepare(): Promise<void> {
@@ -48,27 +48,15 @@ export class StoreFiles {
     }
   }
 
-  /** Streams into a temporary file, forces it to the disk, and renames it. */
-  async write(path: string, source: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
-    const temporary = await this.temporary();
-    // Opened first: a stream that opens it by itself may do so when what it was for has failed, and what is removed below is not there yet.
-    await using file = await open(temporary, "wx", 0o600);
-    try {
-      await pipeline(source, file.createWriteStream(), { signal });
-      await this.publish(temporary, path);
-    } finally {
-      await rm(temporary, { force: true });
-    }
+  /** The file is whole and on the disk, or not there. */
+  async write(path: string, content: string | AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<void> {
+    await writeFileAtomically({ path, content, temporaryPath: await this.temporary(), durable: true, signal });
   }
 
   /** Forces a finished temporary file to the disk and gives it its name. */
   async publish(temporary: string, path: string): Promise<void> {
-    const file = await open(temporary, "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await using file = await open(temporary, "r");
+    await file.sync();
     await rename(temporary, path);
   }
 }

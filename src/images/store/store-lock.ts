@@ -1,8 +1,8 @@
 // One holder at a time among all processes of this host: an abstract unix socket, which the kernel frees when its owner
 // dies, so that there are no stale locks to judge.
-import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { digestHex, sha256 } from "../digest.ts";
 
 const retryMs = 100;
 
@@ -11,7 +11,7 @@ export async function acquireLock(options: {
   readonly name: string;
   readonly signal: AbortSignal;
 }): Promise<AsyncDisposable> {
-  const address = `\0litegix-${createHash("sha256").update(options.name).digest("hex").slice(0, 32)}`;
+  const address = `\0litegix-${digestHex(sha256(options.name)).slice(0, 32)}`;
   for (;;) {
     options.signal.throwIfAborted();
     const server = await tryListen(address);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import * as tarStream from "tar-stream";
 import { plainHeader } from "../../../test/fakes/fake-image.ts";
-import { ImageError } from "../errors.ts";
+import { DriverError } from "../../system/error.ts";
 import { encodeTarHeader } from "./encode-tar-header.ts";
 import { padding, readTar } from "./read-tar.ts";
 import type { TarHeader } from "./tar-entry.ts";
@@ -57,9 +57,9 @@ async function problemOf(archive: Buffer): Promise<string> {
   try {
     await readAll(archive);
   } catch (error) {
-    assert.ok(error instanceof ImageError, String(error));
-    assert.equal(error.code, "BAD_LAYER");
-    return error.message;
+    assert.ok(error instanceof DriverError, String(error));
+    assert.equal(error.code, "bad_layer");
+    return error.text;
   }
   return assert.fail("the archive was accepted");
 }
@@ -167,7 +167,7 @@ test("cut anywhere, an archive gives a typed error or a clean prefix; damaged an
       const read = await readAll(damaged, 512);
       assert.ok(read.length <= 4);
     } catch (error) {
-      assert.ok(error instanceof ImageError, String(error));
+      assert.ok(error instanceof DriverError, String(error));
     }
   };
   await fc.assert(fc.asyncProperty(fc.nat(archive.length), (length) => attempt(archive.subarray(0, length))));

@@ -1,4 +1,5 @@
 // The `config` block of the plugin in the agent's configuration, checked.
+import type { RegistryConfigs } from "../../../images/registry/endpoint.ts";
 import { maximumBasePathBytes } from "../../../machine/records/files.ts";
 import type { VmmChoice } from "../../../vmm/select-vmm.ts";
 import { ConfigError } from "../../errors.ts";
@@ -13,11 +14,6 @@ import {
 import { type JailerSettings, parseJailer } from "./jailer.ts";
 import { type PluginNetworkSettings, parsePluginNetwork } from "./network.ts";
 
-export interface RegistrySettings {
-  readonly mirrors: readonly string[];
-  readonly plainHttp: boolean;
-}
-
 export interface PluginSettings {
   readonly vmlinuxPath: string | undefined;
   /** Images, kernels and VMs lie below it. */
@@ -30,7 +26,7 @@ export interface PluginSettings {
   /** What jobs may name on the host (drives, kernels, initrds): these paths and what lies below them. */
   readonly allowedHostPaths: readonly string[];
   readonly network: PluginNetworkSettings;
-  readonly registries: Readonly<Record<string, RegistrySettings>>;
+  readonly registries: RegistryConfigs;
 }
 
 const defaultBasePath = "/var/lib/litegix-fc-driver";
@@ -91,7 +87,7 @@ function vmmChoice(map: ConfigMap): VmmChoice {
   throw new ConfigError("vmm", choice, 'must be "auto", "firecracker" or "qemu"');
 }
 
-function registries(map: ConfigMap): Record<string, RegistrySettings> {
+function registries(map: ConfigMap): RegistryConfigs {
   const blocks = asConfigMap(map["registry"]);
   return Object.fromEntries(
     Object.entries(blocks).map(([host, block]) => {

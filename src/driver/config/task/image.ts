@@ -1,5 +1,6 @@
 // How the task's image is got: the words of Nomad's docker driver.
 
+import type { Credentials } from "../../../images/registry/authenticator.ts";
 import { ConfigError } from "../../errors.ts";
 import { attr, block, type NamedSpec, object } from "../hcl-spec.ts";
 import {
@@ -11,16 +12,11 @@ import {
   requiredString,
 } from "../values.ts";
 
-export interface RegistryCredentials {
-  readonly username: string;
-  readonly password: string;
-}
-
 export interface ImageOptions {
   readonly reference: string;
   readonly forcePull: boolean;
   readonly pullTimeoutMs: number;
-  readonly credentials: RegistryCredentials | undefined;
+  readonly credentials: Credentials | undefined;
 }
 
 /** As docker's driver. */
@@ -50,7 +46,7 @@ export function parseImageOptions(config: ConfigMap): ImageOptions {
 }
 
 /** Jobs take both from variables that may be empty: then the image is taken to be public, as docker's driver does. */
-function credentials(config: ConfigMap): RegistryCredentials | undefined {
+function credentials(config: ConfigMap): Credentials | undefined {
   if (config["auth"] === null || config["auth"] === undefined) return undefined;
   const map = asConfigMap(config["auth"]);
   const username = optionalString(map, "username") ?? "";
