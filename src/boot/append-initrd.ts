@@ -17,10 +17,11 @@ export async function appendInitrd(options: {
 }): Promise<string> {
   const { initrdPath, cacheDirectory } = options;
   const { size } = await stat(initrdPath);
-  if (size > largestBytes) throw new InitrdError(initrdPath, `it has ${size} bytes; at most ${largestBytes} are taken`);
+  if (size > largestBytes)
+    throw new InitrdError({ path: initrdPath, reason: `it has ${size} bytes; at most ${largestBytes} are taken` });
   const [own, extra] = await Promise.all([readFile(options.initramfsPath), readFile(initrdPath)]);
   const kind = describeFile(extra);
-  if (!kind.archive) throw new InitrdError(initrdPath, `it is ${kind.name}`);
+  if (!kind.archive) throw new InitrdError({ path: initrdPath, reason: `it is ${kind.name}` });
   const hash = createHash("sha256").update(own).update(extra).digest("hex").slice(0, 16);
   const path = join(cacheDirectory, `initramfs-${hash}.cpio`);
   if ((await stat(path).catch(() => undefined))?.size === own.length + extra.length) return path;

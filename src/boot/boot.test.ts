@@ -102,7 +102,7 @@ test("a job's initrd goes behind ours, and what is none is refused by what it is
   assert.equal(await readFile(path, "utf8"), "own archive070701 extra archive");
   assert.equal(await appendInitrd(options), path);
   await writeFile(initrdPath, "hsqs, a squashfs");
-  await assert.rejects(appendInitrd(options), /extra is no initrd: it is a squashfs image; give a cpio archive/);
+  await assert.rejects(appendInitrd(options), /extra is not an initrd: it is a squashfs image; give a cpio archive/);
 });
 
 for (const [name, payload] of [

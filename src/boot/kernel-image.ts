@@ -1,10 +1,12 @@
 // From what users have (an ELF vmlinux, a distribution's bzImage) to what both VMMs boot fastest: the ELF. A bzImage's ELF is
 // taken out once and kept under its content's hash. Header fields: Linux' Documentation/arch/x86/boot.rst.
+
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
+import { reasonOf } from "../system/error.ts";
 import { exists, writeFileAtomically } from "../system/files.ts";
 import { describeFile } from "./describe-file.ts";
 import { KernelImageError } from "./errors.ts";
@@ -71,20 +73,22 @@ async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage>
     }
     return { vmlinuxPath, release };
   }
-  throw new KernelImageError(path, `it is ${describeFile(content).name}`);
+  throw new KernelImageError({ path, reason: `it is ${describeFile(content).name}` });
 }
 
 async function readImage(path: string): Promise<Buffer> {
   try {
     const facts = await stat(path);
-    if (!facts.isFile()) throw new KernelImageError(path, "it is not a regular file");
-    if (facts.size === 0) throw new KernelImageError(path, "the file is empty");
-    if (facts.size > maximumImageBytes) throw new KernelImageError(path, `it has ${facts.size} bytes`);
+    if (!facts.isFile()) throw new KernelImageError({ path, reason: "it is not a regular file" });
+    if (facts.size === 0) throw new KernelImageError({ path, reason: "the file is empty" });
+    if (facts.size > maximumImageBytes) throw new KernelImageError({ path, reason: `it has ${facts.size} bytes` });
     return await readFile(path);
   } catch (error) {
     if (error instanceof KernelImageError) throw error;
     const code = (error as NodeJS.ErrnoException).code;
-    throw new KernelImageError(path, code === "ENOENT" ? "there is no such file" : `it can't be read (${code})`, {
+    throw new KernelImageError({
+      path,
+      reason: code === "ENOENT" ? "there is no such file" : `it can't be read (${code})`,
       cause: error,
     });
   }
@@ -96,8 +100,9 @@ function checkElf(path: string, content: Buffer): void {
   const is64Bit = content[4] === 2;
   const machine = content.readUInt16LE(18);
   if (!is64Bit || machine !== 62)
-    throw new KernelImageError(path, `it is an ELF file for another machine (${machine})`);
-  if (content.indexOf("Linux version ") < 0) throw new KernelImageError(path, "it is an ELF file, but not of Linux");
+    throw new KernelImageError({ path, reason: `it is an ELF file for another machine (${machine})` });
+  if (content.indexOf("Linux version ") < 0)
+    throw new KernelImageError({ path, reason: "it is an ELF file, but not of Linux" });
 }
 
 const isBzImage = (content: Buffer): boolean =>
@@ -131,15 +136,17 @@ async function extractElf(options: {
   const setupSectors = content[0x1f1] === 0 ? 4 : (content[0x1f1] ?? 4);
   const start = (setupSectors + 1) * 512 + content.readUInt32LE(0x248);
   const end = start + content.readUInt32LE(0x24c);
-  if (end > content.length || end - start < 16) throw new KernelImageError(path, "its payload is cut off");
+  if (end > content.length || end - start < 16) throw new KernelImageError({ path, reason: "its payload is cut off" });
   const payload = content.subarray(start, end);
   try {
     const elf = await decompressPayload(payload, options.signal);
-    if (!isElf(elf)) throw new KernelImageError(path, "its payload is no ELF file");
+    if (!isElf(elf)) throw new KernelImageError({ path, reason: "its payload is not an ELF file" });
     return elf;
   } catch (error) {
     if (error instanceof KernelImageError) throw error;
-    throw new KernelImageError(path, `its payload can't be decompressed (${(error as Error).message})`, {
+    throw new KernelImageError({
+      path,
+      reason: `its payload can't be decompressed (${reasonOf(error)})`,
       cause: error,
     });
   }

@@ -61,7 +61,7 @@ export async function collectModules(options: CollectModulesOptions): Promise<Ke
     if (collected.has(name) || builtIn.has(name)) return;
     const file = files.get(name);
     if (file === undefined) {
-      if (optional !== true) throw new ModuleMissingError(name, options.directory);
+      if (optional !== true) throw new ModuleMissingError({ module: name, directory: options.directory });
       return;
     }
     const content = trimModule(await readModule(join(options.directory, file), options.signal));
@@ -95,7 +95,7 @@ async function readModule(path: string, signal: AbortSignal | undefined): Promis
     const content = await readFile(plain + suffix).catch(() => undefined);
     if (content !== undefined) return await unpack(content);
   }
-  throw new ModuleMissingError(moduleName(path), path);
+  throw new ModuleMissingError({ module: moduleName(path), directory: path });
 }
 
 /** .modinfo holds NUL-terminated KEY=VALUE strings. */

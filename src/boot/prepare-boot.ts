@@ -32,7 +32,7 @@ export interface PrepareBootOptions {
 export async function prepareBoot(options: PrepareBootOptions): Promise<BootFiles> {
   const roots = await kernelRoots(options.kernelsDirectory);
   const chosen = options.vmlinuxPath ?? (await findCloudKernels({ roots }))[0]?.kernelPath;
-  if (chosen === undefined) throw new NoKernelError([options.kernelsDirectory, "/boot"]);
+  if (chosen === undefined) throw new NoKernelError({ searched: [options.kernelsDirectory, "/boot"] });
   const { cacheDirectory, signal } = options;
   const image = await openKernelImage({ path: chosen, cacheDirectory, signal });
   const modules = await modulesFor({ image, chosen, roots, signal });

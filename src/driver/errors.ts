@@ -1,14 +1,13 @@
 // What the driver tells Nomad, in sentences for the person who wrote the job or runs the cluster.
+import { DriverError, driverError } from "../system/error.ts";
 
 /** A value in the job's or the plugin's `config` block that breaks a rule. */
-export class ConfigError extends Error {
-  readonly code = "config";
-  readonly key: string;
-  readonly rule: string;
+export class ConfigError extends DriverError<"config"> {
+  declare readonly key: string;
+  declare readonly rule: string;
+
   constructor(key: string, value: unknown, rule: string) {
-    super(`config: ${key}${value === undefined ? "" : ` = ${show(value)}`}: ${rule}`);
-    this.key = key;
-    this.rule = rule;
+    super("config", `config: ${key}${value === undefined ? "" : ` = ${show(value)}`}: ${rule}`, { key, rule });
   }
 }
 
@@ -19,45 +18,49 @@ function show(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 97)}...` : text;
 }
 
-export class TaskNotFoundError extends Error {
-  readonly code = "task_not_found";
-  constructor(taskId: string) {
-    super(`task not found for given id: ${taskId}`);
-  }
-}
+export class TaskNotFoundError extends driverError(
+  "task_not_found",
+  (facts: { taskId: string }) => `task not found for given id: ${facts.taskId}`,
+) {}
 
-export class TaskExistsError extends Error {
-  readonly code = "task_exists";
-  constructor(taskId: string) {
-    super(`task ${taskId} has been started already`);
-  }
-}
+export class TaskExistsError extends driverError(
+  "task_exists",
+  (facts: { taskId: string }) => `task ${facts.taskId} has been started already`,
+) {}
 
-export class TaskRunningError extends Error {
-  readonly code = "task_running";
-  constructor(taskId: string) {
-    super(`task ${taskId} is running; stop it first, or destroy it with force`);
-  }
-}
+export class TaskRunningError extends driverError(
+  "task_running",
+  (facts: { taskId: string }) => `task ${facts.taskId} is running; stop it first, or destroy it with force`,
+) {}
 
 /** The plugin can't start tasks now; the text is the fingerprint's. */
-export class NotReadyError extends Error {
-  readonly code = "not_ready";
-  constructor(reason: string) {
-    super(`the driver can't start tasks: ${reason}`);
-  }
-}
+export class NotReadyError extends driverError(
+  "not_ready",
+  (facts: { reason: string }) => `the driver can't start tasks: ${facts.reason}`,
+) {}
 
-export class UnknownSignalError extends Error {
-  readonly code = "unknown_signal";
-  constructor(name: string) {
-    super(`unknown signal ${JSON.stringify(name)}: give a Linux signal's name such as SIGTERM, or its number`);
-  }
-}
+export class UnknownSignalError extends driverError(
+  "unknown_signal",
+  (facts: { signal: string }) =>
+    `unknown signal ${JSON.stringify(facts.signal)}: give a Linux signal's name such as SIGTERM, or its number`,
+) {}
 
-export class RecoverError extends Error {
-  readonly code = "recover";
-  constructor(taskId: string, reason: string, options?: ErrorOptions) {
-    super(`can't recover task ${taskId}: ${reason}`, options);
+export class RecoverError extends driverError(
+  "recover",
+  (facts: { taskId: string; reason: string }) => `can't recover task ${facts.taskId}: ${facts.reason}`,
+) {}
+
+export class ExecTimeoutError extends driverError(
+  "exec_timeout",
+  (facts: { command: readonly string[]; timeoutMs: number }) =>
+    `${facts.command[0] ?? ""} did not end within ${facts.timeoutMs / 1000} s and was killed`,
+) {}
+
+export class EmptyCommandError extends driverError("empty_command", () => "the command is empty: name a program") {}
+
+/** A failed start that Nomad's `restart` policy may try again; code and text are the cause's. */
+export class RecoverableError extends DriverError {
+  constructor(cause: DriverError) {
+    super(cause.code, cause.message, { cause });
   }
 }

@@ -113,7 +113,7 @@ export class LitegixDriver implements NomadDriver {
   async startTask(options: Parameter<"startTask">): Promise<StartedTask> {
     const { config } = options;
     const host = await (this.#host ?? this.#inspect());
-    if (!host.ready) throw new NotReadyError(host.reason);
+    if (!host.ready) throw new NotReadyError({ reason: host.reason });
     const timeline = new BootTimeline();
     const task = await this.#tasks.add(config.id, () =>
       startTask({
@@ -158,7 +158,7 @@ export class LitegixDriver implements NomadDriver {
     const { taskId, force } = options;
     const task = this.#tasks.find(taskId);
     if (task !== undefined) {
-      if (task.result === undefined && !force) throw new TaskRunningError(taskId);
+      if (task.result === undefined && !force) throw new TaskRunningError({ taskId });
       await task.destroy();
       this.#tasks.remove(taskId);
       this.#peersChanged(task.machine.record);
@@ -276,12 +276,12 @@ export class LitegixDriver implements NomadDriver {
   }
 
   #machinesDirectory(): string {
-    if (this.#basePath === undefined) throw new NotReadyError(notConfigured);
+    if (this.#basePath === undefined) throw new NotReadyError({ reason: notConfigured });
     return hostDirectories(this.#basePath).machines;
   }
 
   #requireSettings(): PluginSettings {
-    if (this.#settings === undefined) throw new NotReadyError(notConfigured);
+    if (this.#settings === undefined) throw new NotReadyError({ reason: notConfigured });
     return this.#settings;
   }
 }

@@ -182,8 +182,3 @@ export type ExecOutput =
   | { readonly kind: "stdout"; readonly data: Uint8Array }
   | { readonly kind: "stderr"; readonly data: Uint8Array }
   | { readonly kind: "exited"; readonly exitCode: number; readonly signal: number };
-
-/** A failed start that Nomad's `restart` policy may try again (a registry that does not answer). */
-export class RecoverableError extends Error {
-  readonly code = "recoverable";
-}

@@ -1,5 +1,6 @@
 // The driver's side of the guest's API (proto/litegix/guest/v1). One connection for control calls, and one of its own for each
 // exec session, so that a session whose reader stops holds up nothing else. Every call has a deadline.
+
 import type { Socket } from "node:net";
 import { type CallOptions, type Client, createClient } from "@connectrpc/connect";
 import { Guest, type State, State as StateValue } from "../gen/litegix/guest/v1/guest_pb.js";
@@ -115,7 +116,8 @@ export class GuestClient implements Disposable {
       timeoutMs: options.timeoutMs,
       deadline: options.deadline,
       onTimeout: (elapsedMs) =>
-        new GuestUnreachableError(`its agent did not come up within ${(elapsedMs / 1000).toFixed(1)} s`, {
+        new GuestUnreachableError({
+          reason: `its agent did not come up within ${(elapsedMs / 1000).toFixed(1)} s`,
           cause: last,
         }),
       signal: options.signal,
@@ -128,16 +130,16 @@ export class GuestClient implements Disposable {
     const { min, max } = this.#options.generations ?? guestGenerations;
     const request = { generationMin: min, generationMax: max, entropy };
     const answer = await this.#send(options.signal, (call) => this.#client.hello(request, call)).catch(
-      (error: Error) => {
-        const refused = error instanceof GuestRefusedError && error.reason === "not_running";
-        throw refused ? new GuestIncompatibleError(error.message, { cause: error }) : error;
+      (error: unknown) => {
+        if (!(error instanceof GuestRefusedError) || error.reason !== "not_running") throw error;
+        throw new GuestIncompatibleError({ reason: error.text, cause: error });
       },
     );
     const { generation } = answer;
     if (generation < min || generation > max) {
-      throw new GuestIncompatibleError(
-        `the guest speaks generation ${generation} of its protocol, the driver ${min} to ${max}`,
-      );
+      throw new GuestIncompatibleError({
+        reason: `the guest speaks generation ${generation} of its protocol, the driver ${min} to ${max}`,
+      });
     }
     this.#greeted = true;
     return {

@@ -31,10 +31,10 @@ export function dial(options: DialOptions): Promise<Socket> {
     socket.destroy();
     reject(error);
   };
-  const onError = (error: Error): void => fail(new GuestUnreachableError(error.message, { cause: error }));
-  const onClose = (): void => fail(new GuestUnreachableError("nobody listens on its port"));
+  const onError = (error: Error): void => fail(new GuestUnreachableError({ reason: error.message, cause: error }));
+  const onClose = (): void => fail(new GuestUnreachableError({ reason: "nobody listens on its port" }));
   const onDeadline = (): void =>
-    fail(new GuestUnreachableError(`no connection within ${options.timeoutMs} ms`, { silent: true }));
+    fail(new GuestUnreachableError({ reason: `no connection within ${options.timeoutMs} ms`, silent: true }));
   const onAbort = (): void => fail(options.signal?.reason as Error);
   let answer = Buffer.alloc(0);
   const onReadable = (): void => {
@@ -44,7 +44,7 @@ export function dial(options: DialOptions): Promise<Socket> {
     const newline = answer.indexOf(10);
     if (newline < 0 && answer.length <= maxAnswerBytes) return;
     if (newline < 0 || newline > maxAnswerBytes || !answer.toString("latin1", 0, newline).startsWith("OK ")) {
-      fail(new GuestUnreachableError("the vsock socket answers with something else than OK"));
+      fail(new GuestUnreachableError({ reason: "the vsock socket answers with something else than OK" }));
       return;
     }
     release();

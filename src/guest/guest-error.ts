@@ -1,5 +1,7 @@
 // Translates the errors of a call to a guest into the driver's own.
+
 import { Code, ConnectError } from "@connectrpc/connect";
+import { DriverError } from "../system/error.ts";
 import { GuestIncompatibleError, type GuestRefusal, GuestRefusedError, GuestUnreachableError } from "./errors.ts";
 
 const refusals: ReadonlyMap<Code, GuestRefusal> = new Map([
@@ -23,14 +25,18 @@ export function guestError(error: unknown): Error {
     return error;
   }
   const converted = ConnectError.from(error);
-  if (converted.cause instanceof GuestUnreachableError) return converted.cause;
+  const { cause } = converted;
+  if (cause instanceof GuestUnreachableError) return cause;
   if (converted.code === Code.DeadlineExceeded) {
-    return new GuestUnreachableError("no answer within the deadline", { silent: true, cause: error });
+    return new GuestUnreachableError({ reason: "no answer within the deadline", silent: true, cause: error });
   }
   const refusal = refusals.get(converted.code);
   // Only a status from the guest has no cause; a broken transport has one.
-  if (refusal !== undefined && converted.cause === undefined) {
-    return new GuestRefusedError(refusal, converted.rawMessage, { cause: error });
+  if (refusal !== undefined && cause === undefined) {
+    return new GuestRefusedError({ reason: refusal, words: converted.rawMessage, cause: error });
   }
-  return new GuestUnreachableError(converted.rawMessage, { cause: error });
+  return new GuestUnreachableError({
+    reason: cause instanceof DriverError ? cause.text : converted.rawMessage,
+    cause: error,
+  });
 }

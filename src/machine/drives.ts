@@ -38,9 +38,9 @@ export function refuseSharedDrives(drives: readonly HostDriveRecord[], others: r
   for (const [index, drive] of drives.entries()) {
     const isSame = (other: HostDriveRecord): boolean => other.identity === drive.identity;
     const clashes = (other: HostDriveRecord): boolean => isSame(other) && !(other.readOnly && drive.readOnly);
-    if (drives.slice(0, index).some(isSame)) throw new DriveInUseError(drive, undefined);
+    if (drives.slice(0, index).some(isSame)) throw new DriveInUseError({ path: drive.path, holder: undefined });
     const holder = others.find((record) => record.drives.some(clashes));
-    if (holder !== undefined) throw new DriveInUseError(drive, holder);
+    if (holder !== undefined) throw new DriveInUseError({ path: drive.path, holder });
   }
 }
 

@@ -1,7 +1,8 @@
 // Why a VM ended without its task's own report, as a code and a sentence. What the guest printed is a hint, never more than
 // text: a hostile guest can at most misname its own end.
-import { cleanGuestText } from "../guest/errors.ts";
+
 import { oomKills } from "../system/cgroups.ts";
+import { printable } from "../system/error.ts";
 import { exists } from "../system/files.ts";
 import { fileEnd } from "./log-tail.ts";
 import type { MachineFiles } from "./records/files.ts";
@@ -59,7 +60,6 @@ export async function explainEnding(options: {
     return { code: "vmm_failed", summary: `the VMM failed with exit status ${vmm.exitCode}` };
   }
   const panic = /Kernel panic - not syncing: ([^\r\n]{1,200})/.exec(await fileEnd(files.vmmLog, consoleBytes))?.[1];
-  if (panic !== undefined)
-    return { code: "guest_panic", summary: `the guest's kernel panicked: ${cleanGuestText(panic)}` };
+  if (panic !== undefined) return { code: "guest_panic", summary: `the guest's kernel panicked: ${printable(panic)}` };
   return { code: "guest_restarted", summary: "the guest ended itself without telling how its task ended" };
 }

@@ -1,6 +1,6 @@
 // The end of a VM's logs, for the sentence that says why it ended.
 import { open } from "node:fs/promises";
-import { cleanGuestText } from "../guest/errors.ts";
+import { printable } from "../system/error.ts";
 
 /** At most that much of the file's end; empty where there is none. */
 export async function fileEnd(path: string, maximumBytes: number): Promise<string> {
@@ -35,4 +35,4 @@ export async function lastOutput(path: string): Promise<string> {
   return [console, ...(vmm === "" ? [] : [`VMM log: ${vmm}`])].filter((text) => text !== "").join("; ");
 }
 
-const quote = (text: string, length: number): string => cleanGuestText(text.slice(-length), length);
+const quote = (text: string, length: number): string => printable(text.slice(-length), length);

@@ -136,12 +136,13 @@ export class Machine implements Disposable {
       const patienceMs = index === 0 ? 2_000 : 0;
       if (await diesWithin(identity, patienceMs)) continue;
       await killProcess(identity, "SIGKILL");
-      if (!(await diesWithin(identity, deathTimeoutMs))) throw new MachineStuckError(this.#record.id, identity.pid);
+      if (!(await diesWithin(identity, deathTimeoutMs)))
+        throw new MachineStuckError({ id: this.#record.id, pid: identity.pid });
     }
     // Whatever of the VM the supervisor did not come to tell about, or what no longer dies with it.
     const { cgroups } = this.#record;
     if (!(await emptyGroup({ directories: cgroups, timeoutMs: deathTimeoutMs }))) {
-      throw new MachineStuckError(this.#record.id, (await processesOf(cgroups))[0] ?? 0);
+      throw new MachineStuckError({ id: this.#record.id, pid: (await processesOf(cgroups))[0] ?? 0 });
     }
   }
 

@@ -1,6 +1,6 @@
 // When a start reached each of its steps, on the host and in the guest, on one clock: milliseconds since the start was asked
 // for. The guest's figures are its own: they are shown, never relied upon.
-import { cleanGuestText } from "../guest/errors.ts";
+import { printable } from "../system/error.ts";
 
 export interface TimelineStep {
   readonly name: string;
@@ -31,7 +31,7 @@ export class BootTimeline {
     const bounded = steps.slice(0, mostGuestSteps);
     this.#steps.push(
       ...bounded.map(({ name, uptimeMs }) => ({
-        name: `guest: ${cleanGuestText(name.slice(0, 40))}`,
+        name: `guest: ${printable(name, 40)}`,
         atMs: kernelAtMs + uptimeMs,
       })),
     );

@@ -1,66 +1,48 @@
 // What can go wrong with a VM's network.
+import { driverError, reasonOf } from "../system/error.ts";
 
 /** This host can't give a VM what the job asks for. */
-export class NetworkUnavailableError extends Error {
-  readonly code = "network_unavailable";
-  readonly mode: "default" | "group";
-  constructor(mode: "default" | "group", reason: string, options?: ErrorOptions) {
-    const alternative = mode === "default" ? '; network_mode = "none" gives a VM without a network' : "";
-    super(`this host can't give a VM the ${mode} network: ${reason}${alternative}`, options);
-    this.mode = mode;
-  }
-}
+export class NetworkUnavailableError extends driverError(
+  "network_unavailable",
+  (facts: { mode: "default" | "group"; reason: string }) => {
+    const alternative = facts.mode === "default" ? '; network_mode = "none" gives a VM without a network' : "";
+    return `this host can't give a VM the ${facts.mode} network: ${facts.reason}${alternative}`;
+  },
+) {}
 
-export class AddressesExhaustedError extends Error {
-  readonly code = "addresses_exhausted";
-  constructor(subnet: string) {
-    super(`no address is left in ${subnet}: stop VMs, or give the plugin's network block a larger subnet`);
-  }
-}
+export class AddressesExhaustedError extends driverError(
+  "addresses_exhausted",
+  (facts: { subnet: string }) =>
+    `no address is left in ${facts.subnet}: stop VMs, or give the plugin's network block a larger subnet`,
+) {}
 
-export class NamespaceError extends Error {
-  readonly code = "network_namespace";
-  readonly path: string;
-  constructor(path: string, reason: string, options?: ErrorOptions) {
-    super(`the allocation's network namespace ${path} can't be used: ${reason}`, options);
-    this.path = path;
-  }
-}
+export class NamespaceError extends driverError(
+  "network_namespace",
+  (facts: { path: string; reason: string }) =>
+    `the allocation's network namespace ${facts.path} can't be used: ${facts.reason}`,
+) {}
 
-export class PortClaimedError extends Error {
-  readonly code = "port_claimed";
-  constructor(label: string, taskName: string) {
-    super(
-      `ports: label ${JSON.stringify(label)} is claimed by task ${JSON.stringify(taskName)} already; one task may name it`,
-    );
-  }
-}
+export class PortClaimedError extends driverError(
+  "port_claimed",
+  (facts: { label: string; taskName: string }) =>
+    `ports: label ${JSON.stringify(facts.label)} is claimed by task ${JSON.stringify(facts.taskName)} already; one task may name it`,
+) {}
 
 /** A step on the host failed; nothing of it is left. */
-export class NetworkSetupError extends Error {
-  readonly code = "network_setup";
-  constructor(step: string, options: ErrorOptions) {
-    super(`${step}: ${(options.cause as Error).message}`, options);
-  }
-}
+export class NetworkSetupError extends driverError(
+  "network_setup",
+  (facts: { step: string; cause: unknown }) => `${facts.step}: ${reasonOf(facts.cause)}`,
+) {}
 
-/** Somebody else's VM has the interface: nothing of it may be taken away. */
-export class TapTakenError extends Error {
-  readonly code = "tap_taken";
-  constructor(tap: string, options: ErrorOptions) {
-    super(
-      `the network interface ${tap} exists already: another driver's VM on this host has the same address; start the task again`,
-      options,
-    );
-  }
-}
+/** Another driver's VM has the interface: nothing of it may be taken away. */
+export class TapTakenError extends driverError(
+  "tap_taken",
+  (facts: { tap: string }) =>
+    `the network interface ${facts.tap} exists already: another driver's VM on this host has the same address; start the task again`,
+) {}
 
-/** A rule of an egress policy that is none. */
-export class EgressRuleError extends Error {
-  readonly code = "egress_rule";
-  readonly rule: string;
-  constructor(rule: string, reason: string) {
-    super(`${JSON.stringify(rule)}: ${reason}`);
-    this.rule = rule;
-  }
-}
+/** A malformed rule of an egress policy. */
+export class EgressRuleError extends driverError(
+  "egress_rule",
+  (facts: { rule: string; reason: string }) => `${JSON.stringify(facts.rule)}: ${facts.reason}`,
+) {}

@@ -1,13 +1,8 @@
 // A decoded `config` block: go-cty's msgpack (helper/pluginutils/hclutils of Nomad). Integers come in their smallest form,
 // what no float64 holds as decimal text. cty's extension types (unknown values) can't occur and are refused.
-import { decode, ExtensionCodec } from "@msgpack/msgpack";
 
-export class DriverConfigError extends Error {
-  readonly code = "driver_config";
-  constructor(reason: string, options?: ErrorOptions) {
-    super(`Nomad sent a config block that can't be read: ${reason}`, options);
-  }
-}
+import { decode, ExtensionCodec } from "@msgpack/msgpack";
+import { DriverConfigError } from "./errors.ts";
 
 const noExtensions = new ExtensionCodec();
 
@@ -18,7 +13,7 @@ export function decodeDriverConfig(bytes: Uint8Array): unknown {
     return plain(decode(bytes, { useBigInt64: true, extensionCodec: noExtensions, mapKeyConverter: keepKey }));
   } catch (error) {
     // A RangeError is the decoder's stack, or ours, on hostile nesting.
-    throw new DriverConfigError((error as Error).message, { cause: error });
+    throw new DriverConfigError({ reason: (error as Error).message, cause: error });
   }
 }
 

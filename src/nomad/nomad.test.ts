@@ -88,7 +88,7 @@ describe("the plugin process", () => {
     assert.deepEqual(JSON.parse(line ?? "{}").agent, { totalMhz: 5000, coreCount: 2 });
     await assert.rejects(
       base.setConfig({ msgpackConfig: encode({ fail: true }) }),
-      (error: ConnectError) => error.code === Code.Unknown && error.rawMessage === "bad config",
+      (error: ConnectError) => error.code === Code.Unknown && error.rawMessage === "bad; config",
     );
     await assert.rejects(base.setConfig({ msgpackConfig: Uint8Array.of(0xc1) }), /config block that can't be read/);
   });

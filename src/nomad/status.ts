@@ -1,11 +1,12 @@
 // From the driver's errors to gRPC statuses as Nomad reads them. UNAVAILABLE and CANCELLED mean "the plugin died" to Nomad and
 // must never stand for anything else; plain errors are UNKNOWN, as Go plugins send them.
 import { Code, ConnectError } from "@connectrpc/connect";
-import { RecoverableError } from "../driver/nomad-driver.ts";
+import { RecoverableError } from "../driver/errors.ts";
 import { RecoverableErrorSchema } from "../gen/nomad/structs/structs_pb.js";
+import { printable } from "../system/error.ts";
 
 export function toStatus(error: unknown): ConnectError {
-  const message = oneLine(error instanceof Error ? error.message : String(error));
+  const message = printable(error instanceof Error ? error.message : String(error), Number.POSITIVE_INFINITY);
   if (error instanceof RecoverableError) {
     // connect writes grpc-status-details-bin with the same code inside, as grpc-go demands.
     const detail = { desc: RecoverableErrorSchema, value: { recoverable: true } };
@@ -13,8 +14,6 @@ export function toStatus(error: unknown): ConnectError {
   }
   return new ConnectError(message, Code.Unknown);
 }
-
-const oneLine = (text: string): string => text.replaceAll(/\s*[\r\n]+\s*/g, " ").trim();
 
 /** Runs a unary handler's body; what it throws becomes a status. */
 export async function answering<T>(run: () => Promise<T> | T): Promise<T> {

@@ -1,46 +1,33 @@
 // What can go wrong with a VMM as a program.
+import { driverError } from "../system/error.ts";
 
-export class VmmMissingError extends Error {
-  readonly code = "vmm_missing";
-  readonly path: string;
-  constructor(program: string, path: string, cure: string, options?: ErrorOptions) {
-    super(`${program} (${path}) can't be run: ${cure}`, options);
-    this.path = path;
-  }
-}
+export class VmmMissingError extends driverError(
+  "vmm_missing",
+  (facts: { program: string; path: string; cure: string }) =>
+    `${facts.program} (${facts.path}) can't be run: ${facts.cure}`,
+) {}
 
 /** Firecracker refused a call of its API, or did not answer it; the message is its own. */
-export class FirecrackerApiError extends Error {
-  readonly code = "firecracker_api";
-  readonly call: string;
-  readonly faultMessage: string;
-  constructor(facts: { call: string; faultMessage: string; cause?: unknown }) {
-    super(`Firecracker refused ${facts.call}: ${facts.faultMessage}`, { cause: facts.cause });
-    this.call = facts.call;
-    this.faultMessage = facts.faultMessage;
-  }
-}
+export class FirecrackerApiError extends driverError(
+  "firecracker_api",
+  (facts: { call: string; faultMessage: string }) => `Firecracker refused ${facts.call}: ${facts.faultMessage}`,
+) {}
 
 /** The VMM is installed but can't run guests. */
-export class UnusableVmmError extends Error {
-  readonly code = "vmm_unusable";
-  constructor(program: string, reason: string, options?: ErrorOptions) {
-    super(`${program} can't run guests: ${reason}`, options);
-  }
-}
+export class UnusableVmmError extends driverError(
+  "vmm_unusable",
+  (facts: { program: string; reason: string }) => `${facts.program} can't run guests: ${facts.reason}`,
+) {}
 
 /** The jail around a VM can't be made. */
-export class JailError extends Error {
-  readonly code = "jail";
-  constructor(reason: string, cure: string, options?: ErrorOptions) {
-    super(`the VM can't be jailed: ${reason}; ${cure}`, options);
-  }
-}
+export class JailError extends driverError(
+  "jail",
+  (facts: { reason: string; cure: string }) => `the VM can't be jailed: ${facts.reason}; ${facts.cure}`,
+) {}
 
 /** Firecracker runs, but can't be talked to. */
-export class ApiSocketMissingError extends Error {
-  readonly code = "api_socket_missing";
-  constructor(path: string, timeoutMs: number) {
-    super(`Firecracker made no API socket at ${path} within ${timeoutMs / 1000} s`);
-  }
-}
+export class ApiSocketMissingError extends driverError(
+  "api_socket_missing",
+  (facts: { path: string; timeoutMs: number }) =>
+    `Firecracker made no API socket at ${facts.path} within ${facts.timeoutMs / 1000} s`,
+) {}

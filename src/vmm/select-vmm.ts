@@ -41,7 +41,7 @@ export async function selectVmm(options: SelectVmmOptions): Promise<SelectedVmm>
   switch (options.choice) {
     case "firecracker": {
       const { vmm, verdict } = await tryFirecracker(options);
-      if (!verdict.usable) throw new UnusableVmmError("Firecracker", verdict.reason);
+      if (!verdict.usable) throw new UnusableVmmError({ program: "Firecracker", reason: verdict.reason });
       const reason = 'set by the plugin config (vmm = "firecracker")';
       return { vmm, reason, warnings: firecrackerWarnings(vmm, verdict.seccomp) };
     }
@@ -73,11 +73,11 @@ async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedV
     return { vmm, reason, warnings: [] };
   } catch (error) {
     if (!(error instanceof VmmMissingError)) throw error;
-    throw new UnusableVmmError(
-      "Firecracker",
-      `${whyNotFirecracker}; install Firecracker on a host with KVM, or qemu-system-x86 to run without either`,
-      { cause: error },
-    );
+    throw new UnusableVmmError({
+      program: "Firecracker",
+      reason: `${whyNotFirecracker}; install Firecracker on a host with KVM, or qemu-system-x86 to run without either`,
+      cause: error,
+    });
   }
 }
 

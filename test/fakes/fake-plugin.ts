@@ -1,8 +1,8 @@
 // A plugin process with a driver that runs nothing: what src/nomad is tested against, over its real handshake and socket.
 
 import { attr, blockMap, object } from "../../src/driver/config/hcl-spec.ts";
+import { NotReadyError, RecoverableError } from "../../src/driver/errors.ts";
 import type { ExecInput, ExecOutput, NomadDriver, TaskConfig } from "../../src/driver/nomad-driver.ts";
-import { RecoverableError } from "../../src/driver/nomad-driver.ts";
 import { createHclogLogger } from "../../src/nomad/hclog.ts";
 import { servePlugin } from "../../src/nomad/serve-plugin.ts";
 import { untilAborted } from "../../src/nomad/status.ts";
@@ -34,7 +34,8 @@ const driver: NomadDriver = {
     await untilAborted(signal);
   },
   async startTask({ config }) {
-    if (config.name === "recoverable") throw new RecoverableError("the registry is away");
+    if (config.name === "recoverable")
+      throw new RecoverableError(new NotReadyError({ reason: "the registry is away" }));
     if (config.name === "broken") throw new Error("it is broken");
     started.set(config.id, config);
     return { driverState: Buffer.from("state") };

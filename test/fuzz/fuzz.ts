@@ -1,6 +1,7 @@
 // Throws generated input at every parser of what a guest can send, each for LITEGIX_FUZZ_SECONDS (default 60): a typed error or a
 // bounded result, never anything else. A failure prints its seed and the smallest input that fails. Run by `make fuzz`.
 // Usage: fuzz.ts [PART/PARTS], 1/2 for the first of two halves: each target keeps one CPU busy.
+
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -11,8 +12,9 @@ import { HelloResponseSchema, StatsResponseSchema } from "../../src/gen/litegix/
 import { StatusResponseSchema } from "../../src/gen/litegix/shim/v1/shim_pb.js";
 import { GuestClient } from "../../src/guest/client.ts";
 import { dial } from "../../src/guest/dial.ts";
-import { cleanGuestText, GuestRefusedError, GuestUnreachableError } from "../../src/guest/errors.ts";
+import { GuestRefusedError, GuestUnreachableError } from "../../src/guest/errors.ts";
 import { execInGuest } from "../../src/guest/exec/session.ts";
+import { printable } from "../../src/system/error.ts";
 import { bulk, frame, HostileGuest, message } from "../fakes/hostile-guest.ts";
 
 const [part = 1, parts = 1] = (process.argv[2] ?? "1/1").split("/").map(Number);
@@ -127,7 +129,7 @@ const targets: Record<string, fc.IAsyncProperty<unknown> | fc.IProperty<unknown>
   "messages: stats": decodes(StatsResponseSchema),
   "messages: the supervisor's status": decodes(StatusResponseSchema),
   "a guest's text in errors": fc.property(fc.string({ unit: "binary", maxLength: 3_000 }), (text) => {
-    const clean = cleanGuestText(text);
+    const clean = printable(text);
     assert.ok(clean.length <= 300);
     // biome-ignore lint/suspicious/noControlCharactersInRegex: that none is left is what is tested
     assert.doesNotMatch(clean, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);

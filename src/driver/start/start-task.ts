@@ -1,4 +1,5 @@
 // StartTask: from a job's task to a workload that runs. What fails half-way leaves nothing behind.
+
 import { PullTimedOutError, ReportedImageError } from "../../images/errors.ts";
 import { pullInChild } from "../../images/pull-in-child.ts";
 import { ImageStore, type ResolvedImage } from "../../images/store/image-store.ts";
@@ -12,8 +13,9 @@ import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { ContainerSettings } from "../config/task/container.ts";
 import type { ImageOptions } from "../config/task/image.ts";
 import { parseTaskConfig } from "../config/task/task-config.ts";
+import { RecoverableError } from "../errors.ts";
 import { hostDirectories, type ReadyHost } from "../host/inspect-host.ts";
-import { RecoverableError, type TaskConfig } from "../nomad-driver.ts";
+import type { TaskConfig } from "../nomad-driver.ts";
 import { peersOf } from "../task/group-peers.ts";
 import { Task } from "../task/task.ts";
 import { etcHosts, etcResolvConf } from "./etc-files.ts";
@@ -201,6 +203,6 @@ async function resolveImage(options: StartTaskOptions, image: ImageOptions): Pro
   } catch (error) {
     const retryable = (error instanceof ReportedImageError && error.retryable) || error instanceof PullTimedOutError;
     if (!retryable) throw error;
-    throw new RecoverableError(error.message, { cause: error });
+    throw new RecoverableError(error);
   }
 }

@@ -3,22 +3,9 @@
 
 import { GuestRefusedError } from "../../guest/errors.ts";
 import { type ExecInput, type ExecTimes, execInGuest } from "../../guest/exec/session.ts";
+import { EmptyCommandError, ExecTimeoutError } from "../errors.ts";
 import type { ExecOutput, ExecResult } from "../nomad-driver.ts";
 import type { Task } from "./task.ts";
-
-export class ExecTimeoutError extends Error {
-  readonly code = "exec_timeout";
-  constructor(command: readonly string[], timeoutMs: number) {
-    super(`${command[0] ?? ""} did not end within ${timeoutMs / 1000} s and was killed`);
-  }
-}
-
-export class EmptyCommandError extends Error {
-  readonly code = "empty_command";
-  constructor() {
-    super("the command is empty: name a program");
-  }
-}
 
 /** As Nomad's own drivers: what a check prints beyond it is dropped. */
 const maximumOutputBytes = 64 * 1024;
@@ -28,7 +15,7 @@ function startFailure(error: unknown): { exitCode: number; text: string } | unde
   if (!(error instanceof GuestRefusedError)) return undefined;
   if (error.reason !== "not_found" && error.reason !== "not_executable") return undefined;
   const exitCode = error.reason === "not_found" ? 127 : 126;
-  return { exitCode, text: `exec failed: unable to start container process: ${error.message}` };
+  return { exitCode, text: `exec failed: unable to start container process: ${error.text}` };
 }
 
 /** Fails with GuestRefusedError (no task runs, too many sessions) or GuestUnreachableError. */
@@ -76,7 +63,7 @@ export async function execTask(options: {
   if (command.length === 0) throw new EmptyCommandError();
   const output = { stdout: new BoundedOutput(), stderr: new BoundedOutput() };
   const timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(new ExecTimeoutError(command, timeoutMs)), timeoutMs);
+  const timer = setTimeout(() => timeout.abort(new ExecTimeoutError({ command, timeoutMs })), timeoutMs);
   try {
     const session = execInGuest({
       guest: task.guest,

@@ -1,8 +1,10 @@
 // RecoverTask: finds the VM of a task again after the plugin or the agent was restarted. A VM whose identity is not proven is
 // never taken over, and never replaced by a second one here: Nomad destroys it first.
+
 import { join } from "node:path";
 import * as v from "valibot";
 import { Machine } from "../../machine/machine.ts";
+import { reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
 import { RecoverError } from "../errors.ts";
 import { Task } from "./task.ts";
@@ -22,10 +24,10 @@ export function decodeDriverState(taskId: string, state: Uint8Array): { machineI
   try {
     return v.parse(stateSchema, JSON.parse(Buffer.from(state).toString("utf8")));
   } catch (error) {
-    throw new RecoverError(
+    throw new RecoverError({
       taskId,
-      `its stored state is of no version that this driver reads (${(error as Error).message})`,
-    );
+      reason: `its stored state is of no version that this driver reads (${reasonOf(error)})`,
+    });
   }
 }
 
@@ -45,18 +47,18 @@ export async function recoverTask(options: {
     const reason = left
       ? `the record in ${directory} is of no version that this driver reads; end its VM with the driver that started it`
       : `VM ${machineId} is no longer on this host`;
-    throw new RecoverError(taskId, reason);
+    throw new RecoverError({ taskId, reason });
   }
   const { labels, phase } = machine.record;
   if (labels["taskId"] !== taskId || phase !== "running") {
     machine[Symbol.dispose]();
-    throw new RecoverError(taskId, `VM ${machineId} is not running this task`);
+    throw new RecoverError({ taskId, reason: `VM ${machineId} is not running this task` });
   }
   try {
     await machine.checkSupervisor();
   } catch (error) {
     machine[Symbol.dispose]();
-    throw new RecoverError(taskId, (error as Error).message, { cause: error });
+    throw new RecoverError({ taskId, reason: reasonOf(error), cause: error });
   }
   return new Task({
     id: taskId,

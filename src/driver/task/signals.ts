@@ -9,7 +9,7 @@ export function signalNumber(name: string): number {
   if (/^\d+$/.test(name)) {
     const number = Number(name);
     if (number >= 1 && number <= lastSignal) return number;
-    throw new UnknownSignalError(name);
+    throw new UnknownSignalError({ signal: name });
   }
   const upper = name.toUpperCase();
   const full = upper.startsWith("SIG") ? upper : `SIG${upper}`;
@@ -19,9 +19,9 @@ export function signalNumber(name: string): number {
     const base = realtime[1] === "MIN" ? 34 : lastSignal;
     const number = base + Number(`${realtime[2] ?? ""}${realtime[3] ?? 0}`);
     if (number >= 34 && number <= lastSignal) return number;
-    throw new UnknownSignalError(name);
+    throw new UnknownSignalError({ signal: name });
   }
   const number = (constants.signals as Readonly<Record<string, number | undefined>>)[full];
-  if (number === undefined) throw new UnknownSignalError(name);
+  if (number === undefined) throw new UnknownSignalError({ signal: name });
   return number;
 }

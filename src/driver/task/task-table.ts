@@ -18,13 +18,13 @@ export class TaskTable {
   /** Fails with TaskNotFoundError. */
   get(taskId: string): Task {
     const task = this.#tasks.get(taskId);
-    if (task === undefined) throw new TaskNotFoundError(taskId);
+    if (task === undefined) throw new TaskNotFoundError({ taskId });
     return task;
   }
 
   /** Runs `start` unless the id is taken; fails with TaskExistsError or as `start` does. */
   async add(taskId: string, start: () => Promise<Task>): Promise<Task> {
-    if (this.#tasks.has(taskId) || this.#starting.has(taskId)) throw new TaskExistsError(taskId);
+    if (this.#tasks.has(taskId) || this.#starting.has(taskId)) throw new TaskExistsError({ taskId });
     this.#starting.add(taskId);
     try {
       const task = await start();

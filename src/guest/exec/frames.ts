@@ -1,5 +1,6 @@
 // The frames of a bulk stream (FrameKind in guest.proto): one byte of kind, three of length, the payload. The guest is hostile:
 // the reader checks a frame's length before it keeps any of it, and passes bulk data on as it arrives.
+
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
   ExecStartedSchema,
@@ -8,6 +9,7 @@ import {
   RefusalSchema,
   StdinTakenSchema,
 } from "../../gen/litegix/guest/v1/guest_pb.js";
+import { BulkFrameError } from "../errors.ts";
 
 const headerBytes = 4;
 /** Payload and header together are what a vsock carries in one piece. */
@@ -22,10 +24,6 @@ export type GuestFrame =
   | { readonly kind: "stdout" | "stderr"; readonly data: Uint8Array }
   | { readonly kind: "exited"; readonly exitCode: number; readonly signal: number }
   | { readonly kind: "refused"; readonly code: number; readonly message: string };
-
-export class BulkFrameError extends Error {
-  readonly code = "bulk_frame";
-}
 
 /** Header and payload, for one write. */
 export function hostFrame(kind: FrameKind, payload: Uint8Array): [Uint8Array, Uint8Array] {
@@ -65,7 +63,8 @@ export class GuestFrameReader {
       if (rest.length < headerBytes) break;
       const kind = rest[0] ?? 0;
       const length = ((rest[1] ?? 0) << 16) | ((rest[2] ?? 0) << 8) | (rest[3] ?? 0);
-      if (length > maxPayloadBytes) throw new BulkFrameError(`the guest claims a frame of ${length} bytes`);
+      if (length > maxPayloadBytes)
+        throw new BulkFrameError({ problem: `the guest claims a frame of ${length} bytes` });
       if (kind === FrameKind.STDOUT || kind === FrameKind.STDERR) {
         this.#bulk = kind === FrameKind.STDOUT ? "stdout" : "stderr";
         this.#left = length;
@@ -95,6 +94,6 @@ function control(kind: number, payload: Uint8Array): GuestFrame {
       return { kind: "refused", code, message };
     }
     default:
-      throw new BulkFrameError(`the guest sent a frame of kind ${kind} in an exec session`);
+      throw new BulkFrameError({ problem: `the guest sent a frame of kind ${kind} in an exec session` });
   }
 }

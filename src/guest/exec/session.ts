@@ -85,7 +85,7 @@ export async function* execInGuest(options: ExecOptions): AsyncGenerator<ExecOut
           yield message;
       }
     }
-    throw new GuestUnreachableError("the session ended without an exit status");
+    throw new GuestUnreachableError({ reason: "the session ended without an exit status" });
   } catch (error) {
     options.signal.throwIfAborted();
     if (stop.signal.aborted) throw stop.signal.reason;

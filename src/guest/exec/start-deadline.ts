@@ -57,6 +57,6 @@ export class StartDeadline implements Disposable {
       return;
     }
     const waited = Math.round((now - this.#calledMs) / 1000);
-    this.#onMissed(new GuestUnreachableError(`exec: no answer within ${waited} s`));
+    this.#onMissed(new GuestUnreachableError({ reason: `exec: no answer within ${waited} s` }));
   }
 }

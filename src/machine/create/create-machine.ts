@@ -1,7 +1,9 @@
 // Starts a VM: directory, record, user, cgroup, files, supervisor, VMM. What fails half-way is undone before the error is told;
 // what a crash leaves half-way is undone from the record, which is written before anything else.
+
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { DriverError, reasonOf } from "../../system/error.ts";
 import { ownIdentity } from "../../system/processes.ts";
 import type { VmOptions } from "../../vmm/vm-options.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../../vmm/vmm.ts";
@@ -191,6 +193,6 @@ export async function explainFailure(options: {
   if (signal.aborted || !(error instanceof Error) || error instanceof MachineStartError) return error;
   const ending = await machine?.endingIfVmmIsGone();
   if (ending !== undefined) return new MachineStartError({ ...ending, cause: error });
-  const code = "code" in error && typeof error.code === "string" ? error.code : "machine_start";
-  return new MachineStartError({ code, reason: error.message, output: await lastOutput(files.vmmLog), cause: error });
+  const facts = { reason: reasonOf(error), output: await lastOutput(files.vmmLog), cause: error };
+  return new MachineStartError(error instanceof DriverError ? { ...facts, code: error.code } : facts);
 }

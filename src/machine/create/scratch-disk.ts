@@ -52,7 +52,7 @@ async function takeSpare(options: DiskOptions & { spareDirectory: string }): Pro
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       // Another VM took it, or the VM's directory lies on another file system.
-      if (code !== "ENOENT" && code !== "EXDEV") throw new ScratchDiskError(options.path, { cause: error });
+      if (code !== "ENOENT" && code !== "EXDEV") throw new ScratchDiskError({ path: options.path, cause: error });
     }
   }
   return false;
@@ -82,6 +82,6 @@ async function makeScratchDisk(options: DiskOptions): Promise<void> {
       signal: options.signal,
     });
   } catch (error) {
-    throw new ScratchDiskError(options.path, { cause: error });
+    throw new ScratchDiskError({ path: options.path, cause: error });
   }
 }

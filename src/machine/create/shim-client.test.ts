@@ -29,7 +29,7 @@ test("a supervisor of another generation is refused, and both sides' are named",
   assert.throws(() => requireGeneration(newer), {
     code: "supervisor_incompatible",
     message:
-      'the VM\'s supervisor, of version "9.9.9", speaks generation 2 of its protocol, this driver 1 to 1: the VM is replaced',
+      'the VM\'s supervisor, of version "9.9.9", speaks generation 2 of its protocol, this driver 1 to 1: the VM is replaced (supervisor_incompatible)',
   });
   // One from before generations were told.
   generation = 0;

@@ -66,9 +66,9 @@ export async function isNamespace(path: string): Promise<boolean> {
 }
 
 export async function requireNamespace(path: string): Promise<void> {
-  if (!path.startsWith("/")) throw new NamespaceError(path, "Nomad gave no absolute path");
+  if (!path.startsWith("/")) throw new NamespaceError({ path, reason: "Nomad gave no absolute path" });
   if (await isNamespace(path)) return;
-  throw new NamespaceError(path, "it is not there any more; Nomad makes a new one with a new allocation");
+  throw new NamespaceError({ path, reason: "it is not there any more; Nomad makes a new one with a new allocation" });
 }
 
 /** Errors mean that the lines have been there before. */

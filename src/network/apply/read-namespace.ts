@@ -1,5 +1,7 @@
 // What a namespace's network is like: the interface that an allocation talks by, its addresses, MTU and routes.
+
 import * as v from "valibot";
+import { reasonOf } from "../../system/error.ts";
 import { NamespaceError } from "../errors.ts";
 import { ask } from "./tools.ts";
 
@@ -79,6 +81,6 @@ export async function readNamespace(options: {
     };
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new NamespaceError(options.path, (error as Error).message, { cause: error });
+    throw new NamespaceError({ path: options.path, reason: reasonOf(error), cause: error });
   }
 }

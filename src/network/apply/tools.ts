@@ -38,7 +38,7 @@ export async function runIp(
     await runIn(options, ["ip", ...flags, "-batch", "-"], `${options.lines.join("\n")}\n`);
   } catch (error) {
     options.signal?.throwIfAborted();
-    if (!force) throw new NetworkSetupError("setting up the VM's interface", { cause: error });
+    if (!force) throw new NetworkSetupError({ step: "setting up the VM's interface", cause: error });
   }
 }
 
@@ -53,7 +53,7 @@ export async function makeTap(
     await runIp({ ...options, lines });
   } catch (error) {
     // ioctl's EBUSY, of line 1.
-    if (/TUNSETIFF.*busy/i.test((error as Error).message)) throw new TapTakenError(tap, { cause: error });
+    if (/TUNSETIFF.*busy/i.test((error as Error).message)) throw new TapTakenError({ tap, cause: error });
     throw error;
   }
 }
@@ -64,7 +64,7 @@ export async function runNft(options: Place & { lines: readonly string[] }): Pro
     await runIn(options, ["nft", "-f", "-"], `${options.lines.join("\n")}\n`);
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new NetworkSetupError("setting up the VM's packet rules", { cause: error });
+    throw new NetworkSetupError({ step: "setting up the VM's packet rules", cause: error });
   }
 }
 
@@ -81,7 +81,7 @@ export async function setSwitches(options: Place & { values: Readonly<Record<str
     await runIn(options, ["sh", "-e", "-c", script, "sh", ...pairs]);
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new NetworkSetupError("setting the kernel's network switches", { cause: error });
+    throw new NetworkSetupError({ step: "setting the kernel's network switches", cause: error });
   }
 }
 

@@ -62,7 +62,7 @@ export async function keepForwarding(options: Options): Promise<void> {
       await trustTaps(options);
     } catch (error) {
       options.signal?.throwIfAborted();
-      throw new NetworkSetupError("letting VMs' packets pass firewalld", { cause: error as Error });
+      throw new NetworkSetupError({ step: "letting VMs' packets pass firewalld", cause: error as Error });
     }
   });
 }
@@ -78,7 +78,7 @@ async function putRules(options: Options): Promise<void> {
     for (const rule of rules) if (!isThere(chain, rule)) await iptables(options, "-I", "FORWARD", ...rule);
   } catch (error) {
     options.signal?.throwIfAborted();
-    throw new NetworkSetupError("letting VMs' packets pass iptables' FORWARD chain", { cause: error as Error });
+    throw new NetworkSetupError({ step: "letting VMs' packets pass iptables' FORWARD chain", cause: error as Error });
   }
 }
 

@@ -45,7 +45,7 @@ export function chooseLease(options: {
     const lease = leaseOf(ipv4FromNumber(first + block * blockSize + 2));
     if (!isTaken(lease)) return lease;
   }
-  throw new AddressesExhaustedError(networkText(subnet));
+  throw new AddressesExhaustedError({ subnet: networkText(subnet) });
 }
 
 export const isTapName = (name: string): boolean => /^lg[0-9a-f]{8}$/.test(name);

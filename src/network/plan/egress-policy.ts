@@ -33,17 +33,17 @@ const example = 'write an address or CIDR, then :PORT or :FIRST-LAST, then /tcp 
 /** Fails with EgressRuleError. */
 export function parseEgressRule(text: string): EgressRule {
   const groups = form.exec(text)?.groups;
-  if (groups === undefined) throw new EgressRuleError(text, example);
+  if (groups === undefined) throw new EgressRuleError({ rule: text, reason: example });
   const written = groups["six"] ?? groups["four"] ?? groups["bareSix"] ?? "";
   const network = parseNetwork(written);
   if (network === undefined)
-    throw new EgressRuleError(text, `${JSON.stringify(written)} is no address or CIDR; ${example}`);
+    throw new EgressRuleError({ rule: text, reason: `${JSON.stringify(written)} is no address or CIDR; ${example}` });
   const { first, last, protocol } = groups;
   const rule = { version: network.version, network: networkText(network) };
   if (first === undefined) return { ...rule, protocol: protocol === "tcp" || protocol === "udp" ? protocol : "any" };
   const ports: [number, number] = [Number(first), Number(last ?? first)];
   if (ports[0] < 1 || ports[1] > 65_535 || ports[0] > ports[1]) {
-    throw new EgressRuleError(text, "ports go from 1 to 65535, the first before the last");
+    throw new EgressRuleError({ rule: text, reason: "ports go from 1 to 65535, the first before the last" });
   }
   return { ...rule, ports, protocol: protocol === "udp" || protocol === "tcp" ? protocol : "any" };
 }

@@ -32,12 +32,13 @@ export function planNamespace(options: {
   const { facts, neighbours, ports, named } = options;
   for (const neighbour of neighbours) {
     const claimed = neighbour.ports.find(({ label }) => named.includes(label));
-    if (claimed !== undefined) throw new PortClaimedError(claimed.label, neighbour.taskName);
+    if (claimed !== undefined) throw new PortClaimedError({ label: claimed.label, taskName: neighbour.taskName });
   }
   const index = Array.from({ length: maxVms }, (_, candidate) => candidate).find((candidate) =>
     neighbours.every((neighbour) => neighbour.index !== candidate),
   );
-  if (index === undefined) throw new AddressesExhaustedError(`the allocation's namespace, which holds ${maxVms} VMs`);
+  if (index === undefined)
+    throw new AddressesExhaustedError({ subnet: `the allocation's namespace, which holds ${maxVms} VMs` });
   const lease = leaseOf(ipv4FromNumber(ipv4ToNumber(namespaceSubnet.address) + index * 4 + 2));
   const own = ports.filter(({ label }) => named.includes(label));
   const others = neighbours.flatMap((neighbour) => neighbour.ports.map(({ label }) => label));

@@ -35,12 +35,12 @@ export function planNat(options: {
     const holder = neighbours.find((neighbour) =>
       neighbour.ports.some(({ hostIp, hostPort }) => hostIp === port.hostIp && hostPort === port.hostPort),
     );
-    if (holder !== undefined) throw new PortClaimedError(port.label, holder.taskName);
+    if (holder !== undefined) throw new PortClaimedError({ label: port.label, taskName: holder.taskName });
     if (port.hostIp.includes(":")) {
-      throw new NetworkUnavailableError(
-        "default",
-        `port ${port.label} is at ${port.hostIp}, and the default network has IPv4 only; use the group's mode = "bridge" for IPv6`,
-      );
+      throw new NetworkUnavailableError({
+        mode: "default",
+        reason: `port ${port.label} is at ${port.hostIp}, and the default network has IPv4 only; use the group's mode = "bridge" for IPv6`,
+      });
     }
   }
   const taken = new Set([...taps, ...neighbours.map(({ tap }) => tap)]);

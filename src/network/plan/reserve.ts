@@ -60,12 +60,12 @@ async function planNetwork(options: PlanOptions): Promise<NetworkPlan | undefine
   const table = `litegix_${createHash("sha256").update(options.basePath).digest("hex").slice(0, 8)}`;
   const path = request.namespacePath;
   if (path === undefined) {
-    if (!host.nat.usable) throw new NetworkUnavailableError("default", host.nat.reason);
+    if (!host.nat.usable) throw new NetworkUnavailableError({ mode: "default", reason: host.nat.reason });
     const { subnet, mtu } = host.nat;
     const taps = await readTaps();
     return planNat({ ...request, subnet, mtu, table, taps, neighbours: plansOf("nat", await readPlans()) });
   }
-  if (!host.group.usable) throw new NetworkUnavailableError("group", host.group.reason);
+  if (!host.group.usable) throw new NetworkUnavailableError({ mode: "group", reason: host.group.reason });
   await requireNamespace(path);
   const facts = await readNamespace({ path, isOwnTap: isTapName, signal });
   if (facts === undefined) return undefined;

@@ -23,10 +23,13 @@ export async function findFirecracker(options: {
   const wanted = options.path ?? "firecracker";
   const cure = "install the official release into PATH, or set firecracker_path";
   const path = await findProgram(wanted);
-  if (path === undefined) throw new VmmMissingError("Firecracker", wanted, cure);
+  if (path === undefined) throw new VmmMissingError({ program: "Firecracker", path: wanted, cure });
   const version = await readVersion({ program: "Firecracker", path, cure, signal: options.signal });
   if (compareVersions(version, oldest) < 0) {
-    throw new UnusableVmmError("Firecracker", `${path} is version ${version}; the oldest supported is ${oldest}`);
+    throw new UnusableVmmError({
+      program: "Firecracker",
+      reason: `${path} is version ${version}; the oldest supported is ${oldest}`,
+    });
   }
   return { path, version };
 }
@@ -40,7 +43,10 @@ export async function findJailer(options: {
   const { firecracker, signal } = options;
   if (!(await isStatic(firecracker.path))) {
     const reason = `${firecracker.path} is dynamically linked, and a jail has no libraries`;
-    throw new UnusableVmmError("Firecracker", `${reason}: install the official release, which is static`);
+    throw new UnusableVmmError({
+      program: "Firecracker",
+      reason: `${reason}: install the official release, which is static`,
+    });
   }
   // Beside Firecracker first: releases name both files alike, with the version.
   const beside = join(dirname(firecracker.path), basename(firecracker.path).replace("firecracker", "jailer"));
@@ -51,13 +57,16 @@ export async function findJailer(options: {
     const path = await findProgram(candidate);
     if (path === undefined || path === firecracker.path) continue;
     const version = await readVersion({ program: "jailer", path, cure, signal }).catch((error: VmmMissingError) => {
-      throw new UnusableVmmError("Firecracker", error.message, { cause: error });
+      throw new UnusableVmmError({ program: "Firecracker", reason: error.text, cause: error });
     });
     if (version === firecracker.version) return path;
     const reason = `its version is ${firecracker.version} and that of the jailer ${path} is ${version}; ${cure}`;
-    throw new UnusableVmmError("Firecracker", reason);
+    throw new UnusableVmmError({ program: "Firecracker", reason });
   }
-  throw new UnusableVmmError("Firecracker", `there is no jailer (${candidates.join(", ")}); ${cure}`);
+  throw new UnusableVmmError({
+    program: "Firecracker",
+    reason: `there is no jailer (${candidates.join(", ")}); ${cure}`,
+  });
 }
 
 /** What an operator should know of a version that works; undefined when there is nothing. */
@@ -80,7 +89,7 @@ async function readVersion(options: {
     return version;
   } catch (error) {
     signal?.throwIfAborted();
-    throw new VmmMissingError(program, path, options.cure, { cause: error });
+    throw new VmmMissingError({ program, path, cure: options.cure, cause: error });
   }
 }
 

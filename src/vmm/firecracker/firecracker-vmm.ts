@@ -110,7 +110,7 @@ async function waitForSocket(options: {
   const { path, directory, signal } = options;
   const wait = {
     timeoutMs: socketTimeoutMs,
-    onTimeout: () => new ApiSocketMissingError(path, socketTimeoutMs),
+    onTimeout: () => new ApiSocketMissingError({ path, timeoutMs: socketTimeoutMs }),
     signal,
   };
   await pollUntil({ ...wait, directory, intervalMs: 100, attempt: async () => (await exists(path)) || undefined });

@@ -114,7 +114,8 @@ export class Jail {
   async seal(sockets: readonly string[]): Promise<void> {
     for (const path of sockets) {
       const facts = await lstat(join(this.root, this.inside(path)));
-      if (!facts.isSocket()) throw new JailError(`${path} is no socket`, "this is a defect: please report it");
+      if (!facts.isSocket())
+        throw new JailError({ reason: `${path} is no socket`, cure: "this is a defect: please report it" });
     }
     await chown(this.root, 0, 0);
     await chmod(this.root, 0o755);
@@ -124,5 +125,5 @@ export class Jail {
 async function requireReadable(path: string): Promise<void> {
   const facts = await stat(path);
   if ((facts.mode & 0o004) !== 0) return;
-  throw new JailError(`the VM's user may not read ${path}`, `chmod o+r ${path}`);
+  throw new JailError({ reason: `the VM's user may not read ${path}`, cure: `chmod o+r ${path}` });
 }

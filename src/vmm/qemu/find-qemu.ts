@@ -20,7 +20,12 @@ export async function findQemu(options: {
     if (version === undefined) throw new Error("it prints no version");
     return { path, version };
   } catch (error) {
-    throw new VmmMissingError("QEMU", path, "install Debian's qemu-system-x86, or set qemu_path", { cause: error });
+    throw new VmmMissingError({
+      program: "QEMU",
+      path,
+      cure: "install Debian's qemu-system-x86, or set qemu_path",
+      cause: error,
+    });
   }
 }
 

@@ -60,7 +60,7 @@ export function egressRules(map: ConfigMap, parent: string, key: string): Egress
     try {
       return parseEgressRule(text);
     } catch (error) {
-      throw new ConfigError(`${parent}.${key}`, undefined, (error as EgressRuleError).message);
+      throw new ConfigError(`${parent}.${key}`, undefined, (error as EgressRuleError).text);
     }
   });
 }
