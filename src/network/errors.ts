@@ -1,7 +1,7 @@
-// What can go wrong with a VM's network.
+// Errors of VMs' networks.
 import { driverError, reasonOf } from "../system/error.ts";
 
-/** This host can't give a VM what the job asks for. */
+/** This host cannot give a VM the network that the job asks for. */
 export class NetworkUnavailableError extends driverError(
   "network_unavailable",
   (facts: { mode: "default" | "group"; reason: string }) => {
@@ -28,20 +28,20 @@ export class PortClaimedError extends driverError(
     `ports: label ${JSON.stringify(facts.label)} is claimed by task ${JSON.stringify(facts.taskName)} already; one task may name it`,
 ) {}
 
-/** A step on the host failed; nothing of it is left. */
+/** A step on the host failed, and has left nothing behind. */
 export class NetworkSetupError extends driverError(
   "network_setup",
   (facts: { step: string; cause: unknown }) => `${facts.step}: ${reasonOf(facts.cause)}`,
 ) {}
 
-/** Another driver's VM has the interface: nothing of it may be taken away. */
+/** Another driver's VM has the interface, so this driver must not remove it. */
 export class TapTakenError extends driverError(
   "tap_taken",
   (facts: { tap: string }) =>
     `the network interface ${facts.tap} exists already: another driver's VM on this host has the same address; start the task again`,
 ) {}
 
-/** A malformed rule of an egress policy. */
+/** A text is not a rule of an egress policy. */
 export class EgressRuleError extends driverError(
   "egress_rule",
   (facts: { rule: string; reason: string }) => `${JSON.stringify(facts.rule)}: ${facts.reason}`,

@@ -1,4 +1,4 @@
-// A VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): TAP, routes and rules in there.
+// Opens and detaches a VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): routes, rules and switches.
 
 import { stat } from "node:fs/promises";
 import { NamespaceError } from "../errors.ts";
@@ -6,14 +6,14 @@ import type { NamespacePlan } from "../plan/network-plan.ts";
 import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
 import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./tools.ts";
 
-/** The VMs that are in the same namespace, as their records tell. */
+/** Reads from the records which VMs are in the same namespace. */
 export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
 
-/** The namespace's own addresses are looked up after the marks. */
+/** The kernel must look at a packet's mark before it looks for its own addresses. */
 const localRulePriority = 32;
 const markRulePriority = 10;
 
-/** Rules first: the TAP that carries nothing until then. Fails with NetworkSetupError; the caller then detaches. */
+/** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
 export async function openNamespace(options: {
   plan: NamespacePlan;
   /** Without `plan` itself. */
@@ -25,7 +25,7 @@ export async function openNamespace(options: {
   await inTurn(plan.path, async () => {
     const neighbours = await options.readNeighbours();
     await allDone([
-      // Not only for the first VM: two that start together each see the other's record.
+      // Every VM does this, not only the first: two that start together each see the other's record.
       ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
       setSwitches({ ...place, values: switches(plan) }),
       runNft({ ...place, lines: namespaceAddition(plan, neighbours) }),
@@ -35,7 +35,7 @@ export async function openNamespace(options: {
   });
 }
 
-/** A namespace that is gone has taken everything along. */
+/** Idempotent. The kernel removes everything together with a namespace. Fails with NetworkSetupError. */
 export async function detachNamespace(options: {
   plan: NamespacePlan;
   readNeighbours: ReadNeighbours;
@@ -59,19 +59,19 @@ export async function detachNamespace(options: {
   });
 }
 
-/** A file that is left where a namespace was mounted is an ordinary one. */
+/** After the namespace is unmounted, an ordinary file stays at its path. */
 export async function isNamespace(path: string): Promise<boolean> {
   const [there, own] = await Promise.all([stat(path).catch(() => undefined), stat("/proc/self/ns/net")]);
   return there !== undefined && there.dev === own.dev;
 }
 
 export async function requireNamespace(path: string): Promise<void> {
-  if (!path.startsWith("/")) throw new NamespaceError({ path, reason: "Nomad gave no absolute path" });
+  if (!path.startsWith("/")) throw new NamespaceError({ path, reason: "Nomad did not give an absolute path" });
   if (await isNamespace(path)) return;
   throw new NamespaceError({ path, reason: "it is not there any more; Nomad makes a new one with a new allocation" });
 }
 
-/** Errors mean that the lines have been there before. */
+/** An error means that an earlier VM has done this. */
 const localRuleLines = [`rule add pref ${localRulePriority} lookup local`, "rule delete pref 0 lookup local"];
 
 function links(plan: NamespacePlan): string[] {
@@ -101,7 +101,7 @@ function switches(plan: NamespacePlan): Record<string, string> {
   const six = "net/ipv6/conf";
   return {
     [`${four}/ip_forward`]: "1",
-    // The VM's packets have the namespace's own address.
+    // The VM's packets come from the namespace's own address.
     [`${four}/conf/all/rp_filter`]: "0",
     [`${four}/conf/${plan.tap}/rp_filter`]: "0",
     [`${four}/conf/${plan.tap}/accept_local`]: "1",
@@ -110,7 +110,7 @@ function switches(plan: NamespacePlan): Record<string, string> {
     ...(plan.ipv6 === undefined
       ? {}
       : {
-          // Addresses and routes that the interface has by announcements stay although the namespace forwards now.
+          // A namespace that forwards ignores router advertisements otherwise, and the addresses and routes from them expire.
           [`${six}/${plan.device}/accept_ra`]: "2",
           [`${six}/all/forwarding`]: "1",
         }),

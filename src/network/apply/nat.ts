@@ -1,6 +1,5 @@
-// The default network: a VM's TAP in the host's namespace with a /30 of its own, translated to the host's addresses on the way
-// out, reached through the host's ports on the way in. All VMs share one table of rules, in which a VM is an element of sets
-// and maps and a chain of its own; a packet costs the same however many VMs there are.
+// Opens and detaches a VM in the default network: a TAP in the host's namespace with a /30 of its own. The host translates the
+// VM's address on the way out, and forwards its published ports on the way in.
 import { writeFile } from "node:fs/promises";
 import { allowForwarding, closeForwarding } from "../firewalls/forward-chain.ts";
 import type { NatPlan } from "../plan/network-plan.ts";
@@ -8,7 +7,7 @@ import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
 import { allDone, inTurn, runIp, runNft } from "./tools.ts";
 
-/** Rules first: the TAP that carries nothing until then. Fails with NetworkSetupError; the caller then detaches. */
+/** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
 export async function openNat(options: {
   plan: NatPlan;
   host: NatHost;
@@ -26,7 +25,7 @@ export async function openNat(options: {
   });
 }
 
-/** The last VM takes the whole table along. */
+/** Idempotent. The last VM removes the whole table. Fails with NetworkSetupError. */
 export async function detachNat(options: {
   plan: NatPlan;
   others: () => Promise<boolean>;
@@ -46,18 +45,18 @@ function natLinks(plan: NatPlan): string[] {
   return [
     `address add ${gateway}/30 dev ${tap}`,
     `link set dev ${tap} up`,
-    // The host never asks who has the guest's address, so nobody can answer wrongly.
+    // The host never asks for the guest's MAC, so no other VM can answer.
     `neighbour replace ${address} lladdr ${guestMac} dev ${tap} nud permanent`,
   ];
 }
 
-/** The driver is in the namespace: no program is needed. */
+/** The driver runs in the namespace, so it writes the files itself. */
 async function setNatSwitches(plan: NatPlan): Promise<void> {
   const four = "/proc/sys/net/ipv4";
-  // Connections of the host's own loopback to a published port; the guard keeps the guest from the other way.
+  // The host's own loopback may connect to a published port. The guard refuses the other direction.
   await writeFile(`${four}/conf/${plan.tap}/route_localnet`, "1");
   await writeFile(`${four}/conf/${plan.tap}/send_redirects`, "0");
   await writeFile(`${four}/ip_forward`, "1");
-  // There may be no IPv6 at all.
+  // The kernel may not have IPv6.
   await writeFile(`/proc/sys/net/ipv6/conf/${plan.tap}/disable_ipv6`, "1").catch(() => undefined);
 }

@@ -1,5 +1,4 @@
-// What a namespace's network is like: the interface that an allocation talks by, its addresses, MTU and routes.
-
+// Reads a namespace's network: the allocation's interface, its addresses, MTU and routes.
 import * as v from "valibot";
 import { reasonOf } from "../../system/error.ts";
 import { NamespaceError } from "../errors.ts";
@@ -10,7 +9,7 @@ export interface NamespaceFacts {
   readonly mtu: number;
   readonly ipv4: { readonly address: string; readonly prefixLength: number } | undefined;
   readonly ipv6: { readonly address: string; readonly prefixLength: number } | undefined;
-  /** Destinations: CIDR, or an address alone. */
+  /** Destinations: CIDRs or addresses. */
   readonly routes: readonly string[];
 }
 
@@ -43,7 +42,7 @@ export async function readLinks(options: {
   return v.parse(linksSchema, JSON.parse(text));
 }
 
-/** Undefined when there is nothing but loopback. Fails with NamespaceError. */
+/** Undefined if the namespace has loopback only. Fails with NamespaceError. */
 export async function readNamespace(options: {
   path: string;
   isOwnTap: (name: string) => boolean;

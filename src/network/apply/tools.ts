@@ -1,11 +1,11 @@
-// The host programs that change the network, in the namespace that is meant: one `ip -batch` for links, addresses and
-// routes, one `nft -f` for rules (one transaction: all or nothing), one shell for switches in /proc/sys.
+// Runs the host's programs in a network namespace: `ip -batch` for links, addresses and routes, `nft -f` for rules (one
+// transaction: all or nothing), and a shell for switches in /proc/sys.
 import { inNamespace } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { KeyedTurns } from "../../system/wait.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 
-/** Who opens a TAP. */
+/** The user that may open a TAP. */
 export interface TapOwner {
   readonly uid: number;
   readonly gid: number;
@@ -26,8 +26,8 @@ async function runIn(place: Place, argv: readonly [string, ...string[]], input?:
 export type Family = "-4" | "-6";
 
 /**
- * `force` goes on after a line that fails, and calls that no failure. `family` is that of rules: no word of a line tells it,
- * not even `from ::/0`. Fails with NetworkSetupError.
+ * `force`: a line that fails does not stop the others and is not an error. `family`: that of `rule` lines, which cannot name
+ * it themselves, not even by `from ::/0`. Fails with NetworkSetupError.
  */
 export async function runIp(
   options: Place & { lines: readonly string[]; force?: boolean; family?: Family },
@@ -42,7 +42,7 @@ export async function runIp(
   }
 }
 
-/** It is down: no frame passes in either direction. Fails with TapTakenError or NetworkSetupError. */
+/** The TAP is down, so no frame passes in either direction. Fails with TapTakenError or NetworkSetupError. */
 export async function makeTap(
   options: Place & { tap: string; tapMac: string; mtu: number; owner: TapOwner | undefined },
 ): Promise<void> {
@@ -52,7 +52,7 @@ export async function makeTap(
   try {
     await runIp({ ...options, lines });
   } catch (error) {
-    // ioctl's EBUSY, of line 1.
+    // The first line's ioctl failed with EBUSY.
     if (/TUNSETIFF.*busy/i.test((error as Error).message)) throw new TapTakenError({ tap, cause: error });
     throw error;
   }
@@ -68,12 +68,12 @@ export async function runNft(options: Place & { lines: readonly string[] }): Pro
   }
 }
 
-/** Output of a question, e.g. ["ip", "-j", "route"]. Fails with CommandError. */
+/** Returns the output of a program that only reads, e.g. ["ip", "-j", "route"]. Fails with CommandError. */
 export async function ask(options: Place & { argv: readonly [string, ...string[]] }): Promise<string> {
   return await runIn(options, options.argv);
 }
 
-/** `values`: paths below /proc/sys to what is to stand there. Fails with NetworkSetupError. */
+/** `values`: from paths below /proc/sys to their new content. Fails with NetworkSetupError. */
 export async function setSwitches(options: Place & { values: Readonly<Record<string, string>> }): Promise<void> {
   const script = 'while [ $# -gt 0 ]; do echo "$2" > "/proc/sys/$1"; shift 2; done';
   const pairs = Object.entries(options.values).flat();
@@ -85,7 +85,7 @@ export async function setSwitches(options: Place & { values: Readonly<Record<str
   }
 }
 
-/** Fails with the first failure, but not before all are over: what is still at work would meddle with the clean-up. */
+/** Rejects with the first failure after all promises have settled, because a step that still runs would disturb the clean-up. */
 export async function allDone(works: readonly Promise<unknown>[]): Promise<void> {
   await Promise.allSettled(works);
   await Promise.all(works);
@@ -93,7 +93,10 @@ export async function allDone(works: readonly Promise<unknown>[]): Promise<void>
 
 const turns = new KeyedTurns();
 
-/** One at a time for each namespace: what is written there depends on what is there. */
+/**
+ * Runs one change at a time for each namespace, because each depends on the state it finds. Namespaces are the host's: all
+ * drivers of this process take the same turns.
+ */
 export async function inTurn<T>(namespacePath: string | undefined, work: () => Promise<T>): Promise<T> {
   return await turns.take(namespacePath ?? "", work);
 }

@@ -1,15 +1,15 @@
-// firewalld rejects what it forwards for an interface of no zone, and no rule of another table lifts that: VMs' interfaces
-// become members of its zone "trusted", as podman's addresses do, for as long as a VM is.
+// firewalld rejects forwarded packets of an interface without a zone, and a rule in another table cannot undo that. The driver
+// therefore adds the VMs' interfaces to the zone "trusted", as podman does with its addresses, while a VM exists.
 import { ask } from "../apply/tools.ts";
 
 interface Options {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Its bus may hang, and networks of other VMs wait for this one's. */
+/** firewalld's bus may hang, and the networks of other VMs wait for this call. */
 const timeoutMs = 10_000;
 
-/** firewalld's word for every TAP, and nftables' for the same. */
+/** A pattern for every TAP, first as firewalld writes it, then as nftables does. */
 const taps = "lg+";
 const inRules = '"lg*"';
 
@@ -22,7 +22,7 @@ async function firewallCmd(options: Options, ...args: string[]): Promise<string>
   });
 }
 
-/** Whether firewalld, if it is here with rules of nftables', knows the TAPs in any zone. With iptables' rules it needs nothing. */
+/** Whether some zone of firewalld has the TAPs. "absent": it does not run, or it uses iptables and needs nothing. */
 async function readZone(options: Options): Promise<"absent" | "unknown" | "known"> {
   try {
     const table = await ask({
@@ -37,12 +37,12 @@ async function readZone(options: Options): Promise<"absent" | "unknown" | "known
   }
 }
 
-/** An operator's choice of another zone stays. Fails with CommandError. */
+/** Does nothing if the operator has put the TAPs into another zone. Fails with CommandError. */
 export async function trustTaps(options: Options): Promise<void> {
   if ((await readZone(options)) === "unknown") await firewallCmd(options, `--add-interface=${taps}`);
 }
 
-/** Not what an operator made permanent. Whatever is left is harmless, so nothing fails. */
+/** Keeps an operator's permanent membership. Never fails: a leftover membership is harmless. */
 export async function distrustTaps(options: Options): Promise<void> {
   if ((await readZone(options)) !== "known") return;
   const isPermanent = await firewallCmd(options, "--permanent", `--query-interface=${taps}`).then(

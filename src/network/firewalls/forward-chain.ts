@@ -1,6 +1,6 @@
-// Other software's firewalls on the host's way between VMs and the outside. A packet must be accepted by every table, so rules
-// of our own can't lift docker's FORWARD policy of "drop". As CNI's firewall plugin does, we put an accepting rule in front of
-// that chain, and never touch another rule: two rules for all VMs, there as long as a VM is.
+// Lets VMs' packets pass other software's firewalls. Every table must accept a packet, so the driver's own table cannot undo
+// docker's FORWARD policy of "drop". Like CNI's firewall plugin, the driver puts accepting rules at the head of that chain: two
+// rules for all VMs, while a VM exists. It never touches another rule.
 
 import { ask, inTurn } from "../apply/tools.ts";
 import { NetworkSetupError } from "../errors.ts";
@@ -8,7 +8,7 @@ import { readTaps } from "../plan/address-pool.ts";
 import { distrustTaps, trustTaps } from "./firewalld.ts";
 
 const comment = ["-m", "comment", "--comment", "litegix-fc-driver"];
-/** `+` stands for the rest of a TAP's name. */
+/** `+` matches the rest of a TAP's name. */
 const rules: readonly (readonly string[])[] = [
   ["-i", "lg+", ...comment, "-j", "ACCEPT"],
   ["-o", "lg+", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED,DNAT", ...comment, "-j", "ACCEPT"],
@@ -22,7 +22,7 @@ async function iptables(options: Options, ...args: string[]): Promise<string> {
   return await ask({ namespacePath: undefined, signal: options.signal, argv: ["iptables", "-w", "5", ...args] });
 }
 
-/** The chain as it stands; undefined where iptables is not used. */
+/** The chain's current rules; undefined if the host does not have iptables. */
 async function readChain(options: Options): Promise<string | undefined> {
   try {
     return await iptables(options, "-S", "FORWARD");
@@ -35,29 +35,29 @@ async function readChain(options: Options): Promise<string | undefined> {
 const isThere = (chain: string, rule: readonly string[]): boolean =>
   chain.split("\n").some((line) => line.includes("litegix-fc-driver") && line.includes(` ${rule[0]} lg+ `));
 
-/** What this process knows to be so, so that not every VM's start asks. */
+/** Whether this process has opened the host's only FORWARD chain, so that not every VM's start must read it. */
 let allowed = false;
 
-/** For a VM that starts. Fails with NetworkSetupError. */
+/** Called when a VM starts, in the turn of the host's namespace. Fails with NetworkSetupError. */
 export async function allowForwarding(options: Options): Promise<void> {
   if (allowed) return;
-  await putRules(options);
-  // Asked once, whatever it says: others that start wait for this one.
+  await addRules(options);
+  // Set before firewalld answers: it is asked once, because the other starts wait for this one.
   allowed = true;
   try {
     await trustTaps(options);
   } catch {
-    // Its table is there, but it does not answer: it may just be starting. `keepForwarding` tries again, and tells.
+    // firewalld has its table but does not answer; it may still be starting. `keepForwarding` tries again and reports.
     options.signal?.throwIfAborted();
   }
 }
 
-/** Puts rules and membership back where VMs are and something took them. Fails with NetworkSetupError. */
+/** Restores rules and membership that something removed while VMs exist. Fails with NetworkSetupError. */
 export async function keepForwarding(options: Options): Promise<void> {
-  // In turn with the last VM's end, which takes them away.
+  // The end of the last VM removes them, in the same turns.
   await inTurn(undefined, async () => {
     if ((await readTaps()).size === 0) return;
-    await putRules(options);
+    await addRules(options);
     try {
       await trustTaps(options);
     } catch (error) {
@@ -67,11 +67,11 @@ export async function keepForwarding(options: Options): Promise<void> {
   });
 }
 
-/** Does nothing where packets pass anyway. */
-async function putRules(options: Options): Promise<void> {
+/** Does nothing if the chain lets every packet pass. */
+async function addRules(options: Options): Promise<void> {
   const chain = await readChain(options);
   if (chain === undefined) return;
-  // Whatever comes before the end of the chain may drop as well: with any rule in it, ours go first.
+  // Any other rule in the chain may drop packets too, so ours go before it.
   const isOpen = /^-P FORWARD ACCEPT$/m.test(chain) && !/^-A FORWARD (?!.*litegix-fc-driver)/m.test(chain);
   if (isOpen) return;
   try {
@@ -82,9 +82,9 @@ async function putRules(options: Options): Promise<void> {
   }
 }
 
-/** With the last VM of any driver on this host. Whatever is left is harmless, so nothing fails. */
+/** Does its work only after the last VM of all drivers on this host. Never fails: leftover rules are harmless. */
 export async function closeForwarding(options: Options): Promise<void> {
-  // A driver of another agent may take them with its last VM.
+  // Another agent's driver may remove them after its own last VM.
   allowed = false;
   if ((await readTaps()).size > 0) return;
   const chain = (await readChain(options)) ?? "";

@@ -1,13 +1,14 @@
-// The CNI plugins of Nomad's bridge mode. Nomad places no such job on a node without them, and tells of a constraint; here the cure is said.
+// Looks for the CNI plugins of Nomad's bridge mode. Without them Nomad does not place such a job on the node, and names only a
+// constraint; the fingerprint names the cure.
 import { join } from "node:path";
 import { exists } from "../../system/files.ts";
 
-/** Nomad's default for cni_path, then where distributions have them. */
+/** Nomad's default for cni_path, then the directories that distributions use. */
 const usualDirectories = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
-/** What Nomad's bridge is made of: client/allocrunner/networking_bridge_linux.go. */
+/** Nomad's bridge uses these: client/allocrunner/networking_bridge_linux.go. */
 const needed = ["loopback", "bridge", "host-local", "firewall", "portmap"];
 
-/** A sentence for the fingerprint; undefined when one directory has all. Nomad's own cni_path isn't told to drivers. */
+/** A sentence for the fingerprint; undefined if one directory has all plugins. Nomad does not tell drivers its own cni_path. */
 export async function whyNoBridge(directories: readonly string[] = usualDirectories): Promise<string | undefined> {
   const missing = await Promise.all(
     directories.map(async (directory) => {
@@ -20,6 +21,6 @@ export async function whyNoBridge(directories: readonly string[] = usualDirector
   return (
     `bridge mode needs the CNI plugins ${needed.join(", ")}: no ${fewest.join(", ")} in ${directories.join(", ")}; ` +
     `install them (Debian: containernetworking-plugins, and cni_path = "/usr/lib/cni" in Nomad's client block). ` +
-    "Plugins in another cni_path are not looked for"
+    "The driver does not look for plugins in another cni_path"
   );
 }

@@ -1,4 +1,4 @@
-// What of networks this host can give, in words for the fingerprint. Looked at again with every fingerprint.
+// Inspects which networks this host can give to VMs, with reasons for the fingerprint. Every fingerprint inspects again.
 import { access } from "node:fs/promises";
 import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip.ts";
 import { readLinks, readRoutes } from "../apply/read-namespace.ts";
@@ -13,20 +13,23 @@ export type NetworkAbility<T = object> =
 export interface NetworkHost {
   readonly nat: NetworkAbility<{ readonly subnet: IpNetwork; readonly mtu: number }>;
   readonly group: NetworkAbility;
-  /** What Nomad seems to lack for its bridge mode, which it would make before it calls the driver. */
+  /** A reason why Nomad, which makes the bridge before it calls the driver, probably cannot; undefined if it can. */
   readonly bridgeLack: string | undefined;
 }
 
-/** None is docker's (172.17.0.0/12 and 192.168.0.0/16 by parts), podman's (10.88), Nomad's (172.26.64.0/20) or Kubernetes'. */
+/**
+ * They avoid the subnets of docker (parts of 172.17.0.0/12 and 192.168.0.0/16), podman (10.88), Nomad (172.26.64.0/20) and
+ * Kubernetes.
+ */
 const candidates = ["10.207.0.0/16", "10.83.0.0/16", "10.149.0.0/16", "100.117.0.0/16"].flatMap(
   (text) => parseNetwork(text) ?? [],
 );
-const smallestMtu = 1280;
+const minMtu = 1280;
 const usualMtu = 1500;
 
-/** Never fails: what is wrong becomes the reason. */
+/** Fails only if `signal` aborts; any other problem becomes a reason. */
 export async function inspectNetwork(options: {
-  /** Set by the plugin's config. */
+  /** The plugin's config sets it; undefined: the first candidate that is free. */
   subnet: IpNetwork | undefined;
   cniDirectories?: readonly string[] | undefined;
   signal?: AbortSignal | undefined;
@@ -91,7 +94,7 @@ async function inspectNat(options: {
     await ask({ ...place, argv: ["nft", "list", "tables"] });
     const wayOut = routes.find(({ dst }) => dst === "default")?.dev;
     const mtu = links.find(({ ifname }) => ifname === wayOut)?.mtu ?? usualMtu;
-    return { usable: true, subnet, mtu: Math.min(Math.max(mtu, smallestMtu), usualMtu) };
+    return { usable: true, subnet, mtu: Math.min(Math.max(mtu, minMtu), usualMtu) };
   } catch (error) {
     options.signal?.throwIfAborted();
     return { usable: false, reason: (error as Error).message };

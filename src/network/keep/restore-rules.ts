@@ -1,4 +1,4 @@
-// Puts rules back that somebody flushed while VMs run. All of a namespace at once: what can take one table takes them all.
+// Restores rules that other software flushed while VMs run, all rules of a namespace at once.
 import * as v from "valibot";
 import { isNamespace } from "../apply/namespace.ts";
 import { readLinks } from "../apply/read-namespace.ts";
@@ -18,12 +18,13 @@ export interface RestoreOptions {
 }
 
 export interface RestoredRules {
-  /** The VMs whose rules had gone. */
+  /** The VMs whose rules were missing. */
   readonly plans: readonly NetworkPlan[];
-  /** Why a namespace's could not be looked at or put back: NetworkSetupError or CommandError. */
+  /** One for each namespace whose rules could not be read or restored: NetworkSetupError or CommandError. */
   readonly failures: readonly Error[];
 }
 
+/** Fails only if the records cannot be read or `signal` aborts. */
 export async function restoreRules(options: RestoreOptions): Promise<RestoredRules> {
   const paths = new Set((await options.readPlans()).map(namespacePathOf));
   const plans: NetworkPlan[] = [];
@@ -42,14 +43,14 @@ export async function restoreRules(options: RestoreOptions): Promise<RestoredRul
 async function restoreIn(path: string | undefined, options: RestoreOptions): Promise<NetworkPlan[]> {
   if (path !== undefined && !(await isNamespace(path))) return [];
   const place = { namespacePath: path, signal: options.signal };
-  // Read in this namespace's turn: a VM that comes or goes is in it too, and changes records and rules together.
+  // Read in this namespace's turn: a VM that starts or ends takes the same turns to change its rules.
   const plans = (await options.readPlans()).filter((plan) => namespacePathOf(plan) === path);
   const chains = await readChains(place);
-  // Of each VM: another one that comes or goes after a flush makes the tables anew, with its own rules alone.
+  // Asked of each VM: after a flush, another VM's start or end makes the tables again, with its own rules only.
   const isGone = (plan: NetworkPlan): boolean =>
     [guardChain(plan), egressChain(plan)].some((chain) => !chains.has(chain));
   if (!plans.some(isGone)) return [];
-  // An interface that is down or not there is that of a VM which is about to get its rules, or on its way out.
+  // If the interface is down or missing, the VM is about to get its rules, or is being removed.
   const taps = await openTaps(place);
   const there = plans.filter(({ tap }) => taps.has(tap));
   const gone = there.filter(isGone);
@@ -68,7 +69,7 @@ const chainsSchema = v.object({
   ),
 });
 
-/** "family table name" of each. */
+/** Each chain as "family table name". */
 async function readChains(place: Place): Promise<Set<string>> {
   const { nftables } = v.parse(
     chainsSchema,

@@ -1,16 +1,16 @@
-// Tells when somebody takes tables of nftables away in the driver's own network namespace (`nft flush ruleset`, a firewall that
-// loads its rules anew): until our rules are back a guest is not held to its own addresses nor to its policy.
+// Reports when other software removes the driver's nftables tables in its own network namespace (`nft flush ruleset`, a firewall
+// that reloads). Until the rules are back, nothing holds a guest to its own addresses and its policy.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
-/** The kernel ends it with the driver, however that dies. */
+/** The kernel kills it when the driver dies, for whatever reason. */
 const argv = ["--pdeathsig", "KILL", "--", "nft", "monitor", "destroy", "tables"] as const;
 
 export class TableWatch implements Disposable {
   #child: ChildProcess | undefined;
   #next = Promise.withResolvers<void>();
 
-  /** Where the watching program is missing or has ended: starts it (again). One that can't be had tells nothing. */
+  /** Starts the watching program unless it runs. If the program is missing, the watch reports nothing. */
   ensure(): void {
     if (this.#child !== undefined) return;
     const child = spawn("setpriv", [...argv], { stdio: ["ignore", "pipe", "ignore"] });
@@ -25,7 +25,7 @@ export class TableWatch implements Disposable {
     this.#child = child;
   }
 
-  /** Resolves when a table of this driver's kind has gone, from now on. To miss none: take it, look, then wait. */
+  /** Resolves when a table of a litegix driver is removed after this call. To miss none: take it, look, then wait. */
   get next(): Promise<void> {
     return this.#next.promise;
   }

@@ -1,6 +1,6 @@
-// Which addresses a new VM gets. Every VM has a /30 of its own: gateway and guest. The TAP's name is made of the guest's
-// address, and the kernel refuses a second interface of a name: no two live VMs of one namespace can share an address, whatever
-// processes start them.
+// Chooses the addresses of a new VM: a /30 of its own, for gateway and guest. The TAP's name contains the guest's address, and the
+// kernel refuses a second interface of the same name. Two live VMs of one namespace therefore cannot share an address, even if
+// different processes start them.
 import { readFile } from "node:fs/promises";
 import { type IpNetwork, ipv4FromNumber, ipv4ToNumber, networkText } from "../../system/ip.ts";
 import { AddressesExhaustedError } from "../errors.ts";
@@ -23,17 +23,17 @@ export function leaseOf(address: string): Lease {
     gateway: ipv4FromNumber(number - 1),
     address,
     tap: `lg${hex}`,
-    // Locally administered.
+    // The first byte marks a locally administered address.
     tapMac: `06:4c:${tail}`,
     guestMac: `02:4c:${tail}`,
   };
 }
 
-/** Begins anywhere, so that an address is not used again at once. Fails with AddressesExhaustedError. */
+/** Starts at a random block, so that a freed address is rarely reused soon. Fails with AddressesExhaustedError. */
 export function chooseLease(options: {
   subnet: IpNetwork;
   isTaken: (lease: Lease) => boolean;
-  /** From 0 to 1. */
+  /** Returns a number from 0 to below 1. */
   random?: () => number;
 }): Lease {
   const { subnet, isTaken, random = Math.random } = options;
@@ -50,7 +50,7 @@ export function chooseLease(options: {
 
 export const isTapName = (name: string): boolean => /^lg[0-9a-f]{8}$/.test(name);
 
-/** TAPs of any driver's VMs in this process's network namespace. */
+/** The TAPs of all drivers' VMs in this process's network namespace. */
 export async function readTaps(): Promise<Set<string>> {
   const text = await readFile("/proc/self/net/dev", "utf8");
   const names = text.split("\n").map((line) => line.split(":")[0]?.trim() ?? "");

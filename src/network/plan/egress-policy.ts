@@ -1,5 +1,5 @@
-// What a VM may connect to: rules as users write them ("10.1.0.0/16:5432/tcp", "[fd00::/8]:53/udp", "0.0.0.0/0"), and as
-// nftables' matches. They are about the address that the guest asked for, before any translation of the host's.
+// An egress policy: the addresses that a VM may connect to. Users write rules as "10.1.0.0/16:5432/tcp", "[fd00::/8]:53/udp" or
+// "0.0.0.0/0". A rule applies to the address that the guest asked for, before the host translates it.
 import * as v from "valibot";
 import { networkText, parseNetwork } from "../../system/ip.ts";
 import { EgressRuleError } from "../errors.ts";
@@ -9,7 +9,7 @@ const portNumber = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_
 export const egressRuleSchema = v.object({
   version: v.picklist([4, 6]),
   network: v.pipe(v.string(), v.regex(/^[0-9a-f.:]+\/\d+$/)),
-  /** First and last; none means all. */
+  /** First and last port; undefined: all ports. */
   ports: v.optional(v.tuple([portNumber, portNumber])),
   protocol: v.picklist(["tcp", "udp", "any"]),
 });
@@ -18,7 +18,7 @@ export type EgressRule = v.InferOutput<typeof egressRuleSchema>;
 
 export const egressPolicySchema = v.object({
   default: v.picklist(["allow", "deny"]),
-  /** The plugin's: comes first, no job lifts it. */
+  /** The plugin's own deny list: it comes first, and a job cannot change it. */
   floor: v.array(egressRuleSchema),
   deny: v.array(egressRuleSchema),
   allow: v.array(egressRuleSchema),
@@ -37,7 +37,7 @@ export function parseEgressRule(text: string): EgressRule {
   const written = groups["six"] ?? groups["four"] ?? groups["bareSix"] ?? "";
   const network = parseNetwork(written);
   if (network === undefined)
-    throw new EgressRuleError({ rule: text, reason: `${JSON.stringify(written)} is no address or CIDR; ${example}` });
+    throw new EgressRuleError({ rule: text, reason: `${JSON.stringify(written)} is not an address or CIDR; ${example}` });
   const { first, last, protocol } = groups;
   const rule = { version: network.version, network: networkText(network) };
   if (first === undefined) return { ...rule, protocol: protocol === "tcp" || protocol === "udp" ? protocol : "any" };
@@ -48,5 +48,5 @@ export function parseEgressRule(text: string): EgressRule {
   return { ...rule, ports, protocol: protocol === "udp" || protocol === "tcp" ? protocol : "any" };
 }
 
-/** Of cloud providers: credentials of the host are to be had there. */
+/** Cloud providers hand out the host's credentials at these addresses. */
 export const metadataNetworks: readonly EgressRule[] = ["169.254.169.254/32", "fd00:ec2::254/128"].map(parseEgressRule);
