@@ -8,19 +8,17 @@ import {
   assertNoNetworkIsLeft,
   big,
   groupNetwork,
-  hostPort,
   image,
   inVm,
   outside,
-  page,
   peer,
   runInNamespaces,
   serving,
   useNetworkFixture,
-  waitForAnswer,
+  waitForEcho,
+  waitForPage,
   who,
 } from "./support/network.ts";
-import { askServer } from "./support/sockets.ts";
 
 runInNamespaces("Firecracker's networks", import.meta.filename, skipFirecracker);
 
@@ -39,14 +37,8 @@ if (!outside) {
           group: groupNetwork(mode),
         });
         assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
-        const web = await hostPort(allocation, "web");
-        const echo = await hostPort(allocation, "echo");
-        await waitForAnswer("the page", /200 OK/, () =>
-          askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-        );
-        await waitForAnswer("the echo", /^hello$/, () =>
-          askServer({ host: agentAddress, port: echo, text: "hello", kind: "udp", from: "peer" }),
-        );
+        await waitForPage(allocation);
+        await waitForEcho(allocation);
         await fixture.agent.nomad(["job", "stop", "-purge", allocation.job]);
       });
     }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { createClient } from "@connectrpc/connect";
+import { createClient, type ServiceImpl } from "@connectrpc/connect";
 import { Guest } from "../../src/gen/litegix/guest/v1/guest_pb.js";
 import { guestPort } from "../../src/guest/client.ts";
 import { dial } from "../../src/guest/dial.ts";
@@ -16,7 +16,7 @@ import { runSuccessfully } from "./support/command.ts";
 import { inRig, skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { machineOf } from "./support/machines.ts";
-import { endShim, startShim } from "./support/shim.ts";
+import { endShim, type RunningShim, startShim } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
 const promisedMs = 10;
@@ -29,132 +29,97 @@ describe("the supervisor and a guest that is only a clock", () => {
   });
   after(() => rm(directory, { recursive: true, force: true }));
 
+  async function startPair(
+    name: string,
+    clock: ServiceImpl<typeof Guest>["clock"],
+  ): Promise<{ readonly shim: RunningShim } & AsyncDisposable> {
+    await using stack = new AsyncDisposableStack();
+    const socketPath = join(directory, name);
+    stack.use(await FakeGuest.start({ socketPath, service: { wait: () => new Promise(() => {}), clock } }));
+    const shim = await startShim({ path: join(directory, `shim-of-${name}`), vsockSocket: socketPath });
+    stack.defer(() => endShim(shim));
+    const owned = stack.move();
+    return { shim, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  }
+
   it("takes the way there and back off, does not believe slow answers, and corrects what is wrong, again and again", async () => {
-    const socketPath = join(directory, "guest");
     let offsetMs = 3_600_000;
     const adjustments: number[] = [];
     let asked = 0;
-    await using _guest = await FakeGuest.start({
-      socketPath,
-      service: {
-        wait: () => new Promise(() => {}),
-        clock: async ({ adjustNs }) => {
-          offsetMs += Number(adjustNs) / 1e6;
-          if (adjustNs !== 0n) adjustments.push(Number(adjustNs) / 1e6);
-          const unixNs = BigInt(Math.round((nowMs() + offsetMs) * 1000)) * 1000n;
-          // As when the VM stands still between the look and the answer.
-          asked += 1;
-          if (asked % 3 === 1) await delay(50);
-          return { unixNs };
-        },
-      },
+    await using pair = await startPair("guest", async ({ adjustNs }) => {
+      offsetMs += Number(adjustNs) / 1e6;
+      if (adjustNs !== 0n) adjustments.push(Number(adjustNs) / 1e6);
+      const unixNs = BigInt(Math.round((nowMs() + offsetMs) * 1000)) * 1000n;
+      // As when the VM stands still between the look and the answer.
+      asked += 1;
+      if (asked % 3 === 1) await delay(50);
+      return { unixNs };
     });
-    const shim = await startShim({ path: join(directory, "shim"), vsockSocket: socketPath });
-    try {
-      for (const wrongBy of [undefined, -5_000, 40]) {
-        if (wrongBy !== undefined) offsetMs += wrongBy;
-        // On a slow machine so many round trips may take longer than the supervisor lets anyone wait.
-        const { uncertaintyMs } = await waitFor({
-          what: "a look at the clock",
-          timeoutMs: 20_000,
-          attempt: () => shim.client.syncClock(AbortSignal.timeout(10_000)).catch(() => undefined),
-        });
-        await waitFor({
-          what: "the clock to be right",
-          timeoutMs: 5_000,
-          attempt: () => Math.abs(offsetMs) < promisedMs + uncertaintyMs || undefined,
-          seen: () => `${offsetMs} ms, ${uncertaintyMs} ms uncertain, ${adjustments.join(" ")}`,
-        });
-      }
-      // Unasked too.
-      offsetMs += 60_000;
-      await waitFor({
-        what: "the clock to be right by itself",
+    for (const wrongBy of [undefined, -5_000, 40]) {
+      if (wrongBy !== undefined) offsetMs += wrongBy;
+      // On a slow machine so many round trips may take longer than the supervisor lets anyone wait.
+      const { uncertaintyMs } = await waitFor({
+        what: "a look at the clock",
         timeoutMs: 20_000,
-        attempt: () => Math.abs(offsetMs) < 10 * promisedMs || undefined,
-        seen: () => `${offsetMs} ms`,
+        attempt: () => pair.shim.client.syncClock(AbortSignal.timeout(10_000)).catch(() => undefined),
       });
-      assert.ok(adjustments.length >= 4, adjustments.join(" "));
-    } finally {
-      await endShim(shim);
+      await waitFor({
+        what: "the clock to be right",
+        timeoutMs: 5_000,
+        attempt: () => Math.abs(offsetMs) < promisedMs + uncertaintyMs || undefined,
+        seen: () => `${offsetMs} ms, ${uncertaintyMs} ms uncertain, ${adjustments.join(" ")}`,
+      });
     }
+    // Unasked too.
+    offsetMs += 60_000;
+    await waitFor({
+      what: "the clock to be right by itself",
+      timeoutMs: 20_000,
+      attempt: () => Math.abs(offsetMs) < 10 * promisedMs || undefined,
+      seen: () => `${offsetMs} ms`,
+    });
+    assert.ok(adjustments.length >= 4, adjustments.join(" "));
   });
 
   it("asks a guest that is slow to answer a few times only", async () => {
-    const socketPath = join(directory, "slow");
     let asked = 0;
-    await using _guest = await FakeGuest.start({
-      socketPath,
-      service: {
-        wait: () => new Promise(() => {}),
-        clock: async () => {
-          asked += 1;
-          await delay(60);
-          return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
-        },
-      },
+    await using pair = await startPair("slow", async () => {
+      asked += 1;
+      await delay(60);
+      return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
     });
-    const shim = await startShim({ path: join(directory, "shim-of-slow"), vsockSocket: socketPath });
-    try {
-      await shim.client.syncClock(AbortSignal.timeout(20_000));
-      // One look; the next follows after twenty times as long.
-      assert.equal(asked, 4);
-    } finally {
-      await endShim(shim);
-    }
+    await pair.shim.client.syncClock(AbortSignal.timeout(20_000));
+    // One look; the next follows after twenty times as long.
+    assert.equal(asked, 4);
   });
 
   it("asks again, on another connection, a guest that was silent once", async () => {
-    const socketPath = join(directory, "once");
     let asked = 0;
-    await using _guest = await FakeGuest.start({
-      socketPath,
-      service: {
-        wait: () => new Promise(() => {}),
-        clock: () => {
-          asked += 1;
-          if (asked === 1) return new Promise<never>(() => {});
-          return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
-        },
-      },
+    await using pair = await startPair("once", () => {
+      asked += 1;
+      if (asked === 1) return new Promise<never>(() => {});
+      return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
     });
-    const shim = await startShim({ path: join(directory, "shim-of-once"), vsockSocket: socketPath });
-    try {
-      await waitFor({
-        what: "a look at the clock",
-        timeoutMs: 30_000,
-        attempt: () =>
-          shim.client.syncClock(AbortSignal.timeout(10_000)).then(
-            () => true,
-            () => undefined,
-          ),
-        seen: () => `${asked} times asked`,
-      });
-    } finally {
-      await endShim(shim);
-    }
+    await waitFor({
+      what: "a look at the clock",
+      timeoutMs: 30_000,
+      attempt: () =>
+        pair.shim.client.syncClock(AbortSignal.timeout(10_000)).then(
+          () => true,
+          () => undefined,
+        ),
+      seen: () => `${asked} times asked`,
+    });
   });
 
   it("asks a guest that keeps it waiting no more than that, and says that it can't", async () => {
-    const socketPath = join(directory, "silent");
     let asked = 0;
-    await using _guest = await FakeGuest.start({
-      socketPath,
-      service: {
-        wait: () => new Promise(() => {}),
-        clock: () => {
-          asked += 1;
-          return new Promise(() => {});
-        },
-      },
+    await using pair = await startPair("silent", () => {
+      asked += 1;
+      return new Promise(() => {});
     });
-    const shim = await startShim({ path: join(directory, "waiting"), vsockSocket: socketPath });
-    try {
-      await assert.rejects(shim.client.syncClock(AbortSignal.timeout(10_000)), /does not tell its time/);
-      assert.equal(asked, 1);
-    } finally {
-      await endShim(shim);
-    }
+    await assert.rejects(pair.shim.client.syncClock(AbortSignal.timeout(10_000)), /does not tell its time/);
+    assert.equal(asked, 1);
   });
 });
 

@@ -9,8 +9,8 @@ import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
+  assertServiceGoesWith,
   assertSpoofsAreStopped,
-  checksOf,
   forbidden,
   groupNetwork,
   hostPort,
@@ -21,10 +21,15 @@ import {
   page,
   peer,
   runInNamespaces,
+  runWithPolicy,
+  serviceBlock,
   serving,
   spoofer,
   useNetworkFixture,
   waitForAnswer,
+  waitForEcho,
+  waitForPage,
+  waitForPassingCheck,
   who,
 } from "./support/network.ts";
 import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
@@ -44,18 +49,7 @@ if (!outside) {
       allocation = await runService({
         agent: fixture.agent,
         config: `${image}\n${serving}`,
-        group: `${groupNetwork('mode = "bridge"')}
-          service {
-            name     = "bridged"
-            provider = "nomad"
-            port     = "web"
-            check {
-              type     = "http"
-              path     = "/"
-              interval = "1s"
-              timeout  = "1s"
-            }
-          }`,
+        group: groupNetwork('mode = "bridge"') + serviceBlock({ name: "bridged", check: "http" }),
       });
       namespace = `/run/netns/${allocation.id}`;
       address = /inet (172\.26\.\d+\.\d+)\/20/.exec(await inVm(allocation, "ip addr show eth0"))?.[1] ?? "";
@@ -72,17 +66,9 @@ if (!outside) {
 
     it("out and in", async () => {
       assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
-      const web = await hostPort(allocation, "web");
-      const echo = await hostPort(allocation, "echo");
-      for (const from of ["peer", "host"] as const) {
-        await waitForAnswer(`the page from the ${from}`, /200 OK/, () =>
-          askServer({ host: agentAddress, port: web, text: page, from }),
-        );
-      }
-      await waitForAnswer("the echo", /^hello$/, () =>
-        askServer({ host: agentAddress, port: echo, text: "hello", kind: "udp", from: "peer" }),
-      );
-      await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+      for (const from of ["peer", "host"] as const) await waitForPage(allocation, from);
+      await waitForEcho(allocation);
+      await waitForPassingCheck(allocation);
     });
 
     it("the namespace's own programs reach it at its address and on loopback", async () => {
@@ -191,17 +177,8 @@ if (!outside) {
     });
 
     it("policy is kept: what nothing allows and the plugin's floor are refused, and counted", async () => {
-      const other = await runService({
-        agent: fixture.agent,
-        config: `${image}
-          command = "sleep"
-          args    = ["3600"]
-          egress {
-            default = "deny"
-            allow   = ["${peerAddress}/32:${who}-${forbidden}/tcp"]
-          }`,
-        group: groupNetwork('mode = "bridge"'),
-      });
+      const allow = [`${peerAddress}/32:${who}-${forbidden}/tcp`];
+      const other = await runWithPolicy(fixture.agent, allow, groupNetwork('mode = "bridge"'));
       assert.match(await inVm(other, peer(who)), /status 0/);
       assert.match(await inVm(other, peer(forbidden)), /status 1[\s\S]*refused/);
       assert.match(await inVm(other, peer(4999)), /status 1[\s\S]*refused/);
@@ -218,10 +195,7 @@ if (!outside) {
 
     it("rules that something in the namespace removes come back", async () => {
       await removeTablesUntilTheyAreBack({ namespace, tap: "lga9fee602" });
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
+      await waitForPage(allocation);
     });
 
     it("a namespace that vanished is named, with what helps; the VM that was in it goes on until then", async () => {
@@ -258,10 +232,7 @@ if (!outside) {
       await waitForAnswer("no VM of it", /^$/, async () =>
         (await readdir(`${fixture.agent.basePath}/vms`)).filter((id) => id === vm).join(),
       );
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
+      await waitForPage(allocation);
       await fixture.agent.nomad(["job", "stop", "-purge", lost.job]);
     });
 
@@ -272,10 +243,7 @@ if (!outside) {
 
     it("CNI's check passes; the service goes with the job and the namespace with it", async () => {
       assert.deepEqual(await cniCheck(allocation), []);
-      const services = async (): Promise<string> => JSON.stringify(await fixture.agent.get("/v1/services"));
-      assert.match(await services(), /"bridged"/);
-      await allocation.stop();
-      await waitForAnswer("no service", /^(?!.*"bridged")/, services);
+      await assertServiceGoesWith(allocation, "bridged");
       await waitForAnswer("no namespace", /^$/, async () =>
         (await readdir("/run/netns")).filter((name) => name === allocation.id).join(),
       );

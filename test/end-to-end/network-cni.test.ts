@@ -7,22 +7,23 @@ import { after, before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { machineOf } from "./support/machines.ts";
-import { agentAddress, agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
+import { agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
+  assertServiceGoesWith,
   assertSpoofsAreStopped,
-  checksOf,
   groupNetwork,
-  hostPort,
   image,
   inVm,
   outside,
   page,
   runInNamespaces,
+  serviceBlock,
   serving,
   spoofer,
   useNetworkFixture,
-  waitForAnswer,
+  waitForPage,
+  waitForPassingCheck,
   who,
 } from "./support/network.ts";
 import { askServer } from "./support/sockets.ts";
@@ -57,17 +58,7 @@ if (!outside) {
       allocation = await runService({
         agent: fixture.agent,
         config: `${image}\n${serving}`,
-        group: `${groupNetwork('mode = "cni/dual"')}
-          service {
-            name     = "dual"
-            provider = "nomad"
-            port     = "web"
-            check {
-              type     = "tcp"
-              interval = "1s"
-              timeout  = "1s"
-            }
-          }`,
+        group: groupNetwork('mode = "cni/dual"') + serviceBlock({ name: "dual", check: "tcp" }),
       });
       const shown = await inVm(allocation, "ip addr show eth0");
       const [, four = ""] = /inet (10\.98\.0\.\d+)\/24/.exec(shown) ?? [];
@@ -93,10 +84,7 @@ if (!outside) {
       assert.match(await askServer({ host: addresses.six, port: 8080, text: page, from: "host" }), /200 OK/);
       const namespace = `/run/netns/${allocation.id}`;
       assert.match(await askServer({ host: addresses.six, port: 8080, text: page, namespace }), /200 OK/);
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
+      await waitForPage(allocation);
     });
 
     it("two VMs talk at the addresses that they know themselves by", async () => {
@@ -134,23 +122,17 @@ if (!outside) {
       await fixture.agent.interrupt();
       await fixture.agent.launch();
       await allocation.waitForStatus(["running"]);
-      await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+      await waitForPassingCheck(allocation);
       // Nomad shows the check's last result from before its restart too.
       await allocation.waitForExec();
       assert.deepEqual(await cniCheck(allocation), []);
       assert.deepEqual(await machineOf(allocation), before);
       assert.match(await inVm(allocation, "ip addr show eth0"), new RegExp(`${addresses.four}/24`));
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
+      await waitForPage(allocation);
     });
 
     it("the service goes with the job", async () => {
-      const services = async (): Promise<string> => JSON.stringify(await fixture.agent.get("/v1/services"));
-      assert.match(await services(), /"dual"/);
-      await allocation.stop();
-      await waitForAnswer("no service", /^(?!.*"dual")/, services);
+      await assertServiceGoesWith(allocation, "dual");
     });
   });
 

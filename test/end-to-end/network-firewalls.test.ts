@@ -13,19 +13,17 @@ import {
   assertNoNetworkIsLeft,
   forwardChain,
   groupNetwork,
-  hostPort,
   image,
   inVm,
   outside,
-  page,
   peer,
   runInNamespaces,
   serving,
   useNetworkFixture,
   waitForAnswer,
+  waitForPage,
   who,
 } from "./support/network.ts";
-import { askServer } from "./support/sockets.ts";
 
 runInNamespaces("VMs beside other software's firewalls", import.meta.filename);
 
@@ -50,10 +48,7 @@ if (!outside) {
     await waitForAnswer("the peer's answer", new RegExp(`from ${agentAddress}\nstatus 0`), () =>
       inVm(allocation, peer(who)),
     );
-    const port = await hostPort(allocation, "web");
-    await waitForAnswer("the VM's page", /200 OK/, () =>
-      askServer({ host: agentAddress, port, text: page, from: "peer" }),
-    );
+    await waitForPage(allocation);
   };
 
   for (const variant of ["nft", "legacy"] as const) {

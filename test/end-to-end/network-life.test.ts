@@ -7,18 +7,16 @@ import { readTaps } from "../../src/network/plan/address-pool.ts";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { machineOf } from "./support/machines.ts";
-import { agentAddress, peerAddress } from "./support/namespaces.ts";
+import { peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
   big,
   checksOf,
   forbidden,
   groupNetwork,
-  hostPort,
   image,
   inVm,
   outside,
-  page,
   peer,
   registered,
   runInNamespaces,
@@ -27,10 +25,10 @@ import {
   tapOf,
   useNetworkFixture,
   waitForAnswer,
+  waitForPage,
 } from "./support/network.ts";
 import { nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { waitUntilGone } from "./support/processes.ts";
-import { askServer } from "./support/sockets.ts";
 import { waitFor } from "./support/wait.ts";
 
 runInNamespaces("the life of VMs' networks", import.meta.filename);
@@ -67,10 +65,7 @@ if (!outside) {
 
     it("rules that something on the host removes come back", async () => {
       await removeTablesUntilTheyAreBack({ tap: (await tapOf(allocation)).tap });
-      const web = await hostPort(allocation, "web");
-      await waitForAnswer("the page", /200 OK/, () =>
-        askServer({ host: agentAddress, port: web, text: page, from: "peer" }),
-      );
+      await waitForPage(allocation);
       assert.match(await inVm(allocation, peer(forbidden)), /status 1[\s\S]*refused/);
     });
 

@@ -24,11 +24,13 @@ import {
   peer,
   registered,
   runInNamespaces,
+  runWithPolicy,
   runWithServices,
   spoofer,
   tapOf,
   useNetworkFixture,
   waitForAnswer,
+  waitForEcho,
   who,
 } from "./support/network.ts";
 import { askServer, serveInNamespace } from "./support/sockets.ts";
@@ -53,16 +55,13 @@ if (!outside) {
 
     it("in: from a peer and from the host, TCP and UDP", async () => {
       const web = await hostPort(allocation, "web");
-      const echo = await hostPort(allocation, "echo");
       const name = await inVm(allocation, "hostname");
       for (const from of ["peer", "host"] as const) {
         await waitForAnswer(`the page from the ${from}`, new RegExp(name), () =>
           askServer({ host: agentAddress, port: web, text: page, from }),
         );
       }
-      await waitForAnswer("the echo", /^hello$/, () =>
-        askServer({ host: agentAddress, port: echo, text: "hello", kind: "udp", from: "peer" }),
-      );
+      await waitForEcho(allocation);
     });
 
     it("64 MB there and back are the same", async () => {
@@ -103,18 +102,12 @@ if (!outside) {
     it("another VM reaches it through the host's port, not by its address; metadata is refused; policy is kept", async () => {
       const web = await hostPort(allocation, "web");
       const { address } = await tapOf(allocation);
-      const other = await runService({
-        agent: fixture.agent,
-        config: `
-          ${image}
-          command = "sleep"
-          args = ["3600"]
-          egress {
-            default = "deny"
-            allow   = ["${peerAddress}/32:${who}-${forbidden}/tcp", "${agentAddress}/32", "${address}/32", "169.254.0.0/16"]
-          }
-        `,
-      });
+      const other = await runWithPolicy(fixture.agent, [
+        `${peerAddress}/32:${who}-${forbidden}/tcp`,
+        `${agentAddress}/32`,
+        `${address}/32`,
+        "169.254.0.0/16",
+      ]);
       const get = (host: string, port: number): string =>
         `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 ${host} ${port}; echo status $?`;
       assert.match(await inVm(other, get(agentAddress, web)), /200 OK/);
@@ -136,18 +129,10 @@ if (!outside) {
     it("UDP: another VM has the echo through the host's port; what its policy allows for TCP alone is refused", async () => {
       const web = await hostPort(allocation, "web");
       const echo = await hostPort(allocation, "echo");
-      const other = await runService({
-        agent: fixture.agent,
-        config: `
-          ${image}
-          command = "sleep"
-          args = ["3600"]
-          egress {
-            default = "deny"
-            allow   = ["${agentAddress}/32:${web}/tcp", "${agentAddress}/32:${echo}/udp"]
-          }
-        `,
-      });
+      const other = await runWithPolicy(fixture.agent, [
+        `${agentAddress}/32:${web}/tcp`,
+        `${agentAddress}/32:${echo}/udp`,
+      ]);
       const ask = (kind: "TCP" | "UDP", port: number): Promise<string> =>
         inVm(other, `echo hello | socat -T 5 - ${kind}4:${agentAddress}:${port}`);
       assert.equal(await ask("UDP", echo), "hello");

@@ -9,9 +9,9 @@ import { driverPath, inRig, skipVms } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
 import { copyPrograms, ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
-import { agentInterface, inside, peerAddress, runInside } from "./namespaces.ts";
+import { agentAddress, agentInterface, inside, peerAddress, runInside } from "./namespaces.ts";
 import type { Registry } from "./registry.ts";
-import { serveAsPeer } from "./sockets.ts";
+import { askServer, serveAsPeer } from "./sockets.ts";
 import { waitFor } from "./wait.ts";
 
 export const image = 'image = "socat:latest"';
@@ -36,37 +36,47 @@ export function groupNetwork(mode = ""): string {
   `;
 }
 
+/** A service of Nomad's at the port "web". `setting`: lines for the block. */
+export function serviceBlock(options: { name: string; check: "http" | "tcp"; setting?: string }): string {
+  const { name, check, setting = "" } = options;
+  return `
+    service {
+      name     = "${name}"
+      provider = "nomad"
+      port     = "web"
+      ${setting}
+      check {
+        type     = "${check}"
+        ${check === "http" ? 'path = "/"' : ""}
+        interval = "1s"
+        timeout  = "1s"
+      }
+    }
+  `;
+}
+
 /** A VM with a page and an echo, whose services Nomad checks: "by-host" and "by-driver". */
 export async function runWithServices(agent: Agent): Promise<Allocation> {
   return await runService({
     agent,
     config: `${image}\nports = ["web", "echo"]\n${serving}`,
     group: groupNetwork(),
-    task: `
-      service {
-        name = "by-host"
-        provider = "nomad"
-        port = "web"
-        check {
-          type = "http"
-          path = "/"
-          interval = "1s"
-          timeout = "1s"
-        }
-      }
-      service {
-        name = "by-driver"
-        provider = "nomad"
-        port = "web"
-        address_mode = "driver"
-        check {
-          type = "tcp"
-          interval = "1s"
-          timeout = "1s"
-        }
-      }
-    `,
+    task:
+      serviceBlock({ name: "by-host", check: "http" }) +
+      serviceBlock({ name: "by-driver", check: "tcp", setting: 'address_mode = "driver"' }),
   });
+}
+
+/** A VM that waits, and may connect only to what `allow` names. */
+export async function runWithPolicy(agent: Agent, allow: readonly string[], group = ""): Promise<Allocation> {
+  const config = `${image}
+    command = "sleep"
+    args    = ["3600"]
+    egress {
+      default = "deny"
+      allow   = ${JSON.stringify(allow)}
+    }`;
+  return await runService({ agent, config, group });
 }
 
 /** Where a service of Nomad's is to be found. */
@@ -115,6 +125,34 @@ export async function waitForAnswer(
     },
     seen: () => last,
   });
+}
+
+/** Asks for the VM's page at the host's port "web" until it comes. */
+export async function waitForPage(allocation: Allocation, from: "peer" | "host" = "peer"): Promise<void> {
+  const port = await hostPort(allocation, "web");
+  await waitForAnswer(`the page, asked by the ${from}`, /200 OK/, () =>
+    askServer({ host: agentAddress, port, text: page, from }),
+  );
+}
+
+/** Sends a datagram from the peer to the host's port "echo" until it comes back. */
+export async function waitForEcho(allocation: Allocation): Promise<void> {
+  const port = await hostPort(allocation, "echo");
+  await waitForAnswer("the echo", /^hello$/, () =>
+    askServer({ host: agentAddress, port, text: "hello", kind: "udp", from: "peer" }),
+  );
+}
+
+export async function waitForPassingCheck(allocation: Allocation): Promise<void> {
+  await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
+}
+
+/** Stops the allocation: its service must be there before, and go with it. */
+export async function assertServiceGoesWith(allocation: Allocation, service: string): Promise<void> {
+  const services = async (): Promise<string> => JSON.stringify(await allocation.agent.get("/v1/services"));
+  assert.match(await services(), new RegExp(`"${service}"`));
+  await allocation.stop();
+  await waitForAnswer("no service", new RegExp(`^(?!.*"${service}")`), services);
 }
 
 export async function checksOf(allocation: Allocation): Promise<string[]> {
