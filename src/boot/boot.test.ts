@@ -38,13 +38,15 @@ function bzImage(payload: Buffer): Buffer {
   return Buffer.concat([setup, Buffer.alloc(16), payload]);
 }
 
+/** For kernels that are not compressed by LZ4. */
+const shimPath = "/nonexistent";
 const sizeWord = Buffer.from([0, 16, 0, 0]);
 
 test("an ELF kernel is used where it lies, with its release", async (context) => {
   const directory = await temporary(context);
   const path = join(directory, "vmlinux");
   await writeFile(path, elf());
-  const image = await openKernelImage({ path, cacheDirectory: join(directory, "cache") });
+  const image = await openKernelImage({ path, shimPath, cacheDirectory: join(directory, "cache") });
   assert.deepEqual(image, { vmlinuxPath: path, release: "6.1.0-9-cloud-amd64" });
 });
 
@@ -52,7 +54,7 @@ test("a kernel is read once, and again when it has changed or what was made of i
   const directory = await temporary(context);
   const path = join(directory, "vmlinuz");
   const cacheDirectory = join(directory, "cache");
-  const open = (): Promise<{ vmlinuxPath: string }> => openKernelImage({ path, cacheDirectory });
+  const open = (): Promise<{ vmlinuxPath: string }> => openKernelImage({ path, shimPath, cacheDirectory });
   await writeFile(path, bzImage(elf()));
   const first = await open();
   assert.equal(await open(), first);
@@ -87,7 +89,7 @@ test("an aarch64 kernel is refused for being one", async (context) => {
   const image = Buffer.alloc(4096);
   image.write("ARM\x64", 56, "latin1");
   image.write("Linux version 6.1.0-9-arm64 (debian) ", 1024, "latin1");
-  const options = { path, cacheDirectory: join(directory, "cache") };
+  const options = { path, shimPath, cacheDirectory: join(directory, "cache") };
   await writeFile(path, image);
   await assert.rejects(openKernelImage(options), /it is an aarch64 kernel \(Image\); give an ELF vmlinux/);
 });
@@ -118,10 +120,14 @@ for (const [name, payload] of [
     const directory = await temporary(context);
     const path = join(directory, "vmlinuz");
     await writeFile(path, bzImage(payload));
-    const image = await openKernelImage({ path, cacheDirectory: join(directory, "cache") });
+    // The frame ends with its literals, which are the content.
+    const shim = join(directory, "shim");
+    await writeFile(shim, '#!/bin/sh\n[ "$1" = unlz4 ] && tail -c "$2" >"$3"\n', { mode: 0o755 });
+    const options = { path, shimPath: shim, cacheDirectory: join(directory, "cache") };
+    const image = await openKernelImage(options);
     assert.deepEqual(await readFile(image.vmlinuxPath), elf());
     assert.equal(image.release, "6.1.0-9-cloud-amd64");
-    assert.deepEqual(await openKernelImage({ path, cacheDirectory: join(directory, "cache") }), image);
+    assert.deepEqual(await openKernelImage(options), image);
   });
 }
 
@@ -140,7 +146,7 @@ for (const [name, content, expected] of [
     const directory = await temporary(context);
     const path = join(directory, "dummy");
     await writeFile(path, content);
-    await assert.rejects(openKernelImage({ path, cacheDirectory: directory }), (error: Error) => {
+    await assert.rejects(openKernelImage({ path, shimPath, cacheDirectory: directory }), (error: Error) => {
       assert.match(error.message, expected);
       assert.match(error.message, /unset vmlinux_path/);
       assert.ok(error.message.includes(path));
@@ -254,6 +260,7 @@ test("without any kernel the error says where it looked and what to install", as
     kernelsDirectory: join(directory, "kernels"),
     cacheDirectory: join(directory, "boot"),
     init: Buffer.from("init"),
+    shimPath,
   });
   await assert.rejects(prepared, /there is no such file/);
 });
@@ -271,6 +278,7 @@ test("a kernel without a modules folder has everything built in: its initramfs h
     kernelsDirectory: join(directory, "kernels"),
     cacheDirectory: join(directory, "boot"),
     init,
+    shimPath,
   });
   assert.equal(boot.vmlinuxPath, vmlinuxPath);
   assert.equal(boot.release, "6.1.141");

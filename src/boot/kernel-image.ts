@@ -8,10 +8,9 @@ import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
 import { reasonOf } from "../system/error.ts";
 import { exists, writeFileAtomically } from "../system/files.ts";
+import { decompressLz4, decompressXz, lz4LegacyMagic } from "./decompress.ts";
 import { describeFile } from "./describe-file.ts";
 import { KernelImageError } from "./errors.ts";
-import { decompressLz4Legacy, lz4LegacyMagic } from "./lz4-legacy.ts";
-import { decompressXz } from "./xz.ts";
 
 export interface KernelImage {
   /** Path of an uncompressed x86-64 ELF. */
@@ -24,6 +23,8 @@ export interface OpenKernelOptions {
   readonly path: string;
   /** Where extracted kernels are kept. */
   readonly cacheDirectory: string;
+  /** The supervisor's program, which decompresses LZ4. */
+  readonly shimPath: string;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -67,7 +68,7 @@ async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage>
     const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
     const vmlinuxPath = join(options.cacheDirectory, `vmlinux-${hash}`);
     if (!(await exists(vmlinuxPath))) {
-      const elf = await extractElf({ path, content, signal: options.signal });
+      const elf = await extractElf(options, content);
       await mkdir(options.cacheDirectory, { recursive: true });
       await writeFileAtomically({ path: vmlinuxPath, content: elf, mode: 0o644, durable: true });
     }
@@ -127,19 +128,15 @@ function releaseFromBzImage(content: Buffer): string {
   return /^([0-9][\w.+~-]*)/.exec(text)?.[1] ?? "";
 }
 
-async function extractElf(options: {
-  path: string;
-  content: Buffer;
-  signal?: AbortSignal | undefined;
-}): Promise<Buffer> {
-  const { path, content } = options;
+async function extractElf(options: OpenKernelOptions, content: Buffer): Promise<Buffer> {
+  const { path } = options;
   const setupSectors = content[0x1f1] === 0 ? 4 : (content[0x1f1] ?? 4);
   const start = (setupSectors + 1) * 512 + content.readUInt32LE(0x248);
   const end = start + content.readUInt32LE(0x24c);
   if (end > content.length || end - start < 16) throw new KernelImageError({ path, reason: "its payload is cut off" });
   const payload = content.subarray(start, end);
   try {
-    const elf = await decompressPayload(payload, options.signal);
+    const elf = await decompressPayload(payload, options);
     if (!isElf(elf)) throw new KernelImageError({ path, reason: "its payload is not an ELF file" });
     return elf;
   } catch (error) {
@@ -152,10 +149,15 @@ async function extractElf(options: {
   }
 }
 
-async function decompressPayload(payload: Buffer, signal: AbortSignal | undefined): Promise<Buffer> {
+async function decompressPayload(payload: Buffer, options: OpenKernelOptions): Promise<Buffer> {
+  const { shimPath, signal } = options;
   // All but gzip carry the uncompressed size behind the compressed data.
   const withoutSize = payload.subarray(0, payload.length - 4);
-  if (payload.readUInt32LE(0) === lz4LegacyMagic) return await decompressLz4Legacy(payload);
+  if (payload.readUInt32LE(0) === lz4LegacyMagic) {
+    const sizeBytes = payload.readUInt32LE(withoutSize.length);
+    if (sizeBytes > maximumImageBytes) throw new Error(`it is to have ${sizeBytes} bytes`);
+    return await decompressLz4({ frame: withoutSize, sizeBytes, shimPath, signal });
+  }
   if (payload.readUInt16BE(0) === 0x1f8b) {
     return await promisify(gunzip)(payload, { chunkSize: 1 << 20, maxOutputLength: maximumImageBytes });
   }

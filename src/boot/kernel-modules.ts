@@ -7,8 +7,8 @@ import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
+import { decompressXz } from "./decompress.ts";
 import { ModuleMissingError } from "./errors.ts";
-import { decompressXz } from "./xz.ts";
 
 export interface KernelModule {
   /** File name in the initramfs, "NAME.ko". */

@@ -25,6 +25,8 @@ export interface PrepareBootOptions {
   readonly cacheDirectory: string;
   /** The guest's PID 1. */
   readonly init: Uint8Array;
+  /** The supervisor's program. */
+  readonly shimPath: string;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -33,8 +35,8 @@ export async function prepareBoot(options: PrepareBootOptions): Promise<BootFile
   const roots = await kernelRoots(options.kernelsDirectory);
   const chosen = options.vmlinuxPath ?? (await findCloudKernels({ roots }))[0]?.kernelPath;
   if (chosen === undefined) throw new NoKernelError({ searched: [options.kernelsDirectory, "/boot"] });
-  const { cacheDirectory, signal } = options;
-  const image = await openKernelImage({ path: chosen, cacheDirectory, signal });
+  const { cacheDirectory, shimPath, signal } = options;
+  const image = await openKernelImage({ path: chosen, cacheDirectory, shimPath, signal });
   const modules = await modulesFor({ image, chosen, roots, signal });
   const initramfs = buildInitramfs({ init: options.init, modules });
   const hash = createHash("sha256").update(initramfs).digest("hex").slice(0, 16);

@@ -10,6 +10,7 @@ import { openKernelImage } from "../../src/boot/kernel-image.ts";
 import { magicCookie } from "../../src/nomad/handshake.ts";
 import { type CommandResult, run } from "./support/command.ts";
 import { driverPath, kernelDirectory, skipVms } from "./support/environment.ts";
+import { shimPath } from "./support/shim.ts";
 
 let directory: string;
 before(async () => {
@@ -109,7 +110,11 @@ describe("the kernel that the executable extracts", () => {
     const boot = join(kernelDirectory, "boot");
     const image = (await readdir(boot)).find((name) => name.startsWith("vmlinuz-"));
     assert.ok(image);
-    const { vmlinuxPath } = await openKernelImage({ path: join(boot, image), cacheDirectory: join(directory, "boot") });
+    const { vmlinuxPath } = await openKernelImage({
+      path: join(boot, image),
+      shimPath,
+      cacheDirectory: join(directory, "boot"),
+    });
     const expected = await sha256(vmlinuxPath);
     for (let round = 0; round < 3; round++) {
       const base = join(directory, `round${round}`);

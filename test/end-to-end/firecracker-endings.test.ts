@@ -136,6 +136,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
       kernelsDirectory: dirname(kernelDirectory),
       cacheDirectory: bootDirectory,
       init: await readAsset("litegix-init"),
+      shimPath: host.shimPath,
     });
     await writeFileAtomically({ path: join(imageDirectory, "image"), content: new Uint8Array(4096), mode: 0o644 });
   });

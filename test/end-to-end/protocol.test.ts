@@ -12,6 +12,7 @@ import { Agent, driverName } from "./support/agent.ts";
 import { runJob, startJob } from "./support/allocation.ts";
 import { busyboxLayout, kernelDirectory, skipVms, vmm } from "./support/environment.ts";
 import { Registry } from "./support/registry.ts";
+import { shimPath } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
 const [ownKernel] = await findCloudKernels({ roots: ["/"] });
@@ -172,7 +173,7 @@ describe("the plugin on a host that lacks something loads and says what", { skip
       const path =
         kind === "bzImage"
           ? bzImage
-          : (await openKernelImage({ path: bzImage, cacheDirectory: directory })).vmlinuxPath;
+          : (await openKernelImage({ path: bzImage, shimPath, cacheDirectory: directory })).vmlinuxPath;
       await using registry = await Registry.start();
       await registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
       await using agent = await Agent.start({

@@ -1,5 +1,6 @@
 //! The supervisor of one VM: `litegix-shim CONFIG.json`, started detached by the driver, which may die and come back. It
 //! is the parent of the hypervisor and its helpers, owns the write ends of the task's logs, and keeps the exit record.
+//! `litegix-shim unlz4` does the driver a service that Node lacks, see unlz4.rs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -19,6 +20,7 @@ mod sink;
 mod state;
 mod supervise;
 mod sys;
+mod unlz4;
 
 use config::Config;
 use control::{Control, Shared};
@@ -43,6 +45,11 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((command, rest)) = arguments.split_first()
+        && command == "unlz4"
+    {
+        return unlz4::run(rest);
+    }
     let [path] = arguments.as_slice() else {
         eprintln!("usage: litegix-shim CONFIG.json");
         return ExitCode::from(64);

@@ -70,17 +70,19 @@ export async function inspectHost(options: {
     for (const directory of [settings.basePath, directories.boot, directories.bin, directories.machines]) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
+    const shimPath = await installAsset({ name: "litegix-shim", directory: directories.bin });
     const boot = await prepareBoot({
       vmlinuxPath: settings.vmlinuxPath,
       kernelsDirectory: directories.kernels,
       cacheDirectory: directories.boot,
       init: await readAsset("litegix-init"),
+      shimPath,
       signal,
     });
     const hierarchies = await findCgroups();
     const common = {
       machinesDirectory: directories.machines,
-      shimPath: await installAsset({ name: "litegix-shim", directory: directories.bin }),
+      shimPath,
       users: settings.jailer.users,
       cgroups: hierarchies && { hierarchies, parent: settings.jailer.parentCgroup },
     };

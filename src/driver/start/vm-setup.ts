@@ -66,6 +66,7 @@ async function bootFiles(options: {
       kernelsDirectory: directories.kernels,
       cacheDirectory: directories.boot,
       init: await readAsset("litegix-init"),
+      shimPath: host.machines.shimPath,
       signal,
     });
   }

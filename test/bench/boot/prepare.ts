@@ -4,7 +4,7 @@ import { mkdir, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { prepareBoot } from "../../../src/boot/prepare-boot.ts";
 import { ImageStore } from "../../../src/images/store/image-store.ts";
-import { readAsset } from "../../../src/system/assets.ts";
+import { installAsset, readAsset } from "../../../src/system/assets.ts";
 import { busyboxLayout, kernelDirectory } from "../../end-to-end/support/environment.ts";
 import { Registry } from "../../end-to-end/support/registry.ts";
 
@@ -21,5 +21,6 @@ await prepareBoot({
   kernelsDirectory: join(base, "kernels"),
   cacheDirectory: join(base, "boot"),
   init: await readAsset("litegix-init"),
+  shimPath: await installAsset({ name: "litegix-shim", directory: join(base, "bin") }),
 });
 await store.ensure({ reference: "busybox:1", forcePull: false, signal: AbortSignal.timeout(60_000) });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { ShimClient } from "../../../src/machine/create/shim-client.ts";
 import { waitFor } from "./wait.ts";
 
-const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-shim");
+export const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-shim");
 
 export interface RunningShim {
   readonly process: ChildProcess;
