@@ -60,8 +60,7 @@ async function bundle(): Promise<void> {
   });
 }
 
-// V8 14's Maglev compiler miscompiles hot byte loops: the kernel's LZ4 blocks came out damaged, differently each time.
-const v8Flags = ["--no-maglev", "--max-semi-space-size=1"];
+const v8Flags = ["--max-semi-space-size=1"];
 
 function buildExecutable(): string {
   // Only an unbuilt node may be stripped: the finished file breaks.
