@@ -1,4 +1,4 @@
-// What a `config` block may hold, as plain data; src/nomad turns it into Nomad's hclspec messages.
+// The schema of a `config` block as plain data; src/nomad turns it into Nomad's hclspec messages.
 // Rules: helper/pluginutils/hclspecutils of Nomad.
 
 /** An HCL type expression: "string", "any", "list(string)", ... */

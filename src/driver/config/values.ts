@@ -1,18 +1,36 @@
-// Reading values of Nomad's `config` blocks. Every key is declared `any` to Nomad, so that a wrong value reaches us and the
-// message can name the key, the value and the rule. Conversions are HCL's own: numbers and booleans count as strings;
-// numbers may come as decimal strings (cty sends what no float64 holds as text).
+// Readers of values in Nomad's `config` blocks. Most keys are declared `any` to Nomad, so that a wrong value reaches the driver
+// and the message can name the key, the value and the rule. Conversions are HCL's own: numbers and booleans count as strings;
+// numbers may come as decimal strings (cty sends a number that no float64 holds as text).
 import { split } from "shlex";
 import { ConfigError } from "../errors.ts";
 
-export type ConfigMap = Readonly<Record<string, unknown>>;
-
-export function asConfigMap(config: unknown): ConfigMap {
-  if (config instanceof Map) return Object.fromEntries(config as Map<string, unknown>);
-  if (typeof config === "object" && config !== null) return config as ConfigMap;
-  return {};
+export interface Reader<T> {
+  /** For the documentation. */
+  readonly type: string;
+  /** All values that are allowed, if there are few. */
+  readonly choices?: readonly string[];
+  /** `value` is neither null nor undefined; `path` is the key's full name. Fails with ConfigError. */
+  readonly read: (value: unknown, path: string) => T;
 }
 
-const isAbsent = (value: unknown): value is null | undefined => value === null || value === undefined;
+/** The reader's values, checked or converted further. */
+export function refine<T, U>(reader: Reader<T>, convert: (value: T, path: string) => U, type = reader.type): Reader<U> {
+  return { type, read: (value, path) => convert(reader.read(value, path), path) };
+}
+
+/** Undefined if the value is neither. Decoded maps are Maps; tests and the command line write objects. */
+export function toMap(value: unknown): ReadonlyMap<string, unknown> | undefined {
+  if (value instanceof Map) return value as Map<string, unknown>;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+  return new Map(Object.entries(value));
+}
+
+/** With all maps in it as objects, as JSON has them. */
+export function toJson(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(toJson);
+  const map = toMap(value);
+  return map === undefined ? value : Object.fromEntries([...map].map(([name, inner]) => [name, toJson(inner)]));
+}
 
 function scalarToString(value: unknown): string | undefined {
   if (typeof value === "string") return value;
@@ -20,158 +38,177 @@ function scalarToString(value: unknown): string | undefined {
   return undefined;
 }
 
-/** NUL ends strings in the kernel: what follows would silently vanish. */
-function checked(key: string, value: string): string {
-  if (value.includes("\0")) throw new ConfigError(key, value, "must not hold a NUL character");
-  return value;
+/** NUL ends strings in the kernel: the rest would silently vanish. */
+function withoutNul(path: string, text: string): string {
+  if (text.includes("\0")) throw new ConfigError(path, text, "must not hold a NUL character");
+  return text;
 }
 
-export function optionalString(config: ConfigMap, key: string): string | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  const text = scalarToString(value);
-  if (text === undefined) throw new ConfigError(key, value, "must be a string");
-  return checked(key, text);
-}
+export const string: Reader<string> = {
+  type: "string",
+  read: (value, path) => {
+    const text = scalarToString(value);
+    if (text === undefined) throw new ConfigError(path, value, "must be a string");
+    return withoutNul(path, text);
+  },
+};
 
-export function requiredString(config: ConfigMap, key: string, example: string): string {
-  const value = optionalString(config, key);
-  if (value === undefined) throw new ConfigError(key, undefined, `is required, e.g. ${key} = "${example}"`);
-  if (value === "") throw new ConfigError(key, value, "must not be empty");
-  return value;
-}
+/** No message shows the value. */
+export const secret: Reader<string> = {
+  type: "string",
+  read: (value, path) => {
+    const text = scalarToString(value);
+    if (text === undefined) throw new ConfigError(path, undefined, "must be a string");
+    if (text.includes("\0")) throw new ConfigError(path, undefined, "must not hold a NUL character");
+    return text;
+  },
+};
 
-export function optionalBoolean(config: ConfigMap, key: string): boolean | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  if (value === true || value === "true") return true;
-  if (value === false || value === "false") return false;
-  throw new ConfigError(key, value, "must be true or false");
-}
+export const boolean: Reader<boolean> = {
+  type: "boolean",
+  read: (value, path) => {
+    if (value === true || value === "true") return true;
+    if (value === false || value === "false") return false;
+    throw new ConfigError(path, value, "must be true or false");
+  },
+};
+
+/** Any value: the driver accepts the key, and it changes nothing. */
+export const ignored: Reader<undefined> = { type: "any", read: () => undefined };
 
 /** Both bounds are allowed values. */
-export function optionalInteger(
-  config: ConfigMap,
-  key: string,
-  bounds: { minimum: number; maximum: number; unit: string },
-): number | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  const text = typeof value === "boolean" ? undefined : scalarToString(value);
-  const number = text === undefined || text.trim() === "" ? Number.NaN : Number(text);
-  const { minimum, maximum, unit } = bounds;
-  if (!Number.isSafeInteger(number) || number < minimum || number > maximum) {
-    throw new ConfigError(key, value, `must be a whole number of ${unit} from ${minimum} to ${maximum}`);
-  }
-  return number;
+export function integer(bounds: { min: number; max?: number; unit: string }): Reader<number> {
+  const { min, max = Number.MAX_SAFE_INTEGER, unit } = bounds;
+  return {
+    type: `number of ${unit}, ${max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`}`,
+    read: (value, path) => {
+      const text = typeof value === "boolean" ? undefined : scalarToString(value);
+      const number = text === undefined || text.trim() === "" ? Number.NaN : Number(text);
+      if (!Number.isSafeInteger(number) || number < min || number > max) {
+        throw new ConfigError(path, value, `must be a whole number of ${unit} from ${min} to ${max}`);
+      }
+      return number;
+    },
+  };
 }
 
-const durationUnitsMs: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+const durationUnitsMs = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
 
 /** Milliseconds of a Go duration such as "5m" or "1h30m". Both bounds are allowed values. */
-export function optionalDuration(
-  config: ConfigMap,
-  key: string,
-  bounds: { minimumMs: number; maximumMs: number },
-): number | undefined {
-  const text = optionalString(config, key);
-  if (text === undefined || text === "") return undefined;
-  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|s)/g)];
-  const whole = parts.map(([part]) => part).join("") === text;
-  const ms = parts.reduce((sum, [, number, unit]) => sum + Number(number) * (durationUnitsMs[unit ?? ""] ?? 0), 0);
-  if (!whole || ms < bounds.minimumMs || ms > bounds.maximumMs) {
-    const rule = `must be a duration from ${bounds.minimumMs / 1000}s to ${bounds.maximumMs / 3_600_000}h, such as "5m"`;
-    throw new ConfigError(key, text, rule);
-  }
-  return ms;
+export function duration(bounds: { minMs: number; maxMs: number }): Reader<number> {
+  const { minMs, maxMs } = bounds;
+  const range = `${minMs / durationUnitsMs.s}s to ${maxMs / durationUnitsMs.h}h`;
+  return refine(
+    string,
+    (text, path) => {
+      const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|s)/g)];
+      const whole = parts.map(([part]) => part).join("") === text;
+      const times = parts.map(
+        ([, number, unit]) => Number(number) * durationUnitsMs[unit as keyof typeof durationUnitsMs],
+      );
+      const ms = times.reduce((sum, time) => sum + time, 0);
+      if (whole && ms >= minMs && ms <= maxMs) return ms;
+      throw new ConfigError(path, text, `must be a duration from ${range}, such as "5m"`);
+    },
+    `duration, ${range}`,
+  );
 }
+
+export function oneOf<T extends string>(...choices: readonly T[]): Reader<T> {
+  const quoted = choices.map((choice) => `"${choice}"`);
+  const list = `${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1) ?? ""}`;
+  return {
+    choices,
+    ...refine(
+      string,
+      (text, path) => {
+        const found = choices.find((choice) => choice === text);
+        if (found === undefined) throw new ConfigError(path, text, `must be ${list}`);
+        return found;
+      },
+      list,
+    ),
+  };
+}
+
+/** The rule is said with the whole value. */
+function toStrings(value: readonly unknown[], path: string, rule: string): string[] {
+  return value.map((item) => {
+    const text = scalarToString(item);
+    if (text === undefined) throw new ConfigError(path, value, rule);
+    return withoutNul(path, text);
+  });
+}
+
+export const strings: Reader<string[]> = {
+  type: "list of strings",
+  read: (value, path) => {
+    const rule = "must be a list of strings";
+    if (!Array.isArray(value)) throw new ConfigError(path, value, rule);
+    return toStrings(value, path, rule);
+  },
+};
 
 /** A list of strings, or one string that is split as a POSIX shell splits words. */
-export function optionalWords(config: ConfigMap, key: string): string[] | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  const rule = "must be a list of strings, or one string such as \"-c 'echo hello'\"";
-  if (Array.isArray(value)) {
-    return value.map((item: unknown) => {
-      const text = scalarToString(item);
-      if (text === undefined) throw new ConfigError(key, value, rule);
-      return checked(key, text);
-    });
-  }
-  const text = scalarToString(value);
-  if (text === undefined) throw new ConfigError(key, value, rule);
-  try {
-    return split(checked(key, text));
-  } catch {
-    throw new ConfigError(key, value, "has a quote or backslash without its end");
-  }
-}
+export const words: Reader<string[]> = {
+  type: "list of strings, or one string that is split as a shell splits words",
+  read: (value, path) => {
+    const rule = "must be a list of strings, or one string such as \"-c 'echo hello'\"";
+    if (Array.isArray(value)) return toStrings(value, path, rule);
+    const text = scalarToString(value);
+    if (text === undefined) throw new ConfigError(path, value, rule);
+    try {
+      return split(withoutNul(path, text));
+    } catch (error) {
+      if (error instanceof ConfigError) throw error;
+      throw new ConfigError(path, value, "has a quote or backslash without its end");
+    }
+  },
+};
 
-/** A list of "K=V", or a map; entries in order. */
-export function optionalEnvironment(config: ConfigMap, key: string): string[] | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  const rule = 'must be a list of "NAME=value" strings, or a map of strings';
-  const entries: string[] = [];
-  for (const item of Array.isArray(value) ? (value as unknown[]) : [value]) {
-    if (typeof item === "string") {
-      const at = item.indexOf("=");
-      if (at <= 0) throw new ConfigError(key, item, rule);
-      entries.push(checked(key, item));
-    } else if (typeof item === "object" && item !== null && !Array.isArray(item)) {
-      for (const [name, inner] of Object.entries(asConfigMap(item))) {
-        const text = scalarToString(inner);
-        if (text === undefined) throw new ConfigError(`${key}.${name}`, inner, "must be a string");
-        if (name === "" || name.includes("=")) throw new ConfigError(key, name, 'a name must not be empty or hold "="');
-        entries.push(checked(key, `${name}=${text}`));
+/** "NAME=value" each, in order. */
+export const environment: Reader<string[]> = {
+  type: 'list of "NAME=value" strings, or map of strings',
+  read: (value, path) => {
+    const rule = 'must be a list of "NAME=value" strings, or a map of strings';
+    return (Array.isArray(value) ? (value as unknown[]) : [value]).flatMap((item) => {
+      if (typeof item === "string") {
+        if (item.indexOf("=") <= 0) throw new ConfigError(path, item, rule);
+        return withoutNul(path, item);
       }
-    } else {
-      throw new ConfigError(key, value, rule);
-    }
-  }
-  return entries;
-}
+      const map = toMap(item);
+      if (map === undefined) throw new ConfigError(path, value, rule);
+      return [...map].map(([name, inner]) => {
+        const text = scalarToString(inner);
+        if (text === undefined) throw new ConfigError(`${path}.${name}`, inner, "must be a string");
+        if (name === "" || name.includes("="))
+          throw new ConfigError(path, name, 'a name must not be empty or hold "="');
+        return withoutNul(path, `${name}=${text}`);
+      });
+    });
+  },
+};
 
-/** A list of strings; numbers and booleans count as strings. */
-export function optionalStrings(config: ConfigMap, key: string): string[] | undefined {
-  const value = config[key];
-  if (isAbsent(value)) return undefined;
-  const rule = "must be a list of strings";
-  if (!Array.isArray(value)) throw new ConfigError(key, value, rule);
-  return value.map((item: unknown) => {
-    const text = scalarToString(item);
-    if (text === undefined) throw new ConfigError(key, value, rule);
-    return checked(key, text);
-  });
-}
-
-/** A map of strings as an attribute (`key = { a = "b" }`), or as one or more blocks, of which the later wins. */
-export function optionalStringMap(config: ConfigMap, key: string): ReadonlyMap<string, string> {
-  const merged = new Map<string, string>();
-  for (const block of optionalBlocks(config, key)) {
-    for (const [name, inner] of Object.entries(block)) {
-      const text = scalarToString(inner);
-      if (text === undefined) throw new ConfigError(`${key}.${name}`, inner, "must be a string");
-      merged.set(checked(key, name), checked(key, text));
-    }
-  }
-  return merged;
-}
+/** As an attribute (`key = { a = "b" }`), or as one or more blocks, of which the later wins. */
+export const stringMap: Reader<ReadonlyMap<string, string>> = {
+  type: "map of strings",
+  read: (value, path) => {
+    const entries = toBlocks(value, path).flatMap((block) => [...block]);
+    return new Map(
+      entries.map(([name, inner]) => {
+        const text = scalarToString(inner);
+        if (text === undefined) throw new ConfigError(`${path}.${name}`, inner, "must be a string");
+        return [withoutNul(path, name), withoutNul(path, text)];
+      }),
+    );
+  },
+};
 
 /** Repeated blocks, or a list of maps, or one map. */
-export function optionalBlocks(config: ConfigMap, key: string): ConfigMap[] {
-  const value = config[key];
-  if (isAbsent(value)) return [];
+export function toBlocks(value: unknown, path: string): ReadonlyMap<string, unknown>[] {
   return (Array.isArray(value) ? (value as unknown[]) : [value]).map((item) => {
-    if (typeof item !== "object" || item === null || Array.isArray(item)) {
-      throw new ConfigError(key, value, "must be a block or a map");
-    }
-    return asConfigMap(item);
+    const map = toMap(item);
+    if (map === undefined) throw new ConfigError(path, value, "must be a block or a map");
+    return map;
   });
-}
-
-/** Inside a block whose keys Nomad has not checked: a misspelt one must not vanish. */
-export function refuseOtherKeys(config: ConfigMap, where: string, known: readonly string[]): void {
-  const other = Object.keys(config).find((key) => !known.includes(key));
-  if (other !== undefined) throw new ConfigError(`${where}.${other}`, undefined, `is none of ${known.join(", ")}`);
 }

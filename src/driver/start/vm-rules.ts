@@ -2,6 +2,7 @@
 // with the rule, where Firecracker would say it half-way or not at all.
 import { readFile } from "node:fs/promises";
 import type { VmOptions } from "../../vmm/vm-options.ts";
+import { optionKey } from "../config/task/vm.ts";
 import { ConfigError } from "../errors.ts";
 
 /** Interrupt lines that Firecracker has for devices on x86-64. */
@@ -26,24 +27,11 @@ export async function checkVmOptions(options: VmOptions, facts: VmFacts): Promis
   if (options.machineConfig?.huge_pages === "2M") await checkFreeHugePages(facts);
 }
 
-const blockNames: Readonly<Record<Exclude<keyof VmOptions, "drives">, string>> = {
-  machineConfig: "machine_config",
-  rateLimiter: "rate_limiter",
-  rxRateLimiter: "rx_rate_limiter",
-  txRateLimiter: "tx_rate_limiter",
-  balloon: "balloon",
-  entropy: "entropy",
-  mmds: "mmds",
-  serial: "serial",
-  logger: "logger",
-  metrics: "metrics",
-};
-
 function checkVmm(options: VmOptions, facts: VmFacts): void {
   if (facts.vmm === "firecracker") return;
-  const key = Object.keys(options).find((name) => name !== "drives") as keyof typeof blockNames | undefined;
-  if (key !== undefined) {
-    throw new ConfigError(blockNames[key], undefined, "is Firecracker's, and QEMU runs the VMs of this host");
+  const option = (Object.keys(options) as (keyof VmOptions)[]).find((name) => name !== "drives");
+  if (option !== undefined) {
+    throw new ConfigError(optionKey(option), undefined, "is Firecracker's, and QEMU runs the VMs of this host");
   }
 }
 
@@ -70,9 +58,9 @@ function checkBalloon(options: VmOptions, facts: VmFacts): void {
 
 function checkNetwork(options: VmOptions, facts: VmFacts): void {
   if (facts.networkInterfaces > 0) return;
-  for (const key of ["mmds", "rxRateLimiter", "txRateLimiter"] as const) {
-    if (options[key] === undefined) continue;
-    throw new ConfigError(blockNames[key], undefined, "needs a network interface, and this task's VM has none");
+  for (const option of ["mmds", "rxRateLimiter", "txRateLimiter"] as const) {
+    if (options[option] === undefined) continue;
+    throw new ConfigError(optionKey(option), undefined, "needs a network interface, and this task's VM has none");
   }
 }
 

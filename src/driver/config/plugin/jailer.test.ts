@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { machineSize } from "../../start/machine-size.ts";
 import { parseTaskConfig } from "../task/task-config.ts";
-import { parseJailer } from "./jailer.ts";
+import { type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
+
+const parseJailer = (config: object): PluginSettings["jailer"] => parsePluginConfig(config).jailer;
 
 describe("the jailer block", () => {
   it("is on where nothing is said", () => {

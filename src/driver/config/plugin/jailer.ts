@@ -1,53 +1,50 @@
 // The `jailer` block of the plugin's config: how VMs are kept apart from the host.
 import type { UserRange } from "../../../machine/users.ts";
 import { ConfigError } from "../../errors.ts";
-import { attr, block, type NamedSpec, object } from "../hcl-spec.ts";
-import { asConfigMap, type ConfigMap, optionalBoolean, optionalString } from "../values.ts";
-
-export interface JailerSettings {
-  readonly enabled: boolean;
-  readonly users: UserRange;
-  /** The cgroup below which each VM has its own, relative to the hierarchy's root. */
-  readonly parentCgroup: string;
-}
+import { key, section } from "../table.ts";
+import { boolean, refine, string } from "../values.ts";
 
 /** Neither systemd's dynamic users nor the subordinate ids of Debian's /etc/subuid lie here. */
 const defaultUsers = "70000-79999";
-const defaultParentCgroup = "litegix-fc-driver";
-const largestUid = 2 ** 32 - 2;
+const maxUid = 2 ** 32 - 2;
 
-export const jailerSchema: NamedSpec = block(
-  "jailer",
-  object(attr("enabled", "bool"), attr("uid_range", "string"), attr("parent_cgroup", "string")),
-);
-
-/** Fails with ConfigError. */
-export function parseJailer(config: ConfigMap): JailerSettings {
-  const map = asConfigMap(config["jailer"]);
-  return {
-    enabled: optionalBoolean(map, "enabled") ?? true,
-    users: users(optionalString(map, "uid_range") ?? defaultUsers),
-    parentCgroup: parentCgroup(optionalString(map, "parent_cgroup") ?? defaultParentCgroup),
-  };
-}
-
-function users(text: string): UserRange {
+const userRange = refine(string, (text, path): UserRange => {
   const [, firstText, lastText] = /^(\d{1,10})-(\d{1,10})$/.exec(text) ?? [];
   const first = Number(firstText);
   const last = Number(lastText);
-  const isRange =
-    firstText !== undefined && lastText !== undefined && first >= 1 && first <= last && last <= largestUid;
-  if (!isRange) {
-    const rule = `must be "FIRST-LAST", numbers of users and groups that nobody else on the host has, e.g. "${defaultUsers}"`;
-    throw new ConfigError("jailer.uid_range", text, rule);
-  }
-  return { first, last };
-}
+  if (first >= 1 && first <= last && last <= maxUid) return { first, last };
+  const rule = `must be "FIRST-LAST", numbers of users and groups that nobody else on the host has, e.g. "${defaultUsers}"`;
+  throw new ConfigError(path, text, rule);
+});
 
-function parentCgroup(text: string): string {
+const relativePath = refine(string, (text, path) => {
   const parts = text.split("/");
   if (parts.some((part) => part === "" || part === "." || part === "..") || text.includes("\n")) {
-    throw new ConfigError("jailer.parent_cgroup", text, 'must be a relative path such as "litegix-fc-driver"');
+    throw new ConfigError(path, text, 'must be a relative path such as "litegix-fc-driver"');
   }
   return text;
-}
+});
+
+export const jailerBlock = section("jailer", {
+  doc: "How Firecracker and its VM are kept apart from the host.",
+  rows: {
+    enabled: key("enabled", {
+      reader: boolean,
+      hcl: "bool",
+      default: true,
+      doc: "Whether Firecracker runs in its jail. If false, VMs run as root, and the fingerprint warns.",
+    }),
+    users: key("uid_range", {
+      reader: userRange,
+      hcl: "string",
+      default: defaultUsers,
+      doc: "Each VM gets a user and a group of its own from this range. Nobody else on the host may have them, and two agents on one host need different ranges.",
+    }),
+    parentCgroup: key("parent_cgroup", {
+      reader: relativePath,
+      hcl: "string",
+      default: "litegix-fc-driver",
+      doc: "The cgroup below which each VM gets its own, relative to the root of the hierarchy.",
+    }),
+  },
+});

@@ -1,104 +1,112 @@
-// The `config` block of the plugin in the agent's configuration, checked.
-import type { RegistryConfigs } from "../../../images/registry/endpoint.ts";
+// The `config` block of the plugin in the agent's configuration.
 import { maximumBasePathBytes } from "../../../machine/records/files.ts";
 import type { VmmChoice } from "../../../vmm/select-vmm.ts";
 import { ConfigError } from "../../errors.ts";
-import {
-  asConfigMap,
-  type ConfigMap,
-  optionalBoolean,
-  optionalString,
-  optionalStrings,
-  optionalWords,
-} from "../values.ts";
-import { type JailerSettings, parseJailer } from "./jailer.ts";
-import { type PluginNetworkSettings, parsePluginNetwork } from "./network.ts";
+import { key, labelledBlocks, type Parsed, readTable } from "../table.ts";
+import { boolean, oneOf, refine, string, strings, words } from "../values.ts";
+import { jailerBlock } from "./jailer.ts";
+import { networkBlock } from "./network.ts";
 
-export interface PluginSettings {
-  readonly vmlinuxPath: string | undefined;
-  /** Images, kernels and VMs lie below it. */
-  readonly basePath: string;
-  readonly vmm: VmmChoice;
-  readonly firecrackerPath: string | undefined;
-  readonly jailerPath: string | undefined;
-  readonly jailer: JailerSettings;
-  readonly qemuPath: string | undefined;
-  /** What jobs may name on the host (drives, kernels, initrds): these paths and what lies below them. */
-  readonly allowedHostPaths: readonly string[];
-  readonly network: PluginNetworkSettings;
-  readonly registries: RegistryConfigs;
-}
+const absolutePath = refine(string, (path, name) => {
+  if (!path.startsWith("/")) throw new ConfigError(name, path, "must be an absolute path");
+  return path;
+});
+
+const absolutePaths = refine(strings, (paths, name) => {
+  const relative = paths.find((path) => !path.startsWith("/"));
+  if (relative === undefined) return paths;
+  throw new ConfigError(name, relative, "must be a list of absolute paths");
+});
 
 const defaultBasePath = "/var/lib/litegix-fc-driver";
 
+const basePath = refine(absolutePath, (given, name) => {
+  const path = given.replace(/\/+$/, "");
+  if (Buffer.byteLength(path) <= maximumBasePathBytes) return path;
+  const rule = `must have at most ${maximumBasePathBytes} bytes (unix socket paths below it end at 107)`;
+  throw new ConfigError(name, path, rule);
+});
+
+export const pluginTable = {
+  vmlinuxPath: key("vmlinux_path", {
+    reader: absolutePath,
+    emptyIsAbsent: true,
+    absent: "the newest Debian cloud kernel in /boot",
+    flag: "file",
+    doc: "The guest's kernel: an ELF `vmlinux`, or a bzImage, from which the driver takes the ELF.",
+  }),
+  basePath: key("rootfs_base_path", {
+    reader: basePath,
+    emptyIsAbsent: true,
+    default: defaultBasePath,
+    flag: "directory",
+    doc: `The directory for images, kernels and VMs. Its path has at most ${maximumBasePathBytes} bytes. Two agents on one host need different ones.`,
+  }),
+  vmm: key("vmm", {
+    reader: oneOf<VmmChoice>("auto", "firecracker", "qemu"),
+    default: "auto",
+    flag: "program",
+    doc: 'The program that runs the VMs. "auto" takes Firecracker if it is installed and KVM runs guests here, else QEMU. The other two insist.',
+  }),
+  firecrackerPath: key("firecracker_path", {
+    reader: absolutePath,
+    emptyIsAbsent: true,
+    absent: "`firecracker` on PATH",
+    flag: "file",
+    doc: "Firecracker, 1.14 or newer.",
+  }),
+  jailerPath: key("jailer_path", {
+    reader: absolutePath,
+    emptyIsAbsent: true,
+    absent: "`jailer` beside Firecracker, then on PATH",
+    flag: "file",
+    doc: "Firecracker's jailer, from the same release.",
+  }),
+  jailer: jailerBlock,
+  qemuPath: key("qemu_path", {
+    reader: absolutePath,
+    emptyIsAbsent: true,
+    absent: "`qemu-system-x86_64` on PATH",
+    flag: "file",
+    doc: "QEMU, which stands in for Firecracker on hosts without KVM.",
+  }),
+  allowedHostPaths: key("allowed_host_paths", {
+    reader: absolutePaths,
+    default: [],
+    doc: "The files and devices of the host that a job may name (`drive.path_on_host`, `boot_source`): these paths and everything below them, with all links followed.",
+  }),
+  network: networkBlock,
+  registries: labelledBlocks("registry", "host", {
+    doc: "How the driver reaches one registry, such as `docker.io`.",
+    rows: {
+      mirrors: key("mirrors", {
+        reader: words,
+        hcl: "list(string)",
+        default: [],
+        doc: "Base URLs of mirrors. The driver asks them in order, and the registry itself last.",
+      }),
+      plainHttp: key("plain_http", {
+        reader: boolean,
+        hcl: "bool",
+        default: false,
+        doc: "Whether the driver uses HTTP without TLS. Without a `registry` block it does so for registries on loopback only.",
+      }),
+    },
+  }),
+};
+
+export type PluginSettings = Parsed<typeof pluginTable>;
+
 /** Fails with ConfigError. */
 export function parsePluginConfig(config: unknown): PluginSettings {
-  const map = asConfigMap(config);
-  return {
-    vmlinuxPath: absolutePath(map, "vmlinux_path"),
-    basePath: basePath(map),
-    vmm: vmmChoice(map),
-    firecrackerPath: absolutePath(map, "firecracker_path"),
-    jailerPath: absolutePath(map, "jailer_path"),
-    jailer: parseJailer(map),
-    qemuPath: absolutePath(map, "qemu_path"),
-    allowedHostPaths: allowedHostPaths(map),
-    network: parsePluginNetwork(map),
-    registries: registries(map),
-  };
+  return readTable(pluginTable, config);
 }
 
-/** Where VMs are, whatever is wrong with the rest. Never fails: a base path that is itself refused never had a VM. */
+/** The directory with the VMs, whatever is wrong with the rest. Never fails: a base path that is itself refused never had a VM. */
 export function basePathOf(config: unknown): string {
   try {
-    return basePath(asConfigMap(config));
+    return readTable({ basePath: pluginTable.basePath }, config).basePath;
   } catch {
     return defaultBasePath;
   }
-}
-
-/** The empty string counts as unset: agents' configurations are often written by templates. */
-function absolutePath(map: ConfigMap, key: string): string | undefined {
-  const path = optionalString(map, key);
-  if (path === undefined || path === "") return undefined;
-  if (!path.startsWith("/")) throw new ConfigError(key, path, "must be an absolute path");
-  return path;
-}
-
-function allowedHostPaths(map: ConfigMap): string[] {
-  const paths = optionalStrings(map, "allowed_host_paths") ?? [];
-  const relative = paths.find((path) => !path.startsWith("/"));
-  if (relative === undefined) return paths;
-  throw new ConfigError("allowed_host_paths", relative, "must be a list of absolute paths");
-}
-
-function basePath(map: ConfigMap): string {
-  const path = (absolutePath(map, "rootfs_base_path") ?? defaultBasePath).replace(/\/+$/, "");
-  if (Buffer.byteLength(path) > maximumBasePathBytes) {
-    const rule = `must have at most ${maximumBasePathBytes} bytes (unix socket paths below it end at 107)`;
-    throw new ConfigError("rootfs_base_path", path, rule);
-  }
-  return path;
-}
-
-function vmmChoice(map: ConfigMap): VmmChoice {
-  const choice = optionalString(map, "vmm") ?? "auto";
-  if (choice === "auto" || choice === "firecracker" || choice === "qemu") return choice;
-  throw new ConfigError("vmm", choice, 'must be "auto", "firecracker" or "qemu"');
-}
-
-function registries(map: ConfigMap): RegistryConfigs {
-  const blocks = asConfigMap(map["registry"]);
-  return Object.fromEntries(
-    Object.entries(blocks).map(([host, block]) => {
-      const settings = asConfigMap(block);
-      return [
-        host,
-        {
-          mirrors: optionalWords(settings, "mirrors") ?? [],
-          plainHttp: optionalBoolean(settings, "plain_http") ?? false,
-        },
-      ];
-    }),
-  );
 }

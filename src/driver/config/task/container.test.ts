@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { ConfigError } from "../../errors.ts";
 import { capabilitySet, defaultCapabilities } from "./capabilities.ts";
-import { containerSchema, parseContainer } from "./container.ts";
+import { containerTable, parseContainer } from "./container.ts";
 
 const none = { add: [], drop: [], privileged: false };
 const all = (1n << 64n) - 1n;
@@ -127,17 +127,20 @@ for (const [bad, message] of [
   [{ privileged: "perhaps" }, /privileged = "perhaps": must be true or false/],
   [{ ulimit: { nofile: "5:4" } }, /ulimit.nofile = "5:4": has a soft limit above its hard limit/],
   [{ ulimit: { nofile: "" } }, /ulimit.nofile = "": must be a number/],
-  [{ ulimit: { files: 1 } }, /ulimit.files = "1": is no limit; there are as, core/],
+  [{ ulimit: { files: 1 } }, /ulimit.files = "1": is not a limit; the limits are as, core/],
   [{ ulimit: "nofile=1" }, /ulimit = "nofile=1": must be a block or a map/],
-  [{ sysctl: { "../x": 1 } }, /sysctl\.\.\.\/x = "1": has no name of a kernel setting/],
+  [{ sysctl: { "../x": 1 } }, /sysctl\.\.\.\/x = "1": is not the name of a kernel setting/],
   [{ sysctl: { "net.core": [] } }, /sysctl.net.core = \[\]: must be a string/],
   [{ tmpfs: ["run"] }, /tmpfs = "run": must be an absolute path/],
   [{ tmpfs: ["/"] }, /tmpfs = "\/": must not be the root/],
-  [{ tmpfs: ["/run:bind"] }, /tmpfs = "\/run:bind": "bind" is no option/],
-  [{ mount: [{ target: "/a" }] }, /mount.type = "volume": can't be had in a VM yet/],
+  [{ tmpfs: ["/run:bind"] }, /tmpfs = "\/run:bind": "bind" is not an option/],
+  [{ mount: [{ target: "/a" }] }, /mount.type = "volume": is not available in a VM yet/],
   [{ mount: [{ type: "tmpfs", target: "/a", source: "b" }] }, /mount.source = "b": must be empty/],
-  [{ mount: [{ type: "tmpfs", traget: "/a" }] }, /mount.traget: is none of type, target/],
-  [{ mount: [{ type: "tmpfs", target: "/a", tmpfs_options: [{ sise: 1 }] }] }, /tmpfs_options.sise: is none of size/],
+  [{ mount: [{ type: "tmpfs", traget: "/a" }] }, /mount.traget: is not one of type, target/],
+  [
+    { mount: [{ type: "tmpfs", target: "/a", tmpfs_options: [{ sise: 1 }] }] },
+    /tmpfs_options.sise: is not one of size/,
+  ],
   [{ hostname: "a b" }, /hostname = "a b": must be letters/],
   [{ hostname: "a".repeat(65) }, /at most 64/],
   [{ extra_hosts: ["a"] }, /extra_hosts = "a": must be "name:address"/],
@@ -150,7 +153,7 @@ for (const [bad, message] of [
   [{ devices: [{ host_path: "/dev/../etc" }] }, /devices.host_path/],
   [{ devices: [{ host_path: "/dev/fuse", container_path: "x" }] }, /container_path = "x": must be an absolute path/],
   [{ devices: [{ host_path: "/dev/fuse", cgroup_permissions: "x" }] }, /cgroup_permissions = "x"/],
-  [{ devices: [{ hostpath: "/dev/fuse" }] }, /devices.hostpath: is none of host_path/],
+  [{ devices: [{ hostpath: "/dev/fuse" }] }, /devices.hostpath: is not one of host_path/],
   [{ oom_score_adj: 1001 }, /oom_score_adj = 1001/],
 ] as const) {
   test(`refused: ${JSON.stringify(bad)}`, () => {
@@ -159,7 +162,7 @@ for (const [bad, message] of [
 }
 
 test("any value of any key is read, or refused by a ConfigError that names the key", () => {
-  const key = fc.constantFrom(...containerSchema.map(({ name }) => name));
+  const key = fc.constantFrom(...Object.values(containerTable).map((row) => row.key));
   const value = fc.oneof(
     fc.anything({ maxDepth: 3 }),
     fc.array(fc.string()),

@@ -1,59 +1,48 @@
-// How the task's image is got: the words of Nomad's docker driver.
-
-import type { Credentials } from "../../../images/registry/authenticator.ts";
+// The task's image and how the driver gets it: the words of Nomad's docker driver.
 import { ConfigError } from "../../errors.ts";
-import { attr, block, type NamedSpec, object } from "../hcl-spec.ts";
-import {
-  asConfigMap,
-  type ConfigMap,
-  optionalBoolean,
-  optionalDuration,
-  optionalString,
-  requiredString,
-} from "../values.ts";
+import { block, key, type Parsed } from "../table.ts";
+import { boolean, duration, ignored, secret, string } from "../values.ts";
 
-export interface ImageOptions {
-  readonly reference: string;
-  readonly forcePull: boolean;
-  readonly pullTimeoutMs: number;
-  readonly credentials: Credentials | undefined;
-}
+export const imageTable = {
+  reference: key("image", {
+    reader: string,
+    required: "busybox:latest",
+    doc: "The image's name as docker takes it: `busybox`, `ghcr.io/org/name:tag`, `host:5000/name@sha256:...`.",
+  }),
+  forcePull: key("force_pull", {
+    reader: boolean,
+    default: false,
+    doc: "Whether the driver asks the registry for the image even if the host has it.",
+  }),
+  pullTimeoutMs: key("image_pull_timeout", {
+    reader: duration({ minMs: 1_000, maxMs: 24 * 60 * 60_000 }),
+    emptyIsAbsent: true,
+    default: "5m",
+    doc: "The time limit of a pull.",
+  }),
+  credentials: block("auth", {
+    doc: "Credentials for the image's registry. If both user name and password are empty, the image counts as public, as with docker's driver: jobs take them from variables that may be empty.",
+    rows: {
+      username: key("username", { reader: string, absent: "none", doc: "The user's name." }),
+      password: key("password", { reader: secret, absent: "none", doc: "The password or token. No message shows it." }),
+      email: key("email", { reader: ignored, doc: "Accepted and ignored, as docker's driver does." }),
+      serverAddress: key("server_address", {
+        reader: ignored,
+        doc: "Accepted and ignored: the credentials go to the image's registry.",
+      }),
+    },
+    convert: ({ username = "", password = "" }, path) => {
+      if (username === "" && password === "") return undefined;
+      if (username === "") {
+        throw new ConfigError(`${path}.username`, username, `must be set if ${path}.password is`);
+      }
+      // The password itself must not show in a message.
+      if (password === "") {
+        throw new ConfigError(`${path}.password`, undefined, `must be set if ${path}.username is`);
+      }
+      return { username, password };
+    },
+  }),
+};
 
-/** As docker's driver. */
-const defaultPullTimeoutMs = 5 * 60_000;
-const longestPullTimeoutMs = 24 * 60 * 60_000;
-
-export const imageOptionSpecs: readonly NamedSpec[] = [
-  attr("image", "any"),
-  attr("force_pull", "any"),
-  attr("image_pull_timeout", "any"),
-  block(
-    "auth",
-    object(attr("username", "any"), attr("password", "any"), attr("email", "any"), attr("server_address", "any")),
-  ),
-];
-
-/** Fails with ConfigError. */
-export function parseImageOptions(config: ConfigMap): ImageOptions {
-  return {
-    reference: requiredString(config, "image", "busybox:latest"),
-    forcePull: optionalBoolean(config, "force_pull") ?? false,
-    pullTimeoutMs:
-      optionalDuration(config, "image_pull_timeout", { minimumMs: 1_000, maximumMs: longestPullTimeoutMs }) ??
-      defaultPullTimeoutMs,
-    credentials: credentials(config),
-  };
-}
-
-/** Jobs take both from variables that may be empty: then the image is taken to be public, as docker's driver does. */
-function credentials(config: ConfigMap): Credentials | undefined {
-  if (config["auth"] === null || config["auth"] === undefined) return undefined;
-  const map = asConfigMap(config["auth"]);
-  const username = optionalString(map, "username") ?? "";
-  const password = optionalString(map, "password") ?? "";
-  if (username === "" && password === "") return undefined;
-  if (username === "") throw new ConfigError("auth.username", username, "must be set where auth.password is");
-  // The password itself must not show in a message.
-  if (password === "") throw new ConfigError("auth.password", undefined, "must be set where auth.username is");
-  return { username, password };
-}
+export type ImageOptions = Parsed<typeof imageTable>;
