@@ -12,10 +12,13 @@ export class ConfigError extends DriverError<"config"> {
 }
 
 function show(value: unknown): string {
-  const text =
-    JSON.stringify(value, (_, inner: unknown) => (typeof inner === "bigint" ? inner.toString() : inner)) ??
-    String(value);
+  const text = JSON.stringify(value, (_, inner: unknown) => jsonValue(inner)) ?? String(value);
   return text.length > 100 ? `${text.slice(0, 97)}...` : text;
+}
+
+function jsonValue(value: unknown): unknown {
+  if (typeof value === "bigint") return value.toString();
+  return value instanceof Map ? Object.fromEntries(value as Map<string, unknown>) : value;
 }
 
 export class TaskNotFoundError extends driverError(

@@ -1,25 +1,30 @@
 // A decoded `config` block: go-cty's msgpack (helper/pluginutils/hclutils of Nomad). Integers come in their smallest form,
 // what no float64 holds as decimal text. cty's extension types (unknown values) can't occur and are refused.
-
-import { decode, ExtensionCodec } from "@msgpack/msgpack";
+import { type DecoderOptions, decode, ExtensionCodec } from "@msgpack/msgpack";
 import { DriverConfigError } from "./errors.ts";
 
 const noExtensions = new ExtensionCodec();
 
-/** Undefined for no bytes (no config, or a handle from Nomad's disk, where it is lost). Fails with DriverConfigError. */
+/** The decoder refuses the key "__proto__", which is a valid name in HCL. It sees no key without this in front. */
+const keyMark = ":";
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const markKeys: Required<DecoderOptions>["keyDecoder"] = {
+  canBeCached: () => true,
+  decode: (bytes, offset, length) => `${keyMark}${utf8.decode(bytes.subarray(offset, offset + length))}`,
+};
+
+/**
+ * Maps as Map, in their order. Undefined for no bytes (no config, or a handle from Nomad's disk, which loses it). Fails with
+ * DriverConfigError.
+ */
 export function decodeDriverConfig(bytes: Uint8Array): unknown {
   if (bytes.length === 0) return undefined;
   try {
-    return plain(decode(bytes, { useBigInt64: true, extensionCodec: noExtensions, mapKeyConverter: keepKey }));
+    return plain(decode(bytes, { useBigInt64: true, extensionCodec: noExtensions, keyDecoder: markKeys }));
   } catch (error) {
     // A RangeError is the decoder's stack, or ours, on hostile nesting.
     throw new DriverConfigError({ reason: (error as Error).message, cause: error });
   }
-}
-
-/** The decoder refuses the key "__proto__", which is a valid name in HCL. */
-function keepKey(key: unknown): string {
-  return key === "__proto__" ? "__proto__ " : String(key);
 }
 
 /** 64-bit integers that a number holds exactly become numbers. */
@@ -30,8 +35,13 @@ function plain(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(plain);
   if (value instanceof Uint8Array) throw new Error("it holds binary data");
   if (typeof value === "object" && value !== null) {
-    if ("type" in value && value.constructor !== Object) throw new Error("it holds an extension value");
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]));
+    if (value.constructor !== Object) throw new Error("it holds an extension value");
+    return new Map(Object.entries(value).map(([key, inner]) => [unmark(key), plain(inner)]));
   }
   return value;
+}
+
+function unmark(key: string): string {
+  if (!key.startsWith(keyMark)) throw new Error("it holds a map with a key that is not a string");
+  return key.slice(keyMark.length);
 }

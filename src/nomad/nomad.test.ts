@@ -250,11 +250,27 @@ test("log lines are what go-plugin's host parses, whatever is logged", () => {
 
 test("driver config: cty's msgpack in all its number forms; foreign bytes are an error, never a crash", () => {
   const config = decodeDriverConfig(Buffer.from("83a161cf000000012a05f200a162a3302e31a163c0", "hex"));
-  assert.deepEqual(config, { a: 5_000_000_000, b: "0.1", c: null });
+  assert.deepEqual(
+    config,
+    new Map<string, unknown>([
+      ["a", 5_000_000_000],
+      ["b", "0.1"],
+      ["c", null],
+    ]),
+  );
+  const names = Buffer.from("82a2313001a95f5f70726f746f5f5f02", "hex");
+  assert.deepEqual(
+    decodeDriverConfig(names),
+    new Map([
+      ["10", 1],
+      ["__proto__", 2],
+    ]),
+  );
+  assert.throws(() => decodeDriverConfig(Buffer.from("810101", "hex")), /can't be read: .* not a string/);
   assert.equal(decodeDriverConfig(new Uint8Array()), undefined);
   assert.throws(() => decodeDriverConfig(Buffer.from("81a161d40000", "hex")), /can't be read/);
   assert.throws(() => decodeDriverConfig(Buffer.alloc(100_000, 0x91)), /can't be read/);
-  assert.deepEqual(Object.keys(decodeDriverConfig(encode(new Map())) as object), []);
+  assert.deepEqual(decodeDriverConfig(encode({})), new Map());
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
       try {

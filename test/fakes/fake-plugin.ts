@@ -23,7 +23,7 @@ const driver: NomadDriver = {
   }),
   async setConfig({ config, agent }) {
     logger.info("configured", { config, agent });
-    if (config !== undefined && config !== null && "fail" in (config as object)) throw new Error("bad\n  config");
+    if (config instanceof Map && config.has("fail")) throw new Error("bad\n  config");
   },
   async *fingerprint(signal) {
     yield { health: "healthy", description: "Healthy", attributes: { "driver.fake": true, n: 3, f: 1.5, s: "x" } };
