@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Generates src/gen: from proto/, and the types of Firecracker's API from its description.
+# Generates src/gen, from proto/ and from the description of Firecracker's API, and docs/configuration.md from src/driver/config.
 . "$(dirname "$0")/lib/all.sh"
 cd "$project"
 
 ensure_node_modules
 buf generate
 node scripts/generate-firecracker-api.ts
+node scripts/generate-docs.ts

@@ -36,7 +36,9 @@ check_generated() {
   fresh=$(mktemp -d)
   buf generate --output "$fresh"
   node scripts/generate-firecracker-api.ts "$fresh"
+  node scripts/generate-docs.ts "$fresh"
   diff -r src/gen "$fresh/src/gen" || { echo "src/gen is not what its sources give: run make generate"; exit 1; }
+  diff docs/configuration.md "$fresh/docs/configuration.md" || { echo "run make generate"; exit 1; }
   rm -rf "$fresh"
 }
 
@@ -51,7 +53,7 @@ check "typed lint (oxlint)" oxlint --type-aware --deny-warnings src test scripts
 check "dead code (knip)" knip
 check "layers: imports go downwards" node scripts/check-layers.ts
 check "English" node scripts/check-english.ts
-check "generated code is current (buf)" check_generated
+check "generated code and docs are current" check_generated
 check "shell scripts parse (bash -n)" check_shell
 check "Rust format (cargo fmt)" cargo fmt --all --check
 check "Rust lint (clippy)" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings

@@ -2,7 +2,7 @@
 // A table's property names are those of the parsed settings; a row's key is the name that people write.
 import { ConfigError } from "../errors.ts";
 import { attr, blockList, blockMap, block as blockSpec, type HclSpec, type NamedSpec, object } from "./hcl-spec.ts";
-import { type Reader, toBlocks, toMap } from "./values.ts";
+import { type Reader, strings, toBlocks, toMap } from "./values.ts";
 
 export interface Row<T> {
   readonly key: string;
@@ -15,7 +15,7 @@ export interface Row<T> {
 export interface Help {
   readonly doc: string;
   readonly type: string;
-  /** "required", or the value or words that stand for an absent key; undefined for a block. */
+  /** "required", or the value or the words that stand for an absent key; undefined for a block, and if absence changes nothing. */
   readonly default: string | undefined;
   readonly choices: readonly string[] | undefined;
   /** `doctor` takes the key as an option; this names the option's value. */
@@ -85,7 +85,7 @@ export function key<T>(name: string, options: KeyOptions<T>): Row<T | undefined>
     },
     help: {
       doc: options.doc,
-      type: reader.type,
+      type: hcl === "list(string)" ? strings.type : reader.type,
       default: required === undefined ? (options.absent ?? showDefault(options.default)) : "required",
       choices: reader.choices,
       flag: options.flag,
@@ -95,9 +95,10 @@ export function key<T>(name: string, options: KeyOptions<T>): Row<T | undefined>
 }
 
 /** As HCL has it. */
-function showDefault(value: unknown): string {
+function showDefault(value: unknown): string | undefined {
+  if (value === undefined) return undefined;
   const text = JSON.stringify(value);
-  return text === undefined || /^(?:\[\]|\{\}|"")$/.test(text) ? "none" : `\`${text}\``;
+  return /^(?:\[\]|\{\}|"")$/.test(text) ? "none" : `\`${text}\``;
 }
 
 interface BlockOptions<T extends Table, U> {

@@ -18,7 +18,7 @@ export function refine<T, U>(reader: Reader<T>, convert: (value: T, path: string
   return { type, read: (value, path) => convert(reader.read(value, path), path) };
 }
 
-/** Undefined if the value is neither. Decoded maps are Maps; tests and the command line write objects. */
+/** Undefined for scalars and lists. Nomad's maps arrive as Maps; the command line and tests write objects. */
 export function toMap(value: unknown): ReadonlyMap<string, unknown> | undefined {
   if (value instanceof Map) return value as Map<string, unknown>;
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
@@ -74,7 +74,7 @@ export const boolean: Reader<boolean> = {
 };
 
 /** Any value: the driver accepts the key, and it changes nothing. */
-export const ignored: Reader<undefined> = { type: "any", read: () => undefined };
+export const ignored: Reader<undefined> = { type: "any value", read: () => undefined };
 
 /** Both bounds are allowed values. */
 export function integer(bounds: { min: number; max?: number; unit: string }): Reader<number> {
@@ -151,7 +151,7 @@ export const strings: Reader<string[]> = {
 
 /** A list of strings, or one string that is split as a POSIX shell splits words. */
 export const words: Reader<string[]> = {
-  type: "list of strings, or one string that is split as a shell splits words",
+  type: "list of strings, or one string of words as in a shell",
   read: (value, path) => {
     const rule = "must be a list of strings, or one string such as \"-c 'echo hello'\"";
     if (Array.isArray(value)) return toStrings(value, path, rule);

@@ -7,7 +7,7 @@ import { type PluginSettings, parsePluginConfig } from "./plugin-config.ts";
 const parseJailer = (config: object): PluginSettings["jailer"] => parsePluginConfig(config).jailer;
 
 describe("the jailer block", () => {
-  it("is on where nothing is said", () => {
+  it("is on by default", () => {
     const expected = { enabled: true, users: { first: 70_000, last: 79_999 }, parentCgroup: "litegix-fc-driver" };
     assert.deepEqual(parseJailer({}), expected);
     assert.deepEqual(parseJailer({ jailer: null }), expected);
@@ -22,7 +22,7 @@ describe("the jailer block", () => {
     });
   });
 
-  it("refuses root, ranges that are none, and cgroups elsewhere", () => {
+  it("refuses root, malformed ranges, and cgroups elsewhere", () => {
     for (const uid_range of ["0-10", "10-5", "5", "a-b", "1-4294967295"]) {
       assert.throws(() => parseJailer({ jailer: { uid_range } }), /jailer.uid_range/);
     }

@@ -29,8 +29,7 @@ export const networkBlock = section("network", {
       reader: subnet,
       hcl: "string",
       emptyIsAbsent: true,
-      absent:
-        "the first of 10.207.0.0/16, 10.83.0.0/16, 10.149.0.0/16 and 100.117.0.0/16 that overlaps with no route of the host",
+      absent: "one that overlaps with no route of the host, such as 10.207.0.0/16",
       doc: `An IPv4 network from /${minPrefix} to /${maxPrefix}, from which each VM gets four addresses.`,
     }),
     allowMetadata: key("allow_metadata", {
@@ -43,7 +42,7 @@ export const networkBlock = section("network", {
       reader: egressRules,
       hcl: "list(string)",
       default: [],
-      doc: 'Destinations that no VM reaches, whatever its job allows: an address or a CIDR, then optionally `:PORT` or `:FIRST-LAST`, then optionally `/tcp` or `/udp`, e.g. "10.0.0.0/8:22/tcp".',
+      doc: 'Destinations that no VM reaches, whatever its job allows. The rules have the form of `egress.deny` in a task, e.g. "10.0.0.0/8:22/tcp".',
     }),
     // Far beyond honest workloads: packets are as large as the guest's kernel makes them, up to 64 KiB.
     packets: key("packet_rate", {

@@ -109,7 +109,7 @@ export const containerTable = {
   security: key("security_opt", {
     reader: securityOptions,
     default: [],
-    doc: '"no-new-privileges" and "systempaths=unconfined" work as with docker. "seccomp=unconfined", "apparmor=..." and "label=..." change nothing in a VM; all else is refused.',
+    doc: 'Security options. "no-new-privileges" and "systempaths=unconfined" work as with docker. "seccomp=unconfined", "apparmor=..." and "label=..." change nothing in a VM. The driver refuses all else.',
   }),
   readOnlyRoot: key("readonly_rootfs", {
     reader: boolean,

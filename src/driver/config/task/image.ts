@@ -21,7 +21,7 @@ export const imageTable = {
     doc: "The time limit of a pull.",
   }),
   credentials: block("auth", {
-    doc: "Credentials for the image's registry. If both user name and password are empty, the image counts as public, as with docker's driver: jobs take them from variables that may be empty.",
+    doc: "Credentials for the image's registry. If both user name and password are empty, the driver takes the image to be public, as docker's driver does.",
     rows: {
       username: key("username", { reader: string, absent: "none", doc: "The user's name." }),
       password: key("password", { reader: secret, absent: "none", doc: "The password or token. No message shows it." }),

@@ -68,7 +68,7 @@ const mountBlock = (name: string, doc: string): Row<TmpfsMount[]> =>
         default: "volume",
         doc: 'Must be "tmpfs": volumes and binds do not exist yet.',
       }),
-      target: key("target", { reader: string, default: "", doc: "The absolute path in the VM. Required." }),
+      target: key("target", { reader: string, default: "", absent: "required", doc: "The absolute path in the VM." }),
       source: key("source", { reader: string, default: "", doc: "Must be empty for a tmpfs." }),
       readonly: key("readonly", { reader: boolean, default: false, doc: "Whether the mount is read-only." }),
       bindOptions: key("bind_options", { reader: ignored, doc: "Accepted and ignored." }),

@@ -23,7 +23,7 @@ const ports = refine(words, (labels, path) => {
   return labels;
 });
 
-/** Of the plugin's block too. */
+/** The plugin's block has them too. */
 export const egressRules = refine(words, (rules, path): EgressRule[] =>
   rules.map((text) => {
     try {
@@ -58,7 +58,7 @@ export const networkTable = {
         reader: egressRules,
         hcl: "list(string)",
         default: [],
-        doc: 'Rules: an address or a CIDR, then optionally `:PORT` or `:FIRST-LAST`, then optionally `/tcp` or `/udp`, e.g. "10.1.9.0/24".',
+        doc: 'Rules. Each is an address or a CIDR, then optionally `:PORT` or `:FIRST-LAST`, then optionally `/tcp` or `/udp`, e.g. "10.1.9.0/24".',
       }),
       allow: key("allow", {
         reader: egressRules,

@@ -199,7 +199,7 @@ const optionTable = {
       imds_compat: key("imds_compat", {
         reader: boolean,
         absent: "`false`",
-        doc: "Whether it answers in the form of EC2's service.",
+        doc: "Whether it answers as EC2's service does, as plain text whatever a request asks for.",
       }),
       contents: key("contents", { reader: contents, default: {}, doc: "The metadata." }),
     },
@@ -207,7 +207,7 @@ const optionTable = {
   }),
   serial: block("serial", {
     doc: "The guest's console.",
-    rows: { rate_limiter: bucketBlock("rate_limiter", "Limits the bytes of the console.") },
+    rows: { rate_limiter: bucketBlock("rate_limiter", "Limits the console's bytes. Firecracker drops the rest.") },
     convert: present,
   }),
   logger: block("logger", {
