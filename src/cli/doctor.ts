@@ -1,24 +1,15 @@
-// `doctor`: the fingerprint's checks, for a person. The keys of the options are those of the plugin's config in camel case.
+// `doctor`: the fingerprint's checks, for a person.
 
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
 import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
 import { networkText } from "../system/ip.ts";
+import { toPluginConfig } from "./plugin-options.ts";
 
-const configKeys = {
-  rootfsBasePath: "rootfs_base_path",
-  vmlinuxPath: "vmlinux_path",
-  vmm: "vmm",
-  firecrackerPath: "firecracker_path",
-  jailerPath: "jailer_path",
-  qemuPath: "qemu_path",
-} as const;
-
-/** Gives the exit status: 0 when tasks can run, 1 when something is missing. */
+/** `options`: as program.ts declares them. Gives the exit status: 0 if tasks can run, 1 if something is missing. */
 export async function runDoctor(options: Readonly<Record<string, string>>): Promise<number> {
-  const config = Object.fromEntries(Object.entries(configKeys).map(([option, key]) => [key, options[option]]));
   let settings: ReturnType<typeof parsePluginConfig>;
   try {
-    settings = parsePluginConfig(config);
+    settings = parsePluginConfig(toPluginConfig(options));
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n`);
     return 1;

@@ -1,4 +1,4 @@
-// `inspect`: the VMs of this host as their records tell, for an operator. Nomad's own commands don't show what a driver knows.
+// `inspect`: the VMs of this host by their records, for an operator. Nomad's own commands don't show a driver's facts.
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
   let machines: string;
   try {
     machines = hostDirectories(parsePluginConfig({ rootfs_base_path: options.rootfsBasePath }).basePath).machines;
-    // Nobody but root may look into it, and a folder that can't be read is no empty one.
+    // Only root may read it. A folder that can't be read must not pass for an empty one.
     await readdir(machines).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "ENOENT") throw error;
     });
@@ -28,7 +28,7 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
     return 1;
   }
   const all = await listRecords(machines);
-  const found = all.filter((record) => wanted === undefined || isMeant(record, wanted));
+  const found = all.filter((record) => wanted === undefined || matches(record, wanted));
   if (wanted !== undefined && found.length === 0) {
     const there = all.length === 0 ? "there is none" : `there are ${all.map(({ id }) => id).join(", ")}`;
     process.stderr.write(`no VM of "${wanted}" in ${machines}: ${there}\n`);
@@ -39,7 +39,7 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
   return 0;
 }
 
-const isMeant = ({ id, labels }: MachineRecord, wanted: string): boolean =>
+const matches = ({ id, labels }: MachineRecord, wanted: string): boolean =>
   [id, labels["allocId"], labels["taskId"]].some((name) => name?.startsWith(wanted) ?? false);
 
 async function describe(record: MachineRecord, machinesDirectory: string): Promise<Record<string, string>> {

@@ -1,9 +1,10 @@
-// The command line tool: what the executable is when a person starts it.
-import { Command, Option } from "commander";
+// The command line tool, which the executable is if a person starts it.
+import { Command } from "commander";
 import { driverName, version } from "../version.ts";
 import { runDoctor } from "./doctor.ts";
 import { type InspectOptions, runInspect } from "./inspect.ts";
 import { internalCommands } from "./internal.ts";
+import { pluginOptions } from "./plugin-options.ts";
 import { runVersion } from "./version.ts";
 
 export function createProgram(): Command {
@@ -20,34 +21,23 @@ export function createProgram(): Command {
     .description("print the versions of the driver, its guest protocol and its runtime")
     .action(() => runVersion());
 
-  program
+  const doctor = program
     .command("doctor")
-    .description("look whether this host can run microVMs, and say what to install or change")
-    .option("--rootfs-base-path <directory>", "where images, kernels and VMs lie, as in the plugin's config")
-    .option("--vmlinux-path <file>", "the guest kernel, as in the plugin's config")
-    .addOption(
-      new Option("--vmm <program>", "the program to run VMs with, as in the plugin's config").choices([
-        "auto",
-        "firecracker",
-        "qemu",
-      ]),
-    )
-    .option("--firecracker-path <file>", "as in the plugin's config")
-    .option("--jailer-path <file>", "as in the plugin's config")
-    .option("--qemu-path <file>", "as in the plugin's config")
+    .description("check whether this host can run microVMs, and say what to install or change")
     .action(async (options: Record<string, string>) => {
       process.exitCode = await runDoctor(options);
     });
+  for (const option of pluginOptions()) doctor.addOption(option);
 
-  program
+  const inspect = program
     .command("inspect")
-    .description("tell of this host's VMs: whose they are, their network and what it refused, where their files lie")
+    .description("show this host's VMs: their tasks, their networks and what those refused, their files")
     .argument("[id]", "the beginning of a VM's or an allocation's id (default: all VMs)")
-    .option("--rootfs-base-path <directory>", "as in the plugin's config")
     .option("--json", "print JSON")
     .action(async (id: string | undefined, options: InspectOptions) => {
       process.exitCode = await runInspect(id, options);
     });
+  for (const option of pluginOptions("rootfs_base_path")) inspect.addOption(option);
 
   program.addCommand(internalCommands(), { hidden: true });
   return program;

@@ -1,4 +1,4 @@
-// `version`: what is inside this file.
+// `version`: the versions in this file.
 import { guestGenerations } from "../guest/client.ts";
 import { driverName, version } from "../version.ts";
 
