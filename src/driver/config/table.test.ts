@@ -55,14 +55,20 @@ test("blocks are maps or lists of maps, under the settings' names", () => {
 });
 
 for (const [config, message] of [
-  [{ one: { max_count: 10 } }, /^config: one\.max_count = 10: must be a whole number of things from 0 to 9$/],
-  [{ one: "x" }, /^config: one = "x": must be a block or a map$/],
-  [{ maybe: {} }, /^config: maybe\.name: is required, e\.g\. name = "a"$/],
-  [{ maybe: { name: "" } }, /^config: maybe\.name = "": must not be empty$/],
-  [{ maybe: [{ name: "a" }, { name: "b" }] }, /^config: maybe: must not be given more than once$/],
-  [{ many: [{ name: "b", no: 1 }] }, /^config: many b\.no: is not one of name, max_count, on$/],
-  [{ many: [{ name: new Map([["a", 1n]]) }] }, /name = \{"a":"1"\}: must be a string$/],
-  [{ host: { "a.example": { on: "perhaps" } } }, /^config: host "a\.example"\.on = "perhaps": must be true or false$/],
+  [
+    { one: { max_count: 10 } },
+    /^config: one\.max_count = 10: must be a whole number of things from 0 to 9 \(config\)$/,
+  ],
+  [{ one: "x" }, /^config: one = "x": must be a block or a map \(config\)$/],
+  [{ maybe: {} }, /^config: maybe\.name: is required, e\.g\. name = "a" \(config\)$/],
+  [{ maybe: { name: "" } }, /^config: maybe\.name = "": must not be empty \(config\)$/],
+  [{ maybe: [{ name: "a" }, { name: "b" }] }, /^config: maybe: must not be given more than once \(config\)$/],
+  [{ many: [{ name: "b", no: 1 }] }, /^config: many b\.no: is not one of name, max_count, on \(config\)$/],
+  [{ many: [{ name: new Map([["a", 1n]]) }] }, /name = \{"a":"1"\}: must be a string \(config\)$/],
+  [
+    { host: { "a.example": { on: "perhaps" } } },
+    /^config: host "a\.example"\.on = "perhaps": must be true or false \(config\)$/,
+  ],
 ] as const) {
   test(`refused: ${message.source}`, () => {
     assert.throws(() => readTable(table, config), { message });

@@ -37,7 +37,10 @@ export function parseEgressRule(text: string): EgressRule {
   const written = groups["six"] ?? groups["four"] ?? groups["bareSix"] ?? "";
   const network = parseNetwork(written);
   if (network === undefined)
-    throw new EgressRuleError({ rule: text, reason: `${JSON.stringify(written)} is not an address or CIDR; ${example}` });
+    throw new EgressRuleError({
+      rule: text,
+      reason: `${JSON.stringify(written)} is not an address or CIDR; ${example}`,
+    });
   const { first, last, protocol } = groups;
   const rule = { version: network.version, network: networkText(network) };
   if (first === undefined) return { ...rule, protocol: protocol === "tcp" || protocol === "udp" ? protocol : "any" };
