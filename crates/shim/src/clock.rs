@@ -4,7 +4,8 @@
 
 use crate::control::{Measured, Shared};
 use crate::dial::Guest;
-use crate::{log, sys};
+use crate::log;
+use crate::sys;
 use litegix_protocol::guest::ClockRequest;
 use litegix_protocol::guest::guest_client::GuestClient;
 use std::sync::Arc;

@@ -4,23 +4,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod children;
 mod clock;
 mod config;
 mod control;
 mod dial;
-mod forward;
-mod isolation;
 mod log;
-mod log_frames;
 mod logs;
-mod output;
-mod record;
-mod sink;
-mod state;
-mod supervise;
 mod sys;
 mod unlz4;
+mod vm;
 
 use config::Config;
 use control::{Control, Shared};
@@ -38,6 +30,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use vm::{record, supervise};
 
 const LARGEST_REQUEST_BYTES: usize = 64 << 10;
 /// For the last answers to leave.

@@ -3,8 +3,8 @@
 
 use crate::dial::Guest;
 use crate::log;
-use crate::log_frames::{Frames, Next};
-use crate::sink::Sink;
+use crate::logs::frames::{Frames, Next};
+use crate::logs::sink::Sink;
 use litegix_protocol::frame;
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message;

@@ -1,8 +1,8 @@
 //! The file that tells, for as long as the VM lives, by which processes it does: who finds one of them knows it again.
 
-use crate::children::{self, Running};
 use crate::config::Config;
-use crate::record;
+use crate::vm::children::{self, Running};
+use crate::vm::record;
 use serde::Serialize;
 use std::io;
 

@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::dial::Guest;
-use crate::forward::Stream;
-use crate::sink::Sink;
+use crate::logs::forward::Stream;
+use crate::logs::sink::Sink;
 use litegix_protocol::guest::LogStream;
 use std::fs::File;
 use std::future::{Future, ready};

@@ -1,10 +1,10 @@
 //! The VM's processes: helpers first, the hypervisor last; all die with this one.
 
 use crate::config::Process;
-use crate::isolation;
 use crate::log;
-use crate::output::{self, Tail};
 use crate::sys;
+use crate::vm::isolation;
+use crate::vm::output::{self, Tail};
 use litegix_protocol::shim::VmmExit;
 use std::fs;
 use std::future::{Future, poll_fn};

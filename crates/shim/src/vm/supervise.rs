@@ -1,13 +1,15 @@
 //! One VM from its first process to its last: start, logs, the task's end, the record, clean-up.
 
-use crate::children::{self, Running};
 use crate::clock;
 use crate::config::Config;
 use crate::control::Shared;
 use crate::dial::Guest;
-use crate::forward::Stream;
-use crate::logs::{self, Logs};
-use crate::{log, record, state};
+use crate::log;
+use crate::logs::forward::Stream;
+use crate::logs::streams::{self, Logs};
+use crate::vm::children::{self, Running};
+use crate::vm::record;
+use crate::vm::state;
 use litegix_protocol::guest::guest_client::GuestClient;
 use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
 use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
@@ -42,7 +44,7 @@ enum Ending {
 }
 
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
-    let sinks = match logs::open_sinks(config) {
+    let sinks = match streams::open_sinks(config) {
         Ok(sinks) => sinks,
         Err(error) => return fail(config, shared, Vec::new(), error).await,
     };
