@@ -55,7 +55,6 @@ check "layers: imports go downwards" node scripts/check-layers.ts
 check "English" node scripts/check-english.ts
 check "generated code and docs are current" check_generated
 check "layers: Rust modules import downwards" node scripts/check-rust-layers.ts
-check "generated code is current (buf)" check_generated
 check "shell scripts parse (bash -n)" check_shell
 check "Rust format (cargo fmt)" cargo fmt --all --check
 check "Rust lint (clippy)" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings

@@ -1,7 +1,9 @@
 // `doctor`: the fingerprint's checks, for a person.
 
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
+import { hostDirectories } from "../driver/host/directories.ts";
 import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
+import { VmRecords } from "../machine/records/vm-records.ts";
 import { networkText } from "../system/ip.ts";
 import { toPluginConfig } from "./plugin-options.ts";
 
@@ -14,7 +16,9 @@ export async function runDoctor(options: Readonly<Record<string, string>>): Prom
     process.stderr.write(`${(error as Error).message}\n`);
     return 1;
   }
-  const host = await inspectHost({ settings });
+  const directories = hostDirectories(settings.basePath);
+  const records = new VmRecords(directories.machines);
+  const host = await inspectHost({ settings, directories, records });
   if (!host.ready) {
     process.stdout.write(`not ready: ${host.reason}\n`);
     return 1;

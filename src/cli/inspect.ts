@@ -3,11 +3,11 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
-import { hostDirectories } from "../driver/host/inspect-host.ts";
+import { hostDirectories } from "../driver/host/directories.ts";
 import { vmAttributes } from "../driver/task/vm-attributes.ts";
 import { machineFiles } from "../machine/records/files.ts";
-import { listRecords } from "../machine/records/list-records.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
+import { VmRecords } from "../machine/records/vm-records.ts";
 
 export interface InspectOptions {
   readonly rootfsBasePath?: string;
@@ -27,7 +27,7 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
     process.stderr.write(`${(error as Error).message}\n`);
     return 1;
   }
-  const all = await listRecords(machines);
+  const all = await new VmRecords(machines).list();
   const found = all.filter((record) => wanted === undefined || matches(record, wanted));
   if (wanted !== undefined && found.length === 0) {
     const there = all.length === 0 ? "there is none" : `there are ${all.map(({ id }) => id).join(", ")}`;

@@ -2,8 +2,9 @@
 
 import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/create/scratch-disk.ts";
 import { keepNetworks } from "../machine/keep-networks.ts";
-import { findMachineByLabel, sweepUnfinishedMachines } from "../machine/records/machine-store.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
+import { VmRecords } from "../machine/records/vm-records.ts";
+import { removeMachine, sweepMachines } from "../machine/remove-machine.ts";
 import { BootTimeline } from "../machine/timeline.ts";
 import type { Logger } from "../system/logger.ts";
 import { AsyncQueue, raceAbort } from "../system/wait.ts";
@@ -12,8 +13,9 @@ import type { HclSpec } from "./config/hcl-spec.ts";
 import { basePathOf, type PluginSettings, parsePluginConfig } from "./config/plugin/plugin-config.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./config/schemas.ts";
 import { type ConfigError, NotReadyError, TaskRunningError } from "./errors.ts";
+import { type HostDirectories, hostDirectories } from "./host/directories.ts";
 import { fingerprints } from "./host/fingerprint.ts";
-import { hostDirectories, inspectHost, type ReadyHost, type UnreadyHost } from "./host/inspect-host.ts";
+import { InspectedHost, type ReadyHost, type UnreadyHost } from "./host/inspect-host.ts";
 import type {
   AgentConfig,
   DriverCapabilities,
@@ -41,7 +43,24 @@ type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (
   ? Options
   : never;
 
-const notConfigured = "Nomad has not configured the plugin yet";
+/** Known as soon as the base path is: even a plugin that is misconfigured recovers and ends the VMs that run. */
+interface KnownVms {
+  readonly directories: HostDirectories;
+  readonly records: VmRecords;
+  readonly peers: GroupPeers;
+  /** MHz of one host core, 0 if Nomad does not know. */
+  readonly coreMhz: number;
+}
+
+type PluginState =
+  | { readonly kind: "unconfigured" }
+  | { readonly kind: "misconfigured"; readonly vms: KnownVms; readonly error: ConfigError }
+  | {
+      readonly kind: "configured";
+      readonly vms: KnownVms;
+      readonly settings: PluginSettings;
+      readonly host: InspectedHost;
+    };
 
 export class LitegixDriver implements NomadDriver {
   readonly info = { name: driverName, version };
@@ -49,14 +68,8 @@ export class LitegixDriver implements NomadDriver {
   readonly #tasks = new TaskTable();
   readonly #events = new AsyncQueue<TaskEvent>({ limit: 1000 });
   readonly #closing = new AbortController();
-  #settings: PluginSettings | undefined;
-  #misconfigured: ConfigError | undefined;
-  /** Known of a plugin that is misconfigured too: what runs is recovered and ended all the same. */
-  #basePath: string | undefined;
   #keeping = new AbortController();
-  #coreMhz = 0;
-  #peers: GroupPeers | undefined;
-  #host: Promise<ReadyHost | UnreadyHost> | undefined;
+  #state: PluginState = { kind: "unconfigured" };
 
   constructor(options: { logger: Logger }) {
     this.#logger = options.logger;
@@ -82,23 +95,26 @@ export class LitegixDriver implements NomadDriver {
   }
 
   async setConfig(options: Parameter<"setConfig">): Promise<void> {
-    const { agent } = options;
+    const { agent, config } = options;
     if (agent === undefined) return;
-    this.#coreMhz = coreMhz(agent);
-    this.#basePath = basePathOf(options.config);
+    const vms = this.#vmsBelow(hostDirectories(basePathOf(config)), coreMhz(agent));
+    let settings: PluginSettings;
     try {
-      this.#settings = parsePluginConfig(options.config);
+      settings = parsePluginConfig(config);
     } catch (error) {
-      // Failing here would keep the whole agent, with its other drivers, from starting.
-      this.#misconfigured = error as ConfigError;
+      // An error here would keep the whole agent, with its other drivers, from starting.
+      this.#state = { kind: "misconfigured", vms, error: error as ConfigError };
       return;
     }
-    await this.#sweep(this.#settings);
+    const { directories, records } = vms;
+    const host = new InspectedHost({ settings, directories, records, signal: this.#closing.signal });
+    this.#state = { kind: "configured", vms, settings, host };
+    await this.#sweep(vms);
   }
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
-    // Asked of the plugin that runs tasks only, not of those that an agent starts to look at.
-    if (this.#settings !== undefined) this.#keepNetworks(this.#settings);
+    // Nomad asks the plugin that runs tasks only, not those that an agent starts for validation.
+    if (this.#state.kind === "configured") this.#keepNetworks(this.#state.vms.records, this.#state.settings);
     for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
       const { health, description, attributes } = fingerprint;
       this.#logger.info("looked at the host", { health, description, ...attributes });
@@ -112,15 +128,18 @@ export class LitegixDriver implements NomadDriver {
 
   async startTask(options: Parameter<"startTask">): Promise<StartedTask> {
     const { config } = options;
-    const host = await (this.#host ?? this.#inspect());
+    const state = this.#state;
+    if (state.kind !== "configured") throw new NotReadyError({ reason: whyNotConfigured(state) });
+    const { settings, vms } = state;
+    const host = await state.host.latest();
     if (!host.ready) throw new NotReadyError({ reason: host.reason });
     const timeline = new BootTimeline();
     const task = await this.#tasks.add(config.id, () =>
       startTask({
         config,
-        settings: this.#requireSettings(),
+        settings,
         host,
-        coreMhz: this.#coreMhz,
+        coreMhz: vms.coreMhz,
         onEvent: (message) => this.#emit(config, message),
         timeline,
         signal: AbortSignal.any([options.signal, this.#closing.signal]),
@@ -128,8 +147,8 @@ export class LitegixDriver implements NomadDriver {
     );
     this.#logger.info("started task", { task_id: config.id, vm: task.machine.record.id });
     this.#logger.debug("start timeline in ms", { task_id: config.id, steps: timeline.steps });
-    this.#keepSpareDisk();
-    this.#peersChanged(task.machine.record);
+    keepSpareDisk(host);
+    this.#peersChanged(vms, task.machine.record);
     const { id, network } = task.machine.record;
     return { driverState: encodeDriverState(id), networkOverride: networkOverride(network) };
   }
@@ -137,12 +156,12 @@ export class LitegixDriver implements NomadDriver {
   async recoverTask(options: Parameter<"recoverTask">): Promise<void> {
     const { config, driverState } = options;
     if (this.#tasks.find(config.id) !== undefined) return;
-    const machinesDirectory = this.#machinesDirectory();
+    const vms = this.#knownVms();
     const task = await this.#tasks.add(config.id, () =>
-      recoverTask({ taskId: config.id, taskName: config.name, driverState, machinesDirectory }),
+      recoverTask({ taskId: config.id, taskName: config.name, driverState, records: vms.records }),
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
-    this.#peersChanged(task.machine.record);
+    this.#peersChanged(vms, task.machine.record);
   }
 
   async waitTask(options: Parameter<"waitTask">): Promise<ExitResult> {
@@ -156,23 +175,20 @@ export class LitegixDriver implements NomadDriver {
 
   async destroyTask(options: Parameter<"destroyTask">): Promise<void> {
     const { taskId, force } = options;
+    const vms = this.#knownVms();
     const task = this.#tasks.find(taskId);
     if (task !== undefined) {
       if (task.result === undefined && !force) throw new TaskRunningError({ taskId });
       await task.destroy();
       this.#tasks.remove(taskId);
-      this.#peersChanged(task.machine.record);
+      this.#peersChanged(vms, task.machine.record);
       return;
     }
     // After a recovery that failed only the disk knows the VM.
-    const machine = await findMachineByLabel({
-      machinesDirectory: this.#machinesDirectory(),
-      label: "taskId",
-      value: taskId,
-    });
-    if (machine === undefined) return;
-    await machine.destroy();
-    this.#peersChanged(machine.record);
+    const vm = await vms.records.find(({ labels }) => labels["taskId"] === taskId);
+    if (vm === undefined) return;
+    await removeMachine(vm, vms.records);
+    this.#peersChanged(vms, vm.record);
   }
 
   async inspectTask(options: Parameter<"inspectTask">): Promise<TaskStatus> {
@@ -192,7 +208,8 @@ export class LitegixDriver implements NomadDriver {
 
   taskStats(options: Parameter<"taskStats">): AsyncIterable<TaskStats> {
     const task = this.#tasks.get(options.taskId);
-    return taskStats({ task, intervalMs: options.intervalMs, coreMhz: this.#coreMhz, signal: options.signal });
+    const { coreMhz } = this.#knownVms();
+    return taskStats({ task, intervalMs: options.intervalMs, coreMhz, signal: options.signal });
   }
 
   async signalTask(options: Parameter<"signalTask">): Promise<void> {
@@ -217,47 +234,34 @@ export class LitegixDriver implements NomadDriver {
   }
 
   async #inspect(): Promise<ReadyHost | UnreadyHost> {
-    if (this.#misconfigured !== undefined) {
-      return { ready: false, health: "unhealthy", reason: `plugin ${this.#misconfigured.message}` };
-    }
-    this.#host = inspectHost({ settings: this.#requireSettings(), signal: this.#closing.signal });
-    const host = await this.#host;
-    if (host.ready) this.#keepSpareDisk();
+    const state = this.#state;
+    if (state.kind === "unconfigured") throw new NotReadyError({ reason: whyNotConfigured(state) });
+    if (state.kind === "misconfigured") return { ready: false, health: "unhealthy", reason: whyNotConfigured(state) };
+    const host = await state.host.look();
+    if (host.ready) keepSpareDisk(host);
     return host;
   }
 
-  /** For the next task; in the background, and nobody waits for it. */
-  #keepSpareDisk(): void {
-    const { spareDisks } = hostDirectories(this.#requireSettings().basePath);
-    void keepSpareScratchDisk({ spareDirectory: spareDisks, sizeMib: scratchSizeMib });
-  }
-
   /** As long as the plugin lives; a later call takes an earlier one's place. */
-  #keepNetworks(settings: PluginSettings): void {
+  #keepNetworks(records: VmRecords, settings: PluginSettings): void {
     this.#keeping.abort();
     this.#keeping = new AbortController();
     void keepNetworks({
-      machinesDirectory: this.#machinesDirectory(),
+      records,
       allowMetadata: settings.network.allowMetadata,
       logger: this.#logger,
       signal: AbortSignal.any([this.#closing.signal, this.#keeping.signal]),
     });
   }
 
-  #peersChanged(record: MachineRecord): void {
-    this.#peers ??= new GroupPeers({
-      machinesDirectory: this.#machinesDirectory(),
-      logger: this.#logger,
-      signal: this.#closing.signal,
-    });
-    this.#peers.changed(namespaceOf(record), this.#tasks.all());
+  #peersChanged({ peers }: KnownVms, record: MachineRecord): void {
+    peers.changed(namespaceOf(record), this.#tasks.all());
   }
 
-  async #sweep(settings: PluginSettings): Promise<void> {
-    const { machines, spareDisks } = hostDirectories(settings.basePath);
+  async #sweep({ directories, records }: KnownVms): Promise<void> {
     try {
-      await removeSpareScratchDisks({ spareDirectory: spareDisks });
-      const { removed, failed } = await sweepUnfinishedMachines({ machinesDirectory: machines });
+      await removeSpareScratchDisks({ spareDirectory: directories.spareDisks });
+      const { removed, failed } = await sweepMachines(records);
       for (const directory of removed)
         this.#logger.warn("removed a VM that an earlier plugin left half-way", { directory });
       for (const { directory, error } of failed)
@@ -266,7 +270,7 @@ export class LitegixDriver implements NomadDriver {
           error: error.message,
         });
     } catch (error) {
-      // What is wrong with the directory, the fingerprint tells; failing here would keep the whole agent from starting.
+      // The fingerprint tells of a bad directory; an error here would keep the whole agent from starting.
       this.#logger.warn("can't clean up after an earlier plugin", { error: (error as Error).message });
     }
   }
@@ -275,15 +279,25 @@ export class LitegixDriver implements NomadDriver {
     this.#events.push({ taskId: config.id, allocId: config.allocId, taskName: config.name, at: new Date(), message });
   }
 
-  #machinesDirectory(): string {
-    if (this.#basePath === undefined) throw new NotReadyError({ reason: notConfigured });
-    return hostDirectories(this.#basePath).machines;
+  #vmsBelow(directories: HostDirectories, coreMhz: number): KnownVms {
+    const records = new VmRecords(directories.machines);
+    const peers = new GroupPeers({ records, logger: this.#logger, signal: this.#closing.signal });
+    return { directories, records, peers, coreMhz };
   }
 
-  #requireSettings(): PluginSettings {
-    if (this.#settings === undefined) throw new NotReadyError({ reason: notConfigured });
-    return this.#settings;
+  #knownVms(): KnownVms {
+    if (this.#state.kind === "unconfigured") throw new NotReadyError({ reason: whyNotConfigured(this.#state) });
+    return this.#state.vms;
   }
+}
+
+function whyNotConfigured(state: Exclude<PluginState, { kind: "configured" }>): string {
+  return state.kind === "misconfigured" ? `plugin ${state.error.message}` : "Nomad has not configured the plugin yet";
+}
+
+/** For the next task; in the background, and nobody waits for it. */
+function keepSpareDisk({ directories }: ReadyHost): void {
+  void keepSpareScratchDisk({ spareDirectory: directories.spareDisks, sizeMib: scratchSizeMib });
 }
 
 function coreMhz(agent: AgentConfig): number {

@@ -4,21 +4,20 @@ import { keepForwarding } from "../network/firewalls/forward-chain.ts";
 import { restoreRules } from "../network/keep/restore-rules.ts";
 import { TableWatch } from "../network/keep/table-watch.ts";
 import type { Logger } from "../system/logger.ts";
-import { listNetworkPlans } from "./records/network-plans.ts";
+import type { VmRecords } from "./records/vm-records.ts";
 
 /** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
 const intervalMs = 15_000;
 
 /** Until `signal` aborts. What fails is logged and tried again. */
 export async function keepNetworks(options: {
-  machinesDirectory: string;
+  records: VmRecords;
   /** Cloud metadata services may be reached. */
   allowMetadata: boolean;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<void> {
-  const { machinesDirectory, allowMetadata, logger, signal } = options;
-  const readPlans = async () => await listNetworkPlans(machinesDirectory);
+  const { records, allowMetadata, logger, signal } = options;
   using watch = new TableWatch();
   while (!signal.aborted) {
     watch.ensure();
@@ -27,7 +26,7 @@ export async function keepNetworks(options: {
       if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
     };
     try {
-      const { plans, failures } = await restoreRules({ readPlans, allowMetadata, signal });
+      const { plans, failures } = await restoreRules({ records, allowMetadata, signal });
       for (const { taskName, allocId, tap } of plans) {
         logger.warn("put a VM's packet rules back, which something on the host had removed", {
           task: taskName,

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import { machineFiles } from "./records/files.ts";
-import { listRecords, recordTurns } from "./records/list-records.ts";
 import { writeRecord } from "./records/manifest.ts";
+import { VmRecords } from "./records/vm-records.ts";
 import { freeUser } from "./users.ts";
 
 describe("users of jailed VMs", () => {
@@ -14,9 +14,10 @@ describe("users of jailed VMs", () => {
     const machinesDirectory = await mkdtemp(join(tmpdir(), "users-"));
     const range = { first: 70_000, last: 70_004 };
     let made = 0;
+    const records = new VmRecords(machinesDirectory);
     const start = (): Promise<number> =>
-      recordTurns.take(machinesDirectory, async () => {
-        const uid = freeUser(range, await listRecords(machinesDirectory));
+      records.inTurn(async () => {
+        const uid = freeUser(range, await records.list());
         made += 1;
         const directory = join(machinesDirectory, `${made}`);
         await mkdir(directory);

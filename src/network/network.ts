@@ -4,12 +4,9 @@ import * as v from "valibot";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { ask, makeTap, type TapOwner } from "./apply/tools.ts";
-import { byMode, type NamespacePlan, type NetworkPlan, namespacePathOf, plansOf } from "./plan/network-plan.ts";
+import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
 import { refusedCounter } from "./rules/egress.ts";
 import { floodedCounter, guardCounter } from "./rules/guard.ts";
-
-/** Reads the plans of all VMs of this driver from their records. */
-export type ReadPlans = () => Promise<readonly NetworkPlan[]>;
 
 /**
  * Makes the interface that the VMM needs to start. No frame passes it before `openNetwork`. Fails with TapTakenError or
@@ -30,36 +27,23 @@ export async function makeInterface(options: {
 export async function openNetwork(options: {
   plan: NetworkPlan;
   allowMetadata: boolean;
-  readPlans: ReadPlans;
+  records: PlanRecords;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { allowMetadata, readPlans, signal } = options;
+  const { allowMetadata, records, signal } = options;
   await byMode(options.plan, {
     nat: (plan) => openNat({ plan, host: { allowMetadata }, signal }),
-    namespace: (plan) => openNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans), signal }),
+    namespace: (plan) => openNamespace({ plan, records, signal }),
   });
 }
 
 /** Idempotent. Fails with NetworkSetupError. */
-export async function detachNetwork(options: { plan: NetworkPlan; readPlans: ReadPlans }): Promise<void> {
-  const { readPlans } = options;
+export async function detachNetwork(options: { plan: NetworkPlan; records: PlanRecords }): Promise<void> {
+  const { records } = options;
   await byMode(options.plan, {
-    nat: (plan) => {
-      const others = async (): Promise<boolean> =>
-        plansOf("nat", await readPlans()).some(({ tap }) => tap !== plan.tap);
-      return detachNat({ plan, others });
-    },
-    namespace: (plan) => detachNamespace({ plan, readNeighbours: () => neighboursOf(plan, readPlans) }),
+    nat: (plan) => detachNat({ plan, records }),
+    namespace: (plan) => detachNamespace({ plan, records }),
   });
-}
-
-/** The namespace's other VMs. */
-export async function neighboursOf(
-  plan: { readonly path: string; readonly tap?: string },
-  readPlans: ReadPlans,
-): Promise<NamespacePlan[]> {
-  const plans = plansOf("namespace", await readPlans());
-  return plans.filter((other) => other.path === plan.path && other.tap !== plan.tap);
 }
 
 const countersSchema = v.object({

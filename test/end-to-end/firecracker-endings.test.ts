@@ -11,6 +11,7 @@ import type { MachineHost } from "../../src/machine/create/create-machine.ts";
 import { launchMachine } from "../../src/machine/create/launch-machine.ts";
 import type { Machine } from "../../src/machine/machine.ts";
 import { readShimState } from "../../src/machine/records/manifest.ts";
+import { VmRecords } from "../../src/machine/records/vm-records.ts";
 import { BootTimeline } from "../../src/machine/timeline.ts";
 import { installAsset, readAsset } from "../../src/system/assets.ts";
 import { findCgroups } from "../../src/system/cgroups.ts";
@@ -87,7 +88,7 @@ async function seccompModes(pid: number): Promise<Set<string | undefined>> {
 
 /** No process, mount, socket, file or cgroup; every user is free again. */
 async function assertNothingLeft(): Promise<void> {
-  assert.deepEqual(await leftovers(host.machinesDirectory), []);
+  assert.deepEqual(await leftovers(host.records.directory), []);
   const mounts = Object.values(host.cgroups?.hierarchies.mounts ?? {});
   for (const mount of new Set(mounts)) {
     const names = await readdir(join(mount, parentCgroup), { withFileTypes: true }).catch(() => []);
@@ -126,7 +127,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     assert.ok(hierarchies !== undefined);
     host = {
       vmm: new FirecrackerVmm(programs),
-      machinesDirectory,
+      records: new VmRecords(machinesDirectory),
       shimPath: await installAsset({ name: "litegix-shim", directory: join(base, "bin") }),
       users,
       cgroups: { hierarchies, parent: parentCgroup },
@@ -173,11 +174,11 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     assert.match(jailMounts, /^\S+ \/vmlinux \S+ ro,/m);
     assert.ok(!jailMounts.includes(base), "nothing of the host is mounted in the jail");
     const hostMounts = await readFile("/proc/mounts", "utf8");
-    assert.ok(!hostMounts.includes(host.machinesDirectory), "nothing of the jail is mounted on the host");
+    assert.ok(!hostMounts.includes(host.records.directory), "nothing of the jail is mounted on the host");
     const files = [boot.vmlinuxPath, boot.initramfsPath, join(imageDirectory, "image")];
     const shown = ["vmlinux", "initramfs", "drive0"].map((name) => `/proc/${pid}/root/${name}`);
     assert.deepEqual(await identities(shown), await identities(files), "what is shared is the same file, no copy");
-    const { dev: machinesDevice } = await stat(host.machinesDirectory);
+    const { dev: machinesDevice } = await stat(host.records.directory);
     for (const { dev } of await identities(files)) assert.notEqual(dev, machinesDevice);
     await machine.destroy();
     assert.equal(await isRunning(pid), false);

@@ -9,7 +9,7 @@ import { inspectNetwork } from "../../src/network/inspect/inspect-network.ts";
 import { restoreRules } from "../../src/network/keep/restore-rules.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../src/network/network.ts";
 import { readTaps } from "../../src/network/plan/address-pool.ts";
-import type { NetworkPlan } from "../../src/network/plan/network-plan.ts";
+import type { NetworkPlan, PlanRecords } from "../../src/network/plan/network-plan.ts";
 import { reserveNetwork } from "../../src/network/plan/reserve.ts";
 import { networkText, parseNetwork } from "../../src/system/ip.ts";
 import { runSuccessfully } from "./support/command.ts";
@@ -26,18 +26,18 @@ if (!outside) {
   const networks = async () => {
     const host = await inspectNetwork({ subnet: undefined });
     const plans: NetworkPlan[] = [];
-    const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
+    const records: PlanRecords = { plans: async () => plans };
     const start = async (vm: number): Promise<NetworkPlan> => {
       const request = networkRequest({ allocId: `${vm}`, hostPort: firstPort + vm });
-      using reserved = await reserveNetwork({ request, host, basePath: "/networks", readPlans });
+      using reserved = await reserveNetwork({ request, host, basePath: "/networks", records });
       const { plan } = reserved;
       assert.ok(plan !== undefined);
       plans.push(plan);
       await makeInterface({ plan, owner: undefined });
-      await openNetwork({ plan, allowMetadata: false, readPlans });
+      await openNetwork({ plan, allowMetadata: false, records });
       return plan;
     };
-    return { plans, readPlans, start };
+    return { plans, records, start };
   };
 
   describe("what the host has", () => {
@@ -99,8 +99,8 @@ if (!outside) {
       const plans: NetworkPlan[] = [];
       const reserve = async (vm: number, hostPort: number): Promise<void> => {
         const request = networkRequest({ allocId: `${vm}`, hostPort });
-        const readPlans = async (): Promise<readonly NetworkPlan[]> => plans;
-        using reserved = await reserveNetwork({ request, host, basePath: "/few", readPlans });
+        const records: PlanRecords = { plans: async () => plans };
+        using reserved = await reserveNetwork({ request, host, basePath: "/few", records });
         assert.ok(reserved.plan !== undefined);
         plans.push(reserved.plan);
       };
@@ -116,7 +116,7 @@ if (!outside) {
 
   describe("rules that somebody took away", () => {
     it("come back for each VM, although one that started since has made the tables anew", async () => {
-      const { plans, readPlans, start } = await networks();
+      const { plans, records, start } = await networks();
       /** A VM's, without what differs between VMs and what depends on its place among them. */
       const rulesOf = async ({ tap, address, guestMac }: NetworkPlan, vm: number): Promise<string[]> =>
         (await nft("/proc/self/ns/net", "--stateless", "list", "ruleset"))
@@ -138,19 +138,19 @@ if (!outside) {
       await start(1);
       await nft("/proc/self/ns/net", "flush", "ruleset");
       await start(2);
-      const restored = await restoreRules({ readPlans, allowMetadata: false });
+      const restored = await restoreRules({ records, allowMetadata: false });
       assert.deepEqual(restored, { plans: plans.slice(0, 2), failures: [] });
-      assert.deepEqual(await restoreRules({ readPlans, allowMetadata: false }), { plans: [], failures: [] });
+      assert.deepEqual(await restoreRules({ records, allowMetadata: false }), { plans: [], failures: [] });
       const [first, second, fresh] = await Promise.all(plans.map(rulesOf));
       assert.ok(fresh !== undefined && fresh.length > 10);
       assert.deepEqual([first, second], [fresh, fresh]);
-      for (const plan of plans.splice(0)) await detachNetwork({ plan, readPlans });
+      for (const plan of plans.splice(0)) await detachNetwork({ plan, records });
     });
   });
 
   describe("many at once", () => {
     it("fifty networks are made at once, each with an address of its own, and gone at once", async () => {
-      const { plans, readPlans, start } = await networks();
+      const { plans, records, start } = await networks();
       const before = await readTaps();
       const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => start(vm)));
       assert.equal(new Set(made.map(({ tap }) => tap)).size, 50);
@@ -158,7 +158,7 @@ if (!outside) {
       const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
       for (const { tap } of made) assert.ok(ruleset.includes(tap), tap);
       plans.length = 0;
-      await Promise.all(made.map((plan) => detachNetwork({ plan, readPlans })));
+      await Promise.all(made.map((plan) => detachNetwork({ plan, records })));
       assert.deepEqual(await readTaps(), before);
       const left = await nft("/proc/self/ns/net", "list", "ruleset");
       for (const { tap } of made) assert.ok(!left.includes(tap), tap);

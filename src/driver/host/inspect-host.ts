@@ -1,10 +1,10 @@
 // What this host offers for running tasks: the kernel, the VMM, the tools. Looked at again at every fingerprint; a missing
 // piece is a sentence that says what to install, never a plugin that does not load.
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
 import type { MachineHost } from "../../machine/create/create-machine.ts";
 import { runProbeMachine } from "../../machine/probe-machine.ts";
+import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { inspectNetwork, type NetworkHost } from "../../network/inspect/inspect-network.ts";
 import { installAsset, readAsset } from "../../system/assets.ts";
 import { findCgroups } from "../../system/cgroups.ts";
@@ -13,10 +13,12 @@ import { VmmMissingError } from "../../vmm/errors.ts";
 import { probeArgument } from "../../vmm/probe-kvm.ts";
 import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
+import type { HostDirectories } from "./directories.ts";
 import { factWarnings, type HostFacts, inspectFacts } from "./host-facts.ts";
 
 export interface ReadyHost {
   readonly ready: true;
+  readonly directories: HostDirectories;
   readonly boot: BootFiles;
   readonly selected: SelectedVmm;
   /** What VMs are made with. */
@@ -34,31 +36,42 @@ export interface UnreadyHost {
   readonly reason: string;
 }
 
-/** The folders below the plugin's base path. */
-export function hostDirectories(
-  basePath: string,
-): Record<"images" | "kernels" | "boot" | "bin" | "machines" | "spareDisks", string> {
-  return {
-    images: join(basePath, "images"),
-    kernels: join(basePath, "kernels"),
-    boot: join(basePath, "boot"),
-    bin: join(basePath, "bin"),
-    machines: join(basePath, "vms"),
-    spareDisks: join(basePath, "spare-disks"),
-  };
-}
-
 const neededTools: readonly (readonly [tool: string, debianPackage: string])[] = [
   ["mksquashfs", "squashfs-tools"],
   ["mkfs.ext4", "e2fsprogs"],
 ];
 
-/** Never fails: what is wrong becomes the reason. */
-export async function inspectHost(options: {
-  settings: PluginSettings;
-  signal?: AbortSignal;
-}): Promise<ReadyHost | UnreadyHost> {
-  const { settings, signal } = options;
+export interface InspectHostOptions {
+  readonly settings: PluginSettings;
+  readonly directories: HostDirectories;
+  readonly records: VmRecords;
+  readonly signal?: AbortSignal;
+}
+
+/** The host as it was last looked at. */
+export class InspectedHost {
+  readonly #options: InspectHostOptions;
+  #latest: Promise<ReadyHost | UnreadyHost> | undefined;
+
+  constructor(options: InspectHostOptions) {
+    this.#options = options;
+  }
+
+  /** Never fails. */
+  async look(): Promise<ReadyHost | UnreadyHost> {
+    this.#latest = inspectHost(this.#options);
+    return await this.#latest;
+  }
+
+  /** Looks only if nobody has looked yet. */
+  async latest(): Promise<ReadyHost | UnreadyHost> {
+    return await (this.#latest ?? this.look());
+  }
+}
+
+/** Never fails: a fault becomes the reason. */
+export async function inspectHost(options: InspectHostOptions): Promise<ReadyHost | UnreadyHost> {
+  const { settings, directories, signal } = options;
   const unready = (health: UnreadyHost["health"], reason: string): UnreadyHost => ({ ready: false, health, reason });
   if (process.getuid?.() !== 0) return unready("undetected", "the Nomad agent must run as root to start microVMs");
   for (const [tool, debianPackage] of neededTools) {
@@ -66,8 +79,7 @@ export async function inspectHost(options: {
       return unready("unhealthy", `${tool} is not installed: install Debian's ${debianPackage}`);
   }
   try {
-    const directories = hostDirectories(settings.basePath);
-    for (const directory of [settings.basePath, directories.boot, directories.bin, directories.machines]) {
+    for (const directory of [directories.base, directories.boot, directories.bin, directories.machines]) {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     const shimPath = await installAsset({ name: "litegix-shim", directory: directories.bin });
@@ -81,7 +93,7 @@ export async function inspectHost(options: {
     });
     const hierarchies = await findCgroups();
     const common = {
-      machinesDirectory: directories.machines,
+      records: options.records,
       shimPath,
       users: settings.jailer.users,
       cgroups: hierarchies && { hierarchies, parent: settings.jailer.parentCgroup },
@@ -106,11 +118,11 @@ export async function inspectHost(options: {
       cacheDirectory: directories.boot,
       signal,
     });
-    const facts = await inspectFacts({ cgroupVersion: hierarchies?.version, basePath: settings.basePath });
+    const facts = await inspectFacts({ cgroupVersion: hierarchies?.version, basePath: directories.base });
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
     const warnings = [...selected.warnings, ...factWarnings(facts)];
-    return { ready: true, boot, selected, machines, facts, network, warnings };
+    return { ready: true, directories, boot, selected, machines, facts, network, warnings };
   } catch (error) {
     signal?.throwIfAborted();
     return unready(error instanceof VmmMissingError ? "undetected" : "unhealthy", (error as Error).message);

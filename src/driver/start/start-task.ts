@@ -5,7 +5,7 @@ import { pullInChild } from "../../images/pull-in-child.ts";
 import { ImageStore, type ResolvedImage } from "../../images/store/image-store.ts";
 import { launchMachine } from "../../machine/create/launch-machine.ts";
 import type { Machine } from "../../machine/machine.ts";
-import { listNetworkPlans } from "../../machine/records/network-plans.ts";
+import type { VmRecords } from "../../machine/records/vm-records.ts";
 import type { BootTimeline } from "../../machine/timeline.ts";
 import { guestInterface } from "../../network/guest-interface.ts";
 import { selfCommand } from "../../system/assets.ts";
@@ -14,7 +14,7 @@ import type { ContainerSettings } from "../config/task/container.ts";
 import type { ImageOptions } from "../config/task/image.ts";
 import { parseTaskConfig } from "../config/task/task-config.ts";
 import { RecoverableError } from "../errors.ts";
-import { hostDirectories, type ReadyHost } from "../host/inspect-host.ts";
+import type { ReadyHost } from "../host/inspect-host.ts";
 import type { TaskConfig } from "../nomad-driver.ts";
 import { peersOf } from "../task/group-peers.ts";
 import { Task } from "../task/task.ts";
@@ -63,14 +63,14 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     nomadEnv: config.env,
     user: config.user,
   });
-  const machinesDirectory = hostDirectories(options.settings.basePath).machines;
+  const { records } = host.machines;
   using _slot = await startSlot(options);
   using network = await reserveTaskNetwork({
     config,
     settings: taskSettings.network,
     plugin: options.settings,
     host: host.network,
-    readPlans: () => listNetworkPlans(machinesDirectory),
+    records,
     signal,
   });
   const { allowMetadata } = options.settings.network;
@@ -88,7 +88,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     ...vm,
     imagePath: image.squashfsPath,
     scratchSizeMib,
-    spareDisksDirectory: hostDirectories(options.settings.basePath).spareDisks,
+    spareDisksDirectory: host.directories.spareDisks,
     stdoutPath: config.stdoutPath,
     stderrPath: config.stderrPath,
     bootTimeoutMs,
@@ -97,7 +97,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   });
   return await startInGuest({
     machine,
-    machinesDirectory,
+    records,
     config,
     container: taskSettings.container,
     process,
@@ -109,7 +109,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
 
 async function startInGuest(options: {
   machine: Machine;
-  machinesDirectory: string;
+  records: VmRecords;
   config: TaskConfig;
   container: ContainerSettings;
   process: ReturnType<typeof processSpec>;
@@ -150,8 +150,8 @@ async function startInGuest(options: {
     // Meanwhile, so that the task starts with the right time. A supervisor that can't set it now goes on trying.
     await Promise.all([configured, machine.syncClock(signal).catch(() => undefined)]);
     if (plan?.mode === "namespace") {
-      const place = { namespacePath: plan.path, taskName: config.name, machinesDirectory: options.machinesDirectory };
-      const peers = await peersOf(place);
+      const { records } = options;
+      const peers = await peersOf({ namespacePath: plan.path, taskName: config.name, records });
       // It is told again once it runs: a guest that is slow now does not fail to start for want of a name.
       if (peers.length > 0) await machine.guest.setPeers({ peers, signal }).catch(() => undefined);
     }
@@ -177,7 +177,7 @@ async function startInGuest(options: {
 /** A registry that does not answer now may answer later: the job's `restart` policy decides about another try. */
 async function resolveImage(options: StartTaskOptions, image: ImageOptions): Promise<ResolvedImage> {
   const { registries } = options.settings;
-  const directory = hostDirectories(options.settings.basePath).images;
+  const directory = options.host.directories.images;
   const store = new ImageStore({ directory, registries });
   // A child of our own costs as much as booting a VM does.
   const found = await store.find(image);

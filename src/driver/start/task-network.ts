@@ -1,7 +1,7 @@
 // From a task's config to its VM's network, and to what Nomad is told of it.
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
-import { type ReadPlans, readCounts } from "../../network/network.ts";
-import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import { readCounts } from "../../network/network.ts";
+import type { NetworkPlan, PlanRecords } from "../../network/plan/network-plan.ts";
 import { reserveNetwork } from "../../network/plan/reserve.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { type ContainerSettings, hostGateway } from "../config/task/container.ts";
@@ -14,7 +14,7 @@ export interface TaskNetworkOptions {
   readonly settings: NetworkSettings;
   readonly plugin: PluginSettings;
   readonly host: NetworkHost;
-  readonly readPlans: ReadPlans;
+  readonly records: PlanRecords;
   readonly signal: AbortSignal;
 }
 
@@ -43,7 +43,7 @@ export async function reserveTaskNetwork(
     },
     host: options.host,
     basePath: plugin.basePath,
-    readPlans: options.readPlans,
+    records: options.records,
     signal,
   });
 }

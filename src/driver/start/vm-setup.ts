@@ -6,7 +6,7 @@ import type { VmOptions } from "../../vmm/vm-options.ts";
 import { allowedHostPath } from "../config/host-paths.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { VmSettings } from "../config/task/vm.ts";
-import { hostDirectories, type ReadyHost } from "../host/inspect-host.ts";
+import type { ReadyHost } from "../host/inspect-host.ts";
 import type { MachineSize } from "./machine-size.ts";
 import { checkVmOptions } from "./vm-rules.ts";
 
@@ -57,7 +57,7 @@ async function bootFiles(options: {
   const { kernelImagePath, initrdPath } = options.vm.bootSource;
   const allowed = settings.allowedHostPaths;
   const kinds = ["file"] as const;
-  const directories = hostDirectories(settings.basePath);
+  const { directories } = host;
   let boot: Pick<BootFiles, "vmlinuxPath" | "initramfsPath"> = host.boot;
   if (kernelImagePath !== undefined) {
     const key = "boot_source.kernel_image_path";

@@ -7,6 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { FakeGuest } from "../../../test/fakes/fake-guest.ts";
 import type { SetPeersRequest } from "../../gen/litegix/guest/v1/guest_pb.js";
 import { GuestClient } from "../../guest/client.ts";
+import { VmRecords } from "../../machine/records/vm-records.ts";
 import { GroupPeers, peersOf } from "./group-peers.ts";
 import type { Task } from "./task.ts";
 
@@ -71,7 +72,8 @@ test("a task's peers are the others that run in its namespace and have a name fo
   await record(machinesDirectory, { taskName: "starts", index: 2, phase: "starting" });
   await record(machinesDirectory, { taskName: "elsewhere", index: 3, path: "/run/netns/b" });
   await record(machinesDirectory, { taskName: "two words", index: 4 });
-  const peers = await peersOf({ namespacePath, taskName: "web", machinesDirectory });
+  const records = new VmRecords(machinesDirectory);
+  const peers = await peersOf({ namespacePath, taskName: "web", records });
   assert.deepEqual(peers, [{ name: "db", address: Uint8Array.of(169, 254, 230, 6) }]);
 });
 
@@ -94,7 +96,7 @@ async function guestThat(
   });
   const warnings: string[] = [];
   const logger = { trace() {}, debug() {}, info() {}, warn: (message: string) => warnings.push(message), error() {} };
-  const peers = new GroupPeers({ machinesDirectory, logger, retryMs, signal: closing.signal });
+  const peers = new GroupPeers({ records: new VmRecords(machinesDirectory), logger, retryMs, signal: closing.signal });
   const network = plan("web", 0, namespacePath);
   const ended = new AbortController();
   // Of a task, what is asked of it here.

@@ -2,7 +2,7 @@
 // brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
 import { GuestRefusedError } from "../../guest/errors.ts";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
-import { listNetworkPlans } from "../../machine/records/network-plans.ts";
+import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { addressBytes } from "../../system/ip.ts";
 import type { Logger } from "../../system/logger.ts";
 import { pollUntil } from "../../system/wait.ts";
@@ -22,9 +22,9 @@ const hostName = /^[a-zA-Z0-9._-]{1,255}$/;
 export async function peersOf(options: {
   namespacePath: string;
   taskName: string;
-  machinesDirectory: string;
+  records: VmRecords;
 }): Promise<GroupPeer[]> {
-  const plans = await listNetworkPlans(options.machinesDirectory, ["running"]);
+  const plans = await options.records.plans("running");
   return plans
     .filter((plan) => plan.mode === "namespace" && plan.path === options.namespacePath)
     .filter(({ taskName }) => taskName !== options.taskName && hostName.test(taskName))
@@ -33,7 +33,7 @@ export async function peersOf(options: {
 }
 
 export interface GroupPeersOptions {
-  readonly machinesDirectory: string;
+  readonly records: VmRecords;
   readonly logger: Logger;
   /** Between two tries to tell a guest. */
   readonly retryMs?: number;
@@ -64,7 +64,7 @@ export class GroupPeers {
     }
     const state = { stale: true };
     this.#telling.set(task, state);
-    const { logger, machinesDirectory } = this.#options;
+    const { logger, records } = this.#options;
     const signal = AbortSignal.any([this.#options.signal, task.machine.ended]);
     let last: unknown;
     try {
@@ -73,7 +73,7 @@ export class GroupPeers {
           try {
             while (state.stale) {
               state.stale = false;
-              const peers = await peersOf({ namespacePath, taskName: task.name, machinesDirectory });
+              const peers = await peersOf({ namespacePath, taskName: task.name, records });
               await task.guest.setPeers({ peers, signal });
             }
             return true;

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
-import { sweepUnfinishedMachines } from "../../machine/records/machine-store.ts";
+import { VmRecords } from "../../machine/records/vm-records.ts";
+import { sweepMachines } from "../../machine/remove-machine.ts";
 import { ownIdentity } from "../../system/processes.ts";
 import { encodeDriverState, recoverTask } from "./recover-task.ts";
 
@@ -14,7 +15,7 @@ import { encodeDriverState, recoverTask } from "./recover-task.ts";
 async function leftVm(
   context: TestContext,
   options: { generation: number; version?: number },
-): Promise<{ machinesDirectory: string; record: string }> {
+): Promise<{ records: VmRecords; record: string }> {
   const machinesDirectory = await mkdtemp(join(tmpdir(), "litegix-recover-"));
   const directory = join(machinesDirectory, "0123abcd");
   await mkdir(directory);
@@ -51,30 +52,30 @@ async function leftVm(
     server.close();
     await rm(machinesDirectory, { recursive: true });
   });
-  return { machinesDirectory, record };
+  return { records: new VmRecords(machinesDirectory), record };
 }
 
-const recover = (machinesDirectory: string) =>
-  recoverTask({ taskId: "t", taskName: "main", driverState: encodeDriverState("0123abcd"), machinesDirectory });
+const recover = (records: VmRecords) =>
+  recoverTask({ taskId: "t", taskName: "main", driverState: encodeDriverState("0123abcd"), records });
 
 test("a VM that outlived an upgrade is taken over when its supervisor speaks this driver's protocol", async (context) => {
-  const { machinesDirectory } = await leftVm(context, { generation: 1 });
-  const task = await recover(machinesDirectory);
+  const { records } = await leftVm(context, { generation: 1 });
+  const task = await recover(records);
   assert.equal(task.machine.record.id, "0123abcd");
   task.machine[Symbol.dispose]();
 });
 
 test("one whose supervisor does not is refused, in words for Nomad's user", async (context) => {
-  const { machinesDirectory } = await leftVm(context, { generation: 7 });
-  await assert.rejects(recover(machinesDirectory), {
+  const { records } = await leftVm(context, { generation: 7 });
+  await assert.rejects(recover(records), {
     code: "recover",
     message: /can't recover task t: the VM's supervisor, of version "9.9.9", speaks generation 7 of its protocol/,
   });
 });
 
 test("a record of another version is refused, and nobody throws it away", async (context) => {
-  const { machinesDirectory, record } = await leftVm(context, { generation: 1, version: 2 });
-  await assert.rejects(recover(machinesDirectory), /is of no version that this driver reads/);
-  assert.deepEqual(await sweepUnfinishedMachines({ machinesDirectory }), { removed: [], failed: [] });
+  const { records, record } = await leftVm(context, { generation: 1, version: 2 });
+  await assert.rejects(recover(records), /is of no version that this driver reads/);
+  assert.deepEqual(await sweepMachines(records), { removed: [], failed: [] });
   assert.match(await readFile(record, "utf8"), /"version":2/);
 });

@@ -4,6 +4,7 @@
 import { join } from "node:path";
 import * as v from "valibot";
 import { Machine } from "../../machine/machine.ts";
+import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
 import { RecoverError } from "../errors.ts";
@@ -36,24 +37,24 @@ export async function recoverTask(options: {
   taskId: string;
   taskName: string;
   driverState: Uint8Array;
-  machinesDirectory: string;
+  records: VmRecords;
 }): Promise<Task> {
-  const { taskId } = options;
+  const { taskId, records } = options;
   const { machineId } = decodeDriverState(taskId, options.driverState);
-  const directory = join(options.machinesDirectory, machineId);
-  const machine = await Machine.adopt(directory);
-  if (machine === undefined) {
+  const vm = await records.read(machineId);
+  if (vm === undefined) {
+    const directory = join(records.directory, machineId);
     const left = await exists(directory);
     const reason = left
       ? `the record in ${directory} is of no version that this driver reads; end its VM with the driver that started it`
       : `VM ${machineId} is no longer on this host`;
     throw new RecoverError({ taskId, reason });
   }
-  const { labels, phase } = machine.record;
+  const { labels, phase } = vm.record;
   if (labels["taskId"] !== taskId || phase !== "running") {
-    machine[Symbol.dispose]();
     throw new RecoverError({ taskId, reason: `VM ${machineId} is not running this task` });
   }
+  const machine = Machine.adopt(vm, records);
   try {
     await machine.checkSupervisor();
   } catch (error) {

@@ -13,8 +13,9 @@ import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
 import { Machine } from "../machine.ts";
 import { type MachineFiles, machineFiles } from "../records/files.ts";
-import { listRecords, recordTurns } from "../records/list-records.ts";
 import { type MachineRecord, writeRecord } from "../records/manifest.ts";
+import type { VmRecords } from "../records/vm-records.ts";
+import { removeMachine } from "../remove-machine.ts";
 import type { BootTimeline } from "../timeline.ts";
 import { freeUser, type UserRange } from "../users.ts";
 import { type MachineNetwork, makeVmInterface, openVmNetwork, vmNetwork, withoutForeignTap } from "./interface.ts";
@@ -23,8 +24,7 @@ import { spawnShim } from "./spawn-shim.ts";
 /** What VMs of this host have in common. */
 export interface MachineHost {
   readonly vmm: Vmm;
-  /** The folder of all VMs. */
-  readonly machinesDirectory: string;
+  readonly records: VmRecords;
   readonly shimPath: string;
   /** Whom jailed VMMs run as. */
   readonly users: UserRange;
@@ -67,7 +67,7 @@ export interface StartedMachine {
 /** Resolves when the guest was started. Fails with MachineStartError, NoFreeUserError, DriveInUseError, CgroupError or the VMM's error. */
 export async function startMachine(options: StartMachineOptions): Promise<StartedMachine> {
   const { host, network, signal } = options;
-  const created = await recordTurns.take(host.machinesDirectory, () => registerMachine(options));
+  const created = await host.records.inTurn(() => registerMachine(options));
   const { files, config, plan, record, cgroup } = created;
   let machine: Machine | undefined;
   try {
@@ -75,7 +75,7 @@ export async function startMachine(options: StartMachineOptions): Promise<Starte
     await Promise.all([options.makeFiles?.(files), makeVmInterface({ network, user: config.user, signal })]);
     options.timeline.done("record, scratch disk, interface");
     // The rules take longer than the interface, and the guest needs no network to boot.
-    const networkOpen = openVmNetwork({ network, machinesDirectory: host.machinesDirectory, signal });
+    const networkOpen = openVmNetwork({ network, records: host.records, signal });
     networkOpen.catch(() => undefined);
     await host.vmm.prepare(config);
     const shim = await spawnShim({
@@ -91,14 +91,14 @@ export async function startMachine(options: StartMachineOptions): Promise<Starte
     options.timeline.done("supervisor, VMM spawned");
     const started = { ...record, shim };
     await writeRecord(files.record, started);
-    machine = new Machine({ directory: files.directory, record: started });
+    machine = Machine.adopt({ files, record: started }, host.records);
     await host.vmm.boot({ config, signal: AbortSignal.any([signal, machine.ended]) });
     options.timeline.done("VMM configured, guest started");
     return { machine, networkOpen };
   } catch (error) {
-    const failed = machine ?? new Machine({ directory: files.directory, record: withoutForeignTap(record, error) });
     const failure = await explainFailure({ error, machine, files, signal });
-    await failed.destroy();
+    if (machine !== undefined) await machine.destroy();
+    else await removeMachine({ files, record: withoutForeignTap(record, error) }, host.records);
     throw failure;
   }
 }
@@ -115,12 +115,12 @@ interface NewMachine {
 async function registerMachine(options: StartMachineOptions): Promise<NewMachine> {
   const { host, vcpuCount, memSizeMib } = options;
   const { vmm } = host;
-  const others = await listRecords(host.machinesDirectory);
+  const others = await host.records.list();
   const uid = vmm.jailed ? freeUser(host.users, others) : undefined;
   const user: VmUser | undefined = uid === undefined ? undefined : { uid, gid: uid };
   const hostDrives = await lookAtDrives(options.vmOptions?.drives ?? [], host.users);
   refuseSharedDrives(hostDrives, others);
-  const { id, directory } = await makeDirectory(host.machinesDirectory);
+  const { id, directory } = await makeDirectory(host.records.directory);
   const files = machineFiles(directory);
   const config: VmConfig = {
     id,

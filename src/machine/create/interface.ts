@@ -4,7 +4,7 @@ import { makeInterface, openNetwork } from "../../network/network.ts";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";
 import type { VmConfig, VmUser } from "../../vmm/vmm.ts";
 import type { MachineRecord } from "../records/manifest.ts";
-import { listNetworkPlans } from "../records/network-plans.ts";
+import type { VmRecords } from "../records/vm-records.ts";
 
 export interface MachineNetwork {
   readonly plan: NetworkPlan;
@@ -34,12 +34,12 @@ export async function makeVmInterface(options: {
 /** Behind it the guest has its network; before, it can boot. */
 export async function openVmNetwork(options: {
   network: MachineNetwork | undefined;
-  machinesDirectory: string;
+  records: VmRecords;
   signal: AbortSignal;
 }): Promise<void> {
-  const { network, machinesDirectory, signal } = options;
+  const { network, records, signal } = options;
   if (network === undefined) return;
-  await openNetwork({ ...network, readPlans: () => listNetworkPlans(machinesDirectory), signal });
+  await openNetwork({ ...network, records, signal });
 }
 
 /** What belongs to another driver's VM must not be taken away with this one's traces. */

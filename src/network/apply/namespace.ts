@@ -2,12 +2,9 @@
 
 import { stat } from "node:fs/promises";
 import { NamespaceError } from "../errors.ts";
-import type { NamespacePlan } from "../plan/network-plan.ts";
+import { type NamespacePlan, neighboursOf, type PlanRecords } from "../plan/network-plan.ts";
 import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
 import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./tools.ts";
-
-/** Reads from the records which VMs are in the same namespace. */
-export type ReadNeighbours = () => Promise<readonly NamespacePlan[]>;
 
 /** The kernel must look at a packet's mark before it looks for its own addresses. */
 const localRulePriority = 32;
@@ -16,14 +13,13 @@ const markRulePriority = 10;
 /** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
 export async function openNamespace(options: {
   plan: NamespacePlan;
-  /** Without `plan` itself. */
-  readNeighbours: ReadNeighbours;
+  records: PlanRecords;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
   const { plan, signal } = options;
   const place = { namespacePath: plan.path, signal };
   await inTurn(plan.path, async () => {
-    const neighbours = await options.readNeighbours();
+    const neighbours = await neighboursOf(plan, options.records);
     await allDone([
       // Every VM does this, not only the first: two that start together each see the other's record.
       ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
@@ -38,14 +34,14 @@ export async function openNamespace(options: {
 /** Idempotent. The kernel removes everything together with a namespace. Fails with NetworkSetupError. */
 export async function detachNamespace(options: {
   plan: NamespacePlan;
-  readNeighbours: ReadNeighbours;
+  records: PlanRecords;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
   const { plan, signal } = options;
   const place = { namespacePath: plan.path, signal };
   await inTurn(plan.path, async () => {
     if (!(await isNamespace(plan.path))) return;
-    const neighbours = await options.readNeighbours();
+    const neighbours = await neighboursOf(plan, options.records);
     try {
       await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
       const steer = familiesOf(plan).map((family) =>

@@ -2,7 +2,7 @@
 // VM's address on the way out, and forwards its published ports on the way in.
 import { writeFile } from "node:fs/promises";
 import { allowForwarding, closeForwarding } from "../firewalls/forward-chain.ts";
-import type { NatPlan } from "../plan/network-plan.ts";
+import { type NatPlan, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
 import { allDone, inTurn, runIp, runNft } from "./tools.ts";
@@ -28,13 +28,13 @@ export async function openNat(options: {
 /** Idempotent. The last VM removes the whole table. Fails with NetworkSetupError. */
 export async function detachNat(options: {
   plan: NatPlan;
-  others: () => Promise<boolean>;
+  records: PlanRecords;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
   const { plan, signal } = options;
   await inTurn(undefined, async () => {
     await runIp({ namespacePath: undefined, signal, lines: [`link delete ${plan.tap}`], force: true });
-    const others = await options.others();
+    const others = plansOf("nat", await options.records.plans()).some(({ tap }) => tap !== plan.tap);
     await runNft({ namespacePath: undefined, signal, lines: others ? natRemoval(plan) : removeTables(plan.table) });
     if (!others) await closeForwarding({ signal });
   });

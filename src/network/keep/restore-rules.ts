@@ -3,16 +3,15 @@ import * as v from "valibot";
 import { isNamespace } from "../apply/namespace.ts";
 import { readLinks } from "../apply/read-namespace.ts";
 import { ask, inTurn, type Place, runNft } from "../apply/tools.ts";
-import type { ReadPlans } from "../network.ts";
 import { isTapName } from "../plan/address-pool.ts";
-import { type NetworkPlan, namespacePathOf, plansOf } from "../plan/network-plan.ts";
+import { type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { egressChain } from "../rules/egress.ts";
 import { guardChain } from "../rules/guard.ts";
 import { namespaceRules } from "../rules/namespace.ts";
 import { natRules } from "../rules/nat.ts";
 
 export interface RestoreOptions {
-  readonly readPlans: ReadPlans;
+  readonly records: PlanRecords;
   readonly allowMetadata: boolean;
   readonly signal?: AbortSignal | undefined;
 }
@@ -26,7 +25,7 @@ export interface RestoredRules {
 
 /** Fails only if the records cannot be read or `signal` aborts. */
 export async function restoreRules(options: RestoreOptions): Promise<RestoredRules> {
-  const paths = new Set((await options.readPlans()).map(namespacePathOf));
+  const paths = new Set((await options.records.plans()).map(namespacePathOf));
   const plans: NetworkPlan[] = [];
   const failures: Error[] = [];
   for (const path of paths) {
@@ -44,7 +43,7 @@ async function restoreIn(path: string | undefined, options: RestoreOptions): Pro
   if (path !== undefined && !(await isNamespace(path))) return [];
   const place = { namespacePath: path, signal: options.signal };
   // Read in this namespace's turn: a VM that starts or ends takes the same turns to change its rules.
-  const plans = (await options.readPlans()).filter((plan) => namespacePathOf(plan) === path);
+  const plans = (await options.records.plans()).filter((plan) => namespacePathOf(plan) === path);
   const chains = await readChains(place);
   // Asked of each VM: after a flush, another VM's start or end makes the tables again, with its own rules only.
   const isGone = (plan: NetworkPlan): boolean =>

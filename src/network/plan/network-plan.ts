@@ -94,3 +94,18 @@ export interface GroupPort {
 }
 
 export const guestPortOf = (port: GroupPort): number => (port.to > 0 ? port.to : port.hostPort);
+
+/** The part of the VMs' records that a network needs. */
+export interface PlanRecords {
+  /** The plans of all VMs of this driver. */
+  plans(): Promise<readonly NetworkPlan[]>;
+}
+
+/** The plans of the namespace's other VMs. */
+export async function neighboursOf(
+  plan: { readonly path: string; readonly tap?: string },
+  records: PlanRecords,
+): Promise<NamespacePlan[]> {
+  const plans = plansOf("namespace", await records.plans());
+  return plans.filter((other) => other.path === plan.path && other.tap !== plan.tap);
+}

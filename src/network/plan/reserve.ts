@@ -4,12 +4,18 @@ import { requireNamespace } from "../apply/namespace.ts";
 import { readNamespace } from "../apply/read-namespace.ts";
 import { NetworkUnavailableError } from "../errors.ts";
 import type { NetworkHost } from "../inspect/inspect-network.ts";
-import { neighboursOf, type ReadPlans } from "../network.ts";
 import { isTapName, readTaps } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
 import { planNamespace } from "./namespace.ts";
 import { planNat } from "./nat.ts";
-import { type FloodLimits, type GroupPort, type NetworkPlan, plansOf } from "./network-plan.ts";
+import {
+  type FloodLimits,
+  type GroupPort,
+  type NetworkPlan,
+  neighboursOf,
+  type PlanRecords,
+  plansOf,
+} from "./network-plan.ts";
 
 export interface NetworkRequest {
   readonly taskName: string;
@@ -29,7 +35,7 @@ export interface PlanOptions {
   readonly host: NetworkHost;
   /** The directory of this driver's VMs. The names of its tables are made from it. */
   readonly basePath: string;
-  readonly readPlans: ReadPlans;
+  readonly records: PlanRecords;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -43,7 +49,7 @@ const reserved = new Set<NetworkPlan>();
 export async function reserveNetwork(options: PlanOptions): Promise<{ plan: NetworkPlan | undefined } & Disposable> {
   const plan = await planNetwork({
     ...options,
-    readPlans: async () => [...(await options.readPlans()), ...reserved],
+    records: { plans: async () => [...(await options.records.plans()), ...reserved] },
   });
   if (plan !== undefined) reserved.add(plan);
   return {
@@ -56,18 +62,18 @@ export async function reserveNetwork(options: PlanOptions): Promise<{ plan: Netw
 
 /** Nothing is awaited between the last look at other plans and the answer, so that two starts cannot choose the same. */
 async function planNetwork(options: PlanOptions): Promise<NetworkPlan | undefined> {
-  const { request, host, readPlans, signal } = options;
+  const { request, host, records, signal } = options;
   const table = `litegix_${createHash("sha256").update(options.basePath).digest("hex").slice(0, 8)}`;
   const path = request.namespacePath;
   if (path === undefined) {
     if (!host.nat.usable) throw new NetworkUnavailableError({ mode: "default", reason: host.nat.reason });
     const { subnet, mtu } = host.nat;
     const taps = await readTaps();
-    return planNat({ ...request, subnet, mtu, table, taps, neighbours: plansOf("nat", await readPlans()) });
+    return planNat({ ...request, subnet, mtu, table, taps, neighbours: plansOf("nat", await records.plans()) });
   }
   if (!host.group.usable) throw new NetworkUnavailableError({ mode: "group", reason: host.group.reason });
   await requireNamespace(path);
   const facts = await readNamespace({ path, isOwnTap: isTapName, signal });
   if (facts === undefined) return undefined;
-  return planNamespace({ ...request, path, facts, table, neighbours: await neighboursOf({ path }, readPlans) });
+  return planNamespace({ ...request, path, facts, table, neighbours: await neighboursOf({ path }, records) });
 }

@@ -3,11 +3,12 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { ownIdentity } from "../../system/processes.ts";
-import { Machine } from "../machine.ts";
-import { machineFiles } from "./files.ts";
-import { sweepUnfinishedMachines } from "./machine-store.ts";
-import { type MachineRecord, readRecord, writeRecord } from "./manifest.ts";
+import { ownIdentity } from "../system/processes.ts";
+import { Machine } from "./machine.ts";
+import { machineFiles } from "./records/files.ts";
+import { type MachineRecord, readRecord, writeRecord } from "./records/manifest.ts";
+import { VmRecords } from "./records/vm-records.ts";
+import { sweepMachines } from "./remove-machine.ts";
 
 /** No process has this number. */
 const nobody = { pid: 2 ** 22 + 1, startTime: "1" };
@@ -50,7 +51,7 @@ describe("VMs that an earlier process left", () => {
     await leave("00000003", { phase: "running" });
     await leave("00000004", { phase: "starting", creator: alive });
     await leave("00000005", { phase: "ending", creator: alive });
-    const swept = await sweepUnfinishedMachines({ machinesDirectory });
+    const swept = await sweepMachines(new VmRecords(machinesDirectory));
     assert.deepEqual([swept.removed.toSorted(), swept.failed], [removed, []]);
     assert.deepEqual((await readdir(machinesDirectory)).toSorted(), ["00000003", "00000004", "00000005"]);
   });
@@ -58,7 +59,7 @@ describe("VMs that an earlier process left", () => {
   it("one that can't be removed does not keep another, and is told of", async () => {
     const bad = await leave("00000006", { phase: "ending", cgroups: [noGroup] });
     const good = await leave("00000007", { phase: "ending" });
-    const { removed, failed } = await sweepUnfinishedMachines({ machinesDirectory });
+    const { removed, failed } = await sweepMachines(new VmRecords(machinesDirectory));
     assert.deepEqual(removed, [good]);
     assert.deepEqual(
       failed.map(({ directory }) => directory),
@@ -70,8 +71,10 @@ describe("VMs that an earlier process left", () => {
 describe("the end of a VM that does not come to its end", () => {
   it("is in the record, for the next process", async () => {
     const directory = await leave("00000008", { cgroups: [noGroup] });
-    const machine = await Machine.adopt(directory);
-    assert.ok(machine);
+    const records = new VmRecords(machinesDirectory);
+    const vm = await records.read("00000008");
+    assert.ok(vm);
+    const machine = Machine.adopt(vm, records);
     await assert.rejects(machine.destroy());
     const record = await readRecord(machineFiles(directory).record);
     assert.deepEqual([record?.phase, record?.creator], ["ending", await ownIdentity()]);

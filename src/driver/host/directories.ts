@@ -1,0 +1,26 @@
+// The folders below the plugin's base path.
+import { join } from "node:path";
+
+export interface HostDirectories {
+  readonly base: string;
+  readonly images: string;
+  readonly kernels: string;
+  /** Kernels and initramfs files, ready to boot. */
+  readonly boot: string;
+  /** Programs that the executable brings along. */
+  readonly bin: string;
+  readonly machines: string;
+  readonly spareDisks: string;
+}
+
+export function hostDirectories(basePath: string): HostDirectories {
+  return {
+    base: basePath,
+    images: join(basePath, "images"),
+    kernels: join(basePath, "kernels"),
+    boot: join(basePath, "boot"),
+    bin: join(basePath, "bin"),
+    machines: join(basePath, "vms"),
+    spareDisks: join(basePath, "spare-disks"),
+  };
+}

@@ -1,0 +1,71 @@
+// The records of one base path's VMs. Every driver process makes one such object and hands it down: whoever takes something that no
+// other VM may have (a user, a disk, an address) looks at the records here and writes its own in one turn.
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import { KeyedTurns } from "../../system/wait.ts";
+import { type MachineFiles, machineFiles } from "./files.ts";
+import { type MachineRecord, readRecord } from "./manifest.ts";
+
+/** A VM as its directory tells. */
+export interface RecordedVm {
+  readonly files: MachineFiles;
+  readonly record: MachineRecord;
+}
+
+export class VmRecords {
+  /** The folder of all VMs. */
+  readonly directory: string;
+  readonly #turns = new KeyedTurns();
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** All VMs, in whatever phase. A directory without a readable record is left out. */
+  async list(): Promise<MachineRecord[]> {
+    const vms = await Promise.all((await this.directories()).map(read));
+    return vms.flatMap((vm) => vm?.record ?? []);
+  }
+
+  /** Undefined if the VM's record is missing, or of a version that this driver does not read. */
+  async read(id: string): Promise<RecordedVm | undefined> {
+    return await read(join(this.directory, id));
+  }
+
+  async find(isMeant: (record: MachineRecord) => boolean): Promise<RecordedVm | undefined> {
+    for (const directory of await this.directories()) {
+      const vm = await read(directory);
+      if (vm !== undefined && isMeant(vm.record)) return vm;
+    }
+    return undefined;
+  }
+
+  /** The networks of all VMs that have one, by default in whatever phase. */
+  async plans(phase?: MachineRecord["phase"]): Promise<NetworkPlan[]> {
+    const records = await this.list();
+    return records
+      .filter((record) => phase === undefined || record.phase === phase)
+      .flatMap(({ network }) => network ?? []);
+  }
+
+  /** The VMs' directories, with or without a record. */
+  async directories(): Promise<string[]> {
+    const names = await readdir(this.directory).catch(() => [] as string[]);
+    return names.map((name) => join(this.directory, name));
+  }
+
+  /**
+   * Runs `take` when those before it are over; its own record must be there when it resolves. The turns are this process's: no other
+   * process of this base path starts VMs.
+   */
+  async inTurn<T>(take: () => Promise<T>): Promise<T> {
+    return await this.#turns.take(this.directory, take);
+  }
+}
+
+async function read(directory: string): Promise<RecordedVm | undefined> {
+  const files = machineFiles(directory);
+  const record = await readRecord(files.record);
+  return record === undefined ? undefined : { files, record };
+}
