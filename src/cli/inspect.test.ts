@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
+import { encodeLabels } from "../driver/task/labels.ts";
 import { runInspect } from "./inspect.ts";
 
 async function hostWith(context: TestContext, ids: readonly string[]) {
@@ -12,7 +13,8 @@ async function hostWith(context: TestContext, ids: readonly string[]) {
   for (const id of ids) {
     const directory = join(base, "vms", id);
     await mkdir(directory, { recursive: true });
-    const labels = { allocId: `alloc-${id}`, taskId: `alloc-${id}/main/1`, taskName: "main" };
+    const task = { allocId: `alloc-${id}`, taskId: `alloc-${id}/main/1`, taskName: "main" };
+    const labels = encodeLabels({ ...task, stopSignal: "", startedAt: new Date() });
     await writeFile(join(directory, "machine.json"), JSON.stringify({ ...sampleRecord, id, labels }));
   }
   const written = { stdout: "", stderr: "" };

@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
 import { hostDirectories } from "../driver/host/directories.ts";
+import { taskLabels } from "../driver/task/labels.ts";
 import { vmAttributes } from "../driver/task/vm-attributes.ts";
 import { machineFiles } from "../machine/records/files.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
@@ -39,16 +40,19 @@ export async function runInspect(wanted: string | undefined, options: InspectOpt
   return 0;
 }
 
-const matches = ({ id, labels }: MachineRecord, wanted: string): boolean =>
-  [id, labels["allocId"], labels["taskId"]].some((name) => name?.startsWith(wanted) ?? false);
+function matches(record: MachineRecord, wanted: string): boolean {
+  const labels = taskLabels(record);
+  return [record.id, labels?.allocId, labels?.taskId].some((name) => name?.startsWith(wanted) ?? false);
+}
 
 async function describe(record: MachineRecord, machinesDirectory: string): Promise<Record<string, string>> {
-  const { labels, cgroups, user } = record;
+  const { cgroups, user } = record;
+  const labels = taskLabels(record);
   const directory = join(machinesDirectory, record.id);
   return {
     ...(await vmAttributes(record)),
-    allocation: labels["allocId"] ?? "",
-    task: labels["taskName"] ?? "",
+    allocation: labels?.allocId ?? "",
+    task: labels?.taskName ?? "",
     phase: record.phase,
     created_at: record.createdAt,
     ...(user === undefined ? {} : { user: `${user.uid}:${user.gid}` }),

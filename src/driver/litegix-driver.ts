@@ -30,14 +30,14 @@ import type {
   TaskStatus,
 } from "./nomad-driver.ts";
 import { scratchSizeMib, startTask } from "./start/start-task.ts";
-import { networkOverride } from "./start/task-network.ts";
 import { execTask, execTaskStreaming } from "./task/exec-task.ts";
 import { GroupPeers, namespaceOf } from "./task/group-peers.ts";
+import { taskLabels } from "./task/labels.ts";
 import { encodeDriverState, recoverTask } from "./task/recover-task.ts";
 import { signalNumber } from "./task/signals.ts";
 import { taskStats } from "./task/task-stats.ts";
 import { TaskTable } from "./task/task-table.ts";
-import { vmAttributes } from "./task/vm-attributes.ts";
+import { networkOverride, vmAttributes } from "./task/vm-attributes.ts";
 
 type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (options: infer Options) => unknown
   ? Options
@@ -185,7 +185,7 @@ export class LitegixDriver implements NomadDriver {
       return;
     }
     // After a recovery that failed only the disk knows the VM.
-    const vm = await vms.records.find(({ labels }) => labels["taskId"] === taskId);
+    const vm = await vms.records.find((record) => taskLabels(record)?.taskId === taskId);
     if (vm === undefined) return;
     await removeMachine(vm, vms.records);
     this.#peersChanged(vms, vm.record);

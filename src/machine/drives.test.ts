@@ -25,7 +25,7 @@ const vmWith = (drives: HostDriveRecord[]): MachineRecord => ({
   ...sampleRecord,
   user,
   drives,
-  labels: { taskName: "db", allocId: "a1" },
+  madeFor: "somebody",
 });
 
 describe("the host's disks", () => {
@@ -39,7 +39,7 @@ describe("the host's disks", () => {
 
   it("are one VM's when it writes them, whatever their name, and any number's when all only read", async () => {
     const [writing, reading] = [await lookAt(drive(disk)), await lookAt(drive(join(directory, "other-name"), true))];
-    const inUse = { code: "drive_in_use", message: /VM 01234567 of task "db" in allocation a1/ };
+    const inUse = { code: "drive_in_use", message: /VM 01234567 of somebody has it/ };
     assert.throws(() => refuseSharedDrives(writing, [vmWith(writing)]), inUse);
     assert.throws(() => refuseSharedDrives(reading, [vmWith(writing)]), inUse);
     assert.throws(() => refuseSharedDrives(writing, [vmWith(reading)]), inUse);

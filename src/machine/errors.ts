@@ -34,17 +34,12 @@ export class NoFreeUserError extends driverError(
 /** A disk that one VM writes belongs to it alone, as long as it lives. */
 export class DriveInUseError extends driverError(
   "drive_in_use",
-  (facts: {
-    path: string;
-    holder: { readonly id: string; readonly labels: Readonly<Record<string, string>> } | undefined;
-  }) => {
+  (facts: { path: string; holder: { readonly id: string; readonly madeFor: string } | undefined }) => {
     const { path, holder } = facts;
     if (holder === undefined) {
       return `drive ${path} is in use: another drive of this task is the same disk: name it once`;
     }
-    const { taskName, allocId } = holder.labels;
-    const whose = taskName === undefined ? "" : ` of task ${JSON.stringify(taskName)} in allocation ${allocId}`;
-    return `drive ${path} is in use: VM ${holder.id}${whose} has it, and what one VM writes no other may have: stop that one first, or let all have it with is_read_only = true`;
+    return `drive ${path} is in use: VM ${holder.id} of ${holder.madeFor} has it, and what one VM writes no other may have: stop that one first, or let all have it with is_read_only = true`;
   },
 ) {}
 

@@ -2,10 +2,10 @@
 import { emptyGroup, processesOf } from "../system/cgroups.ts";
 import { findByArgument, isAlive, killProcess, type ProcessIdentity } from "../system/processes.ts";
 import { pollUntil } from "../system/wait.ts";
-import { ShimClient } from "./create/shim-client.ts";
 import { MachineStuckError } from "./errors.ts";
-import { readShimState, type ShimState } from "./records/manifest.ts";
+import { readShimState, type ShimState } from "./records/shim-state.ts";
 import type { RecordedVm } from "./records/vm-records.ts";
+import { ShimClient } from "./shim-client.ts";
 
 /** From SIGKILL until the kernel has taken a process down: a busy host gives back a VM's memory slowly. */
 export const deathTimeoutMs = 30_000;

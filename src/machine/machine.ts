@@ -2,22 +2,18 @@
 // depend on this object: dropping it (or the whole driver) leaves the VM running, and `adopt` finds it again.
 import { setTimeout as delay } from "node:timers/promises";
 import { GuestClient } from "../guest/client.ts";
+import { OwnTimeDeadline } from "../system/own-time.ts";
 import { isAlive, type ProcessUsage, readUsage } from "../system/processes.ts";
-import { requireGeneration, ShimClient } from "./create/shim-client.ts";
 import { explainEnding } from "./ending.ts";
 import { identitiesOf, killMachine } from "./kill-machine.ts";
 import { lastOutput } from "./log-tail.ts";
+import { type MachineExit, readExitRecord } from "./records/exit-record.ts";
 import type { MachineFiles } from "./records/files.ts";
-import {
-  type MachineExit,
-  type MachineRecord,
-  readExitRecord,
-  readShimState,
-  type ShimState,
-  writeRecord,
-} from "./records/manifest.ts";
+import { type MachineRecord, writeRecord } from "./records/manifest.ts";
+import { readShimState, type ShimState } from "./records/shim-state.ts";
 import type { RecordedVm, VmRecords } from "./records/vm-records.ts";
 import { markEnding, removeTraces } from "./remove-machine.ts";
+import { requireGeneration, ShimClient } from "./shim-client.ts";
 
 /** A process of the VM on this host. */
 export interface HostProcess {
@@ -81,6 +77,16 @@ export class Machine implements Disposable {
   /** Brings the guest's clock to the host's; the supervisor keeps it there. */
   async syncClock(signal: AbortSignal): Promise<void> {
     await this.#shim.syncClock(signal);
+  }
+
+  /** Undefined until the VM has processes. */
+  async vmmPid(): Promise<number | undefined> {
+    return (await this.#shimState())?.vmm_pid;
+  }
+
+  /** For the guest's boot, in the VMM's own time. */
+  async deadline(timeoutMs: number): Promise<OwnTimeDeadline> {
+    return new OwnTimeDeadline({ pid: (await this.vmmPid()) ?? 0, timeoutMs });
   }
 
   /** What the VM's processes have used of the host so far: the supervisor, the VMM, its helpers. */

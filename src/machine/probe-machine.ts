@@ -1,49 +1,33 @@
 // The VM that proves that this host runs VMs: made, jailed and ended as a task's is, with a guest that prints a word and restarts.
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { OwnTimeDeadline } from "../system/own-time.ts";
 import { raceAbort } from "../system/wait.ts";
+import type { MachineSpec } from "../vmm/machine-spec.ts";
 import type { ProbeOutcome } from "../vmm/probe-kvm.ts";
-import { type MachineHost, startMachine } from "./create/create-machine.ts";
+import { bootMachine } from "./create/boot-machine.ts";
+import type { MachineHost } from "./create/create-machine.ts";
 import { fileEnd } from "./log-tail.ts";
-import { readShimState } from "./records/manifest.ts";
 import { BootTimeline } from "./timeline.ts";
 
 const consoleBytes = 64 * 1024;
 
-/** `timeoutMs` is in the VMM's own time (system/own-time.ts). Fails as startMachine does, or with the signal's reason. */
+/** `timeoutMs` is in the VMM's own time (system/own-time.ts). Fails as bootMachine does, or with the signal's reason. */
 export async function runProbeMachine(options: {
   host: MachineHost;
-  vmlinuxPath: string;
-  initramfsPath: string;
-  kernelArguments: readonly string[];
+  spec: MachineSpec;
   timeoutMs: number;
   signal: AbortSignal;
 }): Promise<ProbeOutcome> {
-  const { machine } = await startMachine({
-    host: options.host,
-    labels: { purpose: "probe" },
-    vcpuCount: 1,
-    memSizeMib: 256,
-    cpu: {},
-    vmlinuxPath: options.vmlinuxPath,
-    initramfsPath: options.initramfsPath,
-    kernelArguments: options.kernelArguments,
-    vsock: false,
-    drives: () => [],
-    stdoutPath: "/dev/null",
-    stderrPath: "/dev/null",
-    timeline: new BootTimeline(),
-    signal: options.signal,
-  });
+  const { host, spec, timeoutMs, signal } = options;
+  const request = { spec, cpu: {}, labels: {}, madeFor: "the probe of this host" };
+  const { machine } = await bootMachine({ host, request, timeline: new BootTimeline(), signal });
   try {
-    const vmmPid = (await readShimState(machine.files.shimState))?.vmm_pid ?? 0;
-    const seccomp = await hasSeccompFilter(vmmPid);
+    const seccomp = await hasSeccompFilter(await machine.vmmPid());
     const start = performance.now();
-    using deadline = new OwnTimeDeadline({ pid: vmmPid, timeoutMs: options.timeoutMs });
+    using deadline = await machine.deadline(timeoutMs);
     const exited = machine.exited.then(() => true);
     const overtime = once(deadline.signal, "abort").then(() => false);
-    const ended = await raceAbort(Promise.race([exited, overtime]), options.signal);
+    const ended = await raceAbort(Promise.race([exited, overtime]), signal);
     return {
       ended,
       elapsedMs: performance.now() - start,
@@ -56,7 +40,7 @@ export async function runProbeMachine(options: {
 }
 
 /** Mode 2 of seccomp(2); a guest that ended already leaves no process to look at. */
-async function hasSeccompFilter(pid: number): Promise<boolean> {
+async function hasSeccompFilter(pid: number | undefined): Promise<boolean> {
   const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
   return /^Seccomp:\s*2$/m.test(status);
 }

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import { ownIdentity } from "../system/processes.ts";
 import { Machine } from "./machine.ts";
 import { machineFiles } from "./records/files.ts";
@@ -26,18 +27,11 @@ async function leave(id: string, facts: Partial<MachineRecord>): Promise<string>
   const directory = join(machinesDirectory, id);
   await mkdir(directory);
   const record: MachineRecord = {
-    version: 1,
+    ...sampleRecord,
     id,
     phase: "running",
     creator: nobody,
-    labels: {},
-    vmm: { kind: "qemu", version: "7", acceleration: "emulation" },
-    vcpuCount: 1,
-    memSizeMib: 128,
     vsockPath: join(directory, "v.sock"),
-    drives: [],
-    cgroups: [],
-    createdAt: new Date().toISOString(),
     ...facts,
   };
   await writeRecord(machineFiles(directory).record, record);

@@ -1,7 +1,7 @@
 // The seam between a VM's life and the program that runs it. An implementation says which processes the VM's supervisor
 // must start (plan) and does what remains to be done from outside once they run (boot). Nothing here knows of Nomad.
 
-import type { VmOptions } from "./vm-options.ts";
+import type { MachineSpec } from "./machine-spec.ts";
 
 export interface Drive {
   readonly path: string;
@@ -16,28 +16,22 @@ export interface NetworkInterface {
   readonly guestMac: string;
 }
 
+/** One VM: its kind, and its place on this host. */
 export interface VmConfig {
+  readonly spec: MachineSpec;
   /** Letters, digits and `-`, at most 64. */
   readonly id: string;
   /** The VM's own directory; every socket and log lies here. */
   readonly directory: string;
-  readonly vcpuCount: number;
-  readonly memSizeMib: number;
-  readonly vmlinuxPath: string;
-  readonly initramfsPath: string;
-  /** Kernel arguments beyond those that the VMM itself asks for. */
-  readonly kernelArguments: readonly string[];
   /** False for a VM that nobody talks to (the probe). */
   readonly vsock: boolean;
-  /** In the order in which the guest finds them: vda, vdb, ... */
+  /** In the order in which the guest finds them: vda, vdb, ... Those of `spec.options` are among them. */
   readonly drives: readonly Drive[];
   readonly networkInterfaces?: readonly NetworkInterface[] | undefined;
   /** Whom a jailed VMM runs as; of no other VM meanwhile. */
   readonly user?: VmUser | undefined;
   /** The network namespace that the VMM runs in, as a path; default: the host's. */
   readonly netns?: string | undefined;
-  /** Firecracker only; extra drives are among `drives` too. */
-  readonly options?: VmOptions | undefined;
 }
 
 export interface VmUser {

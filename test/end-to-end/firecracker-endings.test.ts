@@ -7,10 +7,9 @@ import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { buildInitramfs } from "../../src/boot/initramfs.ts";
 import { type BootFiles, prepareBoot } from "../../src/boot/prepare-boot.ts";
+import { acquireMachine } from "../../src/machine/acquire-machine.ts";
 import type { MachineHost } from "../../src/machine/create/create-machine.ts";
-import { launchMachine } from "../../src/machine/create/launch-machine.ts";
 import type { Machine } from "../../src/machine/machine.ts";
-import { readShimState } from "../../src/machine/records/manifest.ts";
 import { VmRecords } from "../../src/machine/records/vm-records.ts";
 import { BootTimeline } from "../../src/machine/timeline.ts";
 import { installAsset, readAsset } from "../../src/system/assets.ts";
@@ -18,6 +17,8 @@ import { findCgroups } from "../../src/system/cgroups.ts";
 import { writeFileAtomically } from "../../src/system/files.ts";
 import { findFirecracker, findJailer } from "../../src/vmm/firecracker/find-firecracker.ts";
 import { FirecrackerVmm } from "../../src/vmm/firecracker/firecracker-vmm.ts";
+import { quietArguments } from "../../src/vmm/machine-spec.ts";
+import type { LaunchPlan, VmConfig } from "../../src/vmm/vmm.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { findFirecracker as firecrackerPath, kernelDirectory, skipFirecracker } from "./support/environment.ts";
 import { leftovers } from "./support/machines.ts";
@@ -40,31 +41,36 @@ interface Spoil {
   readonly initramfsPath?: string;
   readonly kernelArguments?: readonly string[];
   readonly memSizeMib?: number;
-  readonly netns?: string;
   readonly bootTimeoutMs?: number;
 }
 
-async function launch(spoil: Spoil = {}): Promise<Machine> {
-  const { machine } = await launchMachine({
+async function acquire(spoil: Spoil = {}): Promise<Machine> {
+  return await acquireMachine({
     host: { ...host, vmm: spoil.vmm ?? host.vmm },
-    labels: {},
-    vcpuCount: 1,
-    memSizeMib: spoil.memSizeMib ?? 192,
-    cpu: { shares: 100 },
-    vmlinuxPath: boot.vmlinuxPath,
-    initramfsPath: spoil.initramfsPath ?? boot.initramfsPath,
-    kernelArguments: ["quiet", "loglevel=3", ...(spoil.kernelArguments ?? [])],
-    netns: spoil.netns,
-    imagePath: join(imageDirectory, "image"),
-    scratchSizeMib: 64,
-    spareDisksDirectory: join(base, "spare"),
+    request: {
+      spec: {
+        vcpuCount: 1,
+        memSizeMib: spoil.memSizeMib ?? 192,
+        vmlinuxPath: boot.vmlinuxPath,
+        initramfsPath: spoil.initramfsPath ?? boot.initramfsPath,
+        kernelArguments: [...quietArguments, ...(spoil.kernelArguments ?? [])],
+        options: {},
+      },
+      cpu: { shares: 100 },
+      labels: {},
+      madeFor: "a test",
+      workload: {
+        imagePath: join(imageDirectory, "image"),
+        scratchSizeMib: 64,
+        spareDisksDirectory: join(base, "spare"),
+        stdoutPath: "/dev/null",
+        stderrPath: "/dev/null",
+      },
+    },
     timeline: new BootTimeline(),
-    stdoutPath: "/dev/null",
-    stderrPath: "/dev/null",
     bootTimeoutMs: spoil.bootTimeoutMs ?? bootTimeoutMs,
     signal: AbortSignal.timeout(5 * 60_000),
   });
-  return machine;
 }
 
 async function mountFileSystem(directory: string): Promise<string> {
@@ -74,7 +80,7 @@ async function mountFileSystem(directory: string): Promise<string> {
 }
 
 async function vmmPid(machine: Machine): Promise<number> {
-  const pid = (await readShimState(machine.files.shimState))?.vmm_pid;
+  const pid = await machine.vmmPid();
   assert.ok(pid !== undefined);
   return pid;
 }
@@ -109,7 +115,7 @@ async function identities(paths: readonly string[]): Promise<{ dev: number; ino:
 }
 
 async function assertFailure(spoil: Spoil, expected: { code: string; message: RegExp }): Promise<void> {
-  await assert.rejects(launch(spoil), expected);
+  await assert.rejects(acquire(spoil), expected);
   await assertNothingLeft();
 }
 
@@ -150,7 +156,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("a jailed VM: its user, namespaces, limits, filters, shared files and cgroup; killed on request", async (test) => {
-    const machine = await launch();
+    const machine = await acquire();
     const pid = await vmmPid(machine);
     const status = await readFile(`/proc/${pid}/status`, "utf8");
     const uid = machine.record.user?.uid ?? 0;
@@ -186,7 +192,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("two VMs have two users", async () => {
-    const machines = await Promise.all([launch(), launch()]);
+    const machines = await Promise.all([acquire(), acquire()]);
     const [one, other] = machines.map((machine) => machine.record.user?.uid);
     assert.ok(one !== undefined && other !== undefined && one !== other);
     await Promise.all(machines.map((machine) => machine.destroy()));
@@ -194,7 +200,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("VMM killed", async () => {
-    const machine = await launch();
+    const machine = await acquire();
     process.kill(await vmmPid(machine), "SIGKILL");
     const exit = await machine.exited;
     assert.ok(exit.kind === "error");
@@ -205,7 +211,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("supervisor killed: the VM ends with it", async () => {
-    const machine = await launch();
+    const machine = await acquire();
     const pid = await vmmPid(machine);
     process.kill(machine.record.shim?.pid ?? 0, "SIGKILL");
     const exit = await machine.exited;
@@ -249,8 +255,13 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("jailer fails", async () => {
+    class Lost extends FirecrackerVmm {
+      override plan(config: VmConfig): LaunchPlan {
+        return super.plan({ ...config, netns: "/nowhere/netns" });
+      }
+    }
     await assertFailure(
-      { netns: "/nowhere/netns" },
+      { vmm: new Lost(programs) },
       { code: "jailer_failed", message: /\(jailer_failed\).*\/nowhere\/netns/ },
     );
   });

@@ -101,11 +101,14 @@ export async function vmConfig(directory: string): Promise<VmConfig> {
   return {
     id: "contract",
     directory,
-    vcpuCount: 2,
-    memSizeMib: 256,
-    vmlinuxPath: await file("vmlinux", haltingKernel()),
-    initramfsPath: await file("initramfs"),
-    kernelArguments: ["quiet"],
+    spec: {
+      vcpuCount: 2,
+      memSizeMib: 256,
+      vmlinuxPath: await file("vmlinux", haltingKernel()),
+      initramfsPath: await file("initramfs"),
+      kernelArguments: ["quiet"],
+      options: {},
+    },
     vsock: true,
     drives: [
       { path: await file("image"), readOnly: true },

@@ -7,6 +7,8 @@ export const sampleRecord: MachineRecord = {
   phase: "starting",
   creator: { pid: 1, startTime: "1" },
   labels: {},
+  madeFor: "a test",
+  uses: { kernel: "/boot/vmlinux", initramfs: "/boot/initramfs", supervisor: "/bin/litegix-shim" },
   vmm: { kind: "firecracker", version: "1.16.1", acceleration: "kvm" },
   vcpuCount: 1,
   memSizeMib: 256,

@@ -19,13 +19,18 @@ export async function inspectFacts(options: {
   cgroupVersion: 1 | 2 | undefined;
   basePath: string;
 }): Promise<HostFacts> {
-  const free = await readFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "utf8").catch(() => "0");
   return {
     cgroupVersion: options.cgroupVersion,
-    freeHugePages: Number(free.trim()),
+    freeHugePages: await freeHugePages(),
     tun: await exists("/dev/net/tun"),
     basePathInMemory: memoryFileSystems.includes((await statfs(options.basePath)).type),
   };
+}
+
+/** Of 2 MiB each. */
+export async function freeHugePages(): Promise<number> {
+  const free = await readFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "utf8").catch(() => "0");
+  return Number(free.trim());
 }
 
 export function factWarnings(facts: HostFacts): string[] {

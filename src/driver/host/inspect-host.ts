@@ -10,6 +10,7 @@ import { installAsset, readAsset } from "../../system/assets.ts";
 import { findCgroups } from "../../system/cgroups.ts";
 import { findProgram } from "../../system/processes.ts";
 import { VmmMissingError } from "../../vmm/errors.ts";
+import { type MachineSpec, quietArguments } from "../../vmm/machine-spec.ts";
 import { probeArgument } from "../../vmm/probe-kvm.ts";
 import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
@@ -106,14 +107,7 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
       qemuPath: settings.qemuPath,
       vhostDeviceVsockPath: await installAsset({ name: "vhost-device-vsock", directory: directories.bin }),
       runProbe: ({ vmm, timeoutMs, signal }) =>
-        runProbeMachine({
-          host: { ...common, vmm },
-          vmlinuxPath,
-          initramfsPath,
-          kernelArguments: ["quiet", "loglevel=3", probeArgument],
-          timeoutMs,
-          signal,
-        }),
+        runProbeMachine({ host: { ...common, vmm }, spec: probeSpec(boot), timeoutMs, signal }),
       subjects: [vmlinuxPath, initramfsPath],
       cacheDirectory: directories.boot,
       signal,
@@ -127,4 +121,9 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
     signal?.throwIfAborted();
     return unready(error instanceof VmmMissingError ? "undetected" : "unhealthy", (error as Error).message);
   }
+}
+
+function probeSpec({ vmlinuxPath, initramfsPath }: BootFiles): MachineSpec {
+  const kernelArguments = [...quietArguments, probeArgument];
+  return { vmlinuxPath, initramfsPath, kernelArguments, vcpuCount: 1, memSizeMib: 256, options: {} };
 }

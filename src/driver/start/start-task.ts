@@ -1,35 +1,29 @@
-// StartTask: from a job's task to a workload that runs. What fails half-way leaves nothing behind.
-
-import { PullTimedOutError, ReportedImageError } from "../../images/errors.ts";
-import { pullInChild } from "../../images/pull-in-child.ts";
-import { ImageStore, type ResolvedImage } from "../../images/store/image-store.ts";
-import { launchMachine } from "../../machine/create/launch-machine.ts";
+// StartTask: from a job's task to a workload that runs. A start that fails half-way leaves nothing behind.
+import type { GuestSetup } from "../../guest/setup.ts";
+import { acquireMachine } from "../../machine/acquire-machine.ts";
 import type { Machine } from "../../machine/machine.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
 import type { BootTimeline } from "../../machine/timeline.ts";
-import { guestInterface } from "../../network/guest-interface.ts";
-import { selfCommand } from "../../system/assets.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
-import type { ContainerSettings } from "../config/task/container.ts";
-import type { ImageOptions } from "../config/task/image.ts";
 import { parseTaskConfig } from "../config/task/task-config.ts";
-import { RecoverableError } from "../errors.ts";
 import type { ReadyHost } from "../host/inspect-host.ts";
 import type { TaskConfig } from "../nomad-driver.ts";
 import { peersOf } from "../task/group-peers.ts";
+import { describeTask, encodeLabels } from "../task/labels.ts";
 import { Task } from "../task/task.ts";
-import { etcHosts, etcResolvConf } from "./etc-files.ts";
+import { guestSetup } from "./guest-setup.ts";
 import { machineSize } from "./machine-size.ts";
 import { processSpec } from "./process-spec.ts";
-import { pullSlot, startSlot } from "./start-slots.ts";
-import { ownAddress, reserveTaskNetwork, resolveExtraHosts } from "./task-network.ts";
-import { prepareTaskVm } from "./vm-setup.ts";
+import { resolveImage } from "./resolve-image.ts";
+import { startSlot } from "./start-slots.ts";
+import { reserveTaskNetwork } from "./task-network.ts";
+import { machineSpec } from "./vm-setup.ts";
 
 export interface StartTaskOptions {
   readonly config: TaskConfig;
   readonly settings: PluginSettings;
   readonly host: ReadyHost;
-  /** Of one host core, 0 when unknown. */
+  /** MHz of one host core, 0 if unknown. */
   readonly coreMhz: number;
   /** Tells the job's author what takes time. */
   readonly onEvent: (message: string) => void;
@@ -40,23 +34,24 @@ export interface StartTaskOptions {
 /** Emulated guests on a busy host take tens of seconds. */
 const bootTimeoutMs = 120_000;
 export const scratchSizeMib = 8 * 1024;
-/** Where Nomad's environment says that they are; empty folders until they are shared with the host. */
-const nomadDirectories = ["/alloc", "/local", "/secrets"] as const;
 
 export async function startTask(options: StartTaskOptions): Promise<Task> {
-  const { config, host, signal } = options;
+  const { config, settings, host, onEvent, timeline, signal } = options;
   const taskSettings = parseTaskConfig(config.driverConfig);
+  const { vm, network, container } = taskSettings;
   const size = machineSize({ settings: taskSettings, resources: config.resources, coreMhz: options.coreMhz });
-  const vm = await prepareTaskVm({
-    vm: taskSettings.vm,
-    settings: options.settings,
-    host,
-    size,
-    networkInterfaces: taskSettings.network.mode === "none" ? 0 : 1,
+  const networkInterfaces = network.mode === "none" ? 0 : 1;
+  const spec = await machineSpec({ vm, settings, host, size, networkInterfaces, signal });
+  const { registries } = settings;
+  const image = await resolveImage({
+    image: taskSettings.image,
+    registries,
+    directory: host.directories.images,
+    onEvent,
     signal,
   });
-  const image = await resolveImage(options, taskSettings.image);
-  options.timeline.done("image");
+  timeline.done("image");
+  const { stopSignal } = image.config;
   const process = processSpec({
     image: image.config,
     settings: taskSettings,
@@ -64,145 +59,70 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     user: config.user,
   });
   const { records } = host.machines;
-  using _slot = await startSlot(options);
-  using network = await reserveTaskNetwork({
+  using _slot = await startSlot({ onEvent, signal });
+  using reserved = await reserveTaskNetwork({
     config,
-    settings: taskSettings.network,
-    plugin: options.settings,
+    settings: network,
+    plugin: settings,
     host: host.network,
     records,
     signal,
   });
-  const { allowMetadata } = options.settings.network;
-  const { machine } = await launchMachine({
+  const { allocId, id: taskId, name: taskName } = config;
+  const machine = await acquireMachine({
     host: host.machines,
-    network: network.plan && { plan: network.plan, allowMetadata },
-    labels: {
-      taskId: config.id,
-      allocId: config.allocId,
-      taskName: config.name,
-      stopSignal: image.config.stopSignal,
-      startedAt: new Date().toISOString(),
-    },
-    ...size,
-    ...vm,
-    imagePath: image.squashfsPath,
-    scratchSizeMib,
-    spareDisksDirectory: host.directories.spareDisks,
-    stdoutPath: config.stdoutPath,
-    stderrPath: config.stderrPath,
-    bootTimeoutMs,
-    timeline: options.timeline,
-    signal,
-  });
-  return await startInGuest({
-    machine,
-    records,
-    config,
-    container: taskSettings.container,
-    process,
-    stopSignal: image.config.stopSignal,
-    timeline: options.timeline,
-    signal,
-  });
-}
-
-async function startInGuest(options: {
-  machine: Machine;
-  records: VmRecords;
-  config: TaskConfig;
-  container: ContainerSettings;
-  process: ReturnType<typeof processSpec>;
-  stopSignal: string;
-  timeline: BootTimeline;
-  signal: AbortSignal;
-}): Promise<Task> {
-  const { machine, config, container, process } = options;
-  const signal = AbortSignal.any([options.signal, machine.ended]);
-  try {
-    const hostname = container.hostname ?? machine.record.id;
-    const plan = machine.record.network;
-    const configured = machine.guest.configure({
-      setup: {
-        cgroupName: `${config.allocId}.${config.name.replaceAll("/", "_")}.scope`,
-        hostname,
-        etcHosts: etcHosts({
-          hostname,
-          ownAddress: ownAddress(plan),
-          extraHosts: resolveExtraHosts(container.extraHosts, plan),
-        }),
-        etcResolvConf: await etcResolvConf({ dns: config.dns, taskDns: container.dns }),
-        directories: nomadDirectories,
-        process,
-        privileged: container.privileged,
-        unmasked: container.unmasked,
-        readOnlyRoot: container.readOnlyRoot,
-        shmSizeBytes: container.shmSizeBytes,
-        tmpfsMounts: container.tmpfsMounts,
-        devices: container.devices,
-        sysctls: container.sysctls,
-        pidsLimit: container.pidsLimit,
-        init: container.init,
-        network: plan && guestInterface(plan),
+    request: {
+      spec,
+      cpu: size.cpu,
+      labels: encodeLabels({ taskId, allocId, taskName, stopSignal, startedAt: new Date() }),
+      madeFor: describeTask({ taskName, allocId }),
+      network: reserved.plan && { plan: reserved.plan, allowMetadata: settings.network.allowMetadata },
+      workload: {
+        imagePath: image.squashfsPath,
+        scratchSizeMib,
+        spareDisksDirectory: host.directories.spareDisks,
+        stdoutPath: config.stdoutPath,
+        stderrPath: config.stderrPath,
       },
-      signal,
-    });
-    // Meanwhile, so that the task starts with the right time. A supervisor that can't set it now goes on trying.
-    await Promise.all([configured, machine.syncClock(signal).catch(() => undefined)]);
-    if (plan?.mode === "namespace") {
-      const { records } = options;
-      const peers = await peersOf({ namespacePath: plan.path, taskName: config.name, records });
-      // It is told again once it runs: a guest that is slow now does not fail to start for want of a name.
-      if (peers.length > 0) await machine.guest.setPeers({ peers, signal }).catch(() => undefined);
-    }
-    options.timeline.done("guest configured");
-    const { bootSteps } = await machine.guest.start({ signal: options.signal });
-    options.timeline.done("task started");
-    options.timeline.addGuestSteps(bootSteps);
-    await machine.markRunning();
-    options.timeline.done("recorded");
-    return new Task({
-      id: config.id,
-      name: config.name,
-      machine,
-      startedAt: new Date(),
-      stopSignal: options.stopSignal,
-    });
+    },
+    bootTimeoutMs,
+    timeline,
+    signal,
+  });
+  try {
+    const setup = await guestSetup({ config, container, process, record: machine.record });
+    await startWorkload({ machine, setup, taskName, records, timeline, signal });
   } catch (error) {
     await machine.destroy();
     throw error;
   }
+  return new Task({ id: taskId, name: taskName, machine, startedAt: new Date(), stopSignal });
 }
 
-/** A registry that does not answer now may answer later: the job's `restart` policy decides about another try. */
-async function resolveImage(options: StartTaskOptions, image: ImageOptions): Promise<ResolvedImage> {
-  const { registries } = options.settings;
-  const directory = options.host.directories.images;
-  const store = new ImageStore({ directory, registries });
-  // A child of our own costs as much as booting a VM does.
-  const found = await store.find(image);
-  if (found !== undefined) return found;
-  using _slot = await pullSlot(options);
-  // Whoever had the slot before may have wanted the same image.
-  const foundNow = await store.find(image);
-  if (foundNow !== undefined) return foundNow;
-  try {
-    return await pullInChild({
-      command: [...selfCommand(), "internal", "pull"],
-      request: {
-        directory,
-        registries,
-        reference: image.reference,
-        forcePull: image.forcePull,
-        credentials: image.credentials,
-      },
-      timeoutMs: image.pullTimeoutMs,
-      onProgress: options.onEvent,
-      signal: options.signal,
-    });
-  } catch (error) {
-    const retryable = (error instanceof ReportedImageError && error.retryable) || error instanceof PullTimedOutError;
-    if (!retryable) throw error;
-    throw new RecoverableError(error);
+/** Resolves when the task's program runs and the VM's record says so. */
+async function startWorkload(options: {
+  machine: Machine;
+  setup: GuestSetup;
+  taskName: string;
+  records: VmRecords;
+  timeline: BootTimeline;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { machine, setup, taskName, records, timeline } = options;
+  const signal = AbortSignal.any([options.signal, machine.ended]);
+  const { network } = machine.record;
+  // The clock meanwhile, so that the task starts with the right time. A supervisor that can't set it now goes on trying.
+  const clockSet = machine.syncClock(signal).catch(() => undefined);
+  await Promise.all([machine.guest.configure({ setup, signal }), clockSet]);
+  if (network?.mode === "namespace") {
+    const peers = await peersOf({ namespacePath: network.path, taskName, records });
+    // The guest is told again once the task runs: one that is slow now does not fail to start for want of a name.
+    if (peers.length > 0) await machine.guest.setPeers({ peers, signal }).catch(() => undefined);
   }
+  timeline.done("guest configured");
+  const { bootSteps } = await machine.guest.start({ signal: options.signal });
+  timeline.done("task started");
+  timeline.addGuestSteps(bootSteps);
+  await machine.markRunning();
+  timeline.done("recorded");
 }

@@ -1,13 +1,12 @@
-// From a task's config to its VM's network, and to what Nomad is told of it.
+// From a task's config to its VM's network.
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
-import { readCounts } from "../../network/network.ts";
 import type { NetworkPlan, PlanRecords } from "../../network/plan/network-plan.ts";
 import { reserveNetwork } from "../../network/plan/reserve.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { type ContainerSettings, hostGateway } from "../config/task/container.ts";
 import type { NetworkSettings } from "../config/task/network.ts";
 import { ConfigError } from "../errors.ts";
-import type { NetworkOverride, TaskConfig } from "../nomad-driver.ts";
+import type { TaskConfig } from "../nomad-driver.ts";
 
 export interface TaskNetworkOptions {
   readonly config: TaskConfig;
@@ -64,11 +63,6 @@ function upstreamPorts(env: Readonly<Record<string, string>>): number[] {
     .filter((port) => Number.isInteger(port) && port >= 1 && port <= 65_535);
 }
 
-/** Under which the VM knows itself; undefined with loopback only. */
-export function ownAddress(plan: NetworkPlan | undefined): string | undefined {
-  return plan?.mode === "namespace" ? (plan.ipv4?.address ?? plan.ipv6?.address) : plan?.address;
-}
-
 /** The job's `extra_hosts`, with the host's own address for docker's "host-gateway". Fails with ConfigError. */
 export function resolveExtraHosts(
   extraHosts: ContainerSettings["extraHosts"],
@@ -86,30 +80,4 @@ export function resolveExtraHosts(
     }
     return { name, address: plan.gateway };
   });
-}
-
-/** Only where the driver itself made the network. As docker's default bridge, it is not advertised by itself. */
-export function networkOverride(plan: NetworkPlan | undefined): NetworkOverride | undefined {
-  if (plan?.mode !== "nat") return undefined;
-  const portMap = Object.fromEntries(plan.ports.map(({ label, guestPort }) => [label, guestPort]));
-  return { address: plan.address, portMap, autoAdvertise: false };
-}
-
-/** For an inspection: where the VM is and what was refused. */
-export async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<string, string>> {
-  if (plan === undefined) return { network: "none" };
-  // A VM that has ended may have no rules any more.
-  const counts = await readCounts({ plan }).catch(() => undefined);
-  return {
-    network: plan.mode === "nat" ? "default" : "group",
-    address: ownAddress(plan) ?? "",
-    tap: plan.tap,
-    ...(counts === undefined
-      ? {}
-      : {
-          egress_refused_packets: `${counts.refused}`,
-          spoofed_packets: `${counts.spoofed}`,
-          flooded_packets: `${counts.flooded}`,
-        }),
-  };
 }

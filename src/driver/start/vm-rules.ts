@@ -1,14 +1,13 @@
 // What a job's VM options must fit together with: each other, the VM's size, its network, the host. Said before anything boots,
 // with the rule, where Firecracker would say it half-way or not at all.
-import { readFile } from "node:fs/promises";
 import type { VmOptions } from "../../vmm/vm-options.ts";
 import { optionKey } from "../config/task/vm.ts";
 import { ConfigError } from "../errors.ts";
+import { freeHugePages } from "../host/host-facts.ts";
 
 /** Interrupt lines that Firecracker has for devices on x86-64. */
 const mostDevices = 17;
 const hugePageMib = 2;
-const freeHugePagesPath = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 export interface VmFacts {
   readonly vmm: "firecracker" | "qemu";
@@ -74,7 +73,7 @@ function checkDevices(options: VmOptions, facts: VmFacts): void {
 }
 
 async function checkFreeHugePages(facts: VmFacts): Promise<void> {
-  const free = Number(await readFile(freeHugePagesPath, "utf8").catch(() => "0"));
+  const free = await freeHugePages();
   const needed = facts.memSizeMib / hugePageMib;
   if (free >= needed) return;
   const rule = `needs ${needed} free huge pages on the host, which has ${free}: raise the sysctl vm.nr_hugepages there`;

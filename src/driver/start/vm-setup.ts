@@ -1,8 +1,8 @@
-// From what a job says of its VM to what the VM is started with: paths of the host that it may name, its own kernel or initrd.
+// From the job's settings for its VM to the kind of VM: paths of the host that the job may name, its own kernel or initrd.
 import { appendInitrd } from "../../boot/append-initrd.ts";
 import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
 import { readAsset } from "../../system/assets.ts";
-import type { VmOptions } from "../../vmm/vm-options.ts";
+import { type MachineSpec, quietArguments } from "../../vmm/machine-spec.ts";
 import { allowedHostPath } from "../config/host-paths.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { VmSettings } from "../config/task/vm.ts";
@@ -10,24 +10,15 @@ import type { ReadyHost } from "../host/inspect-host.ts";
 import type { MachineSize } from "./machine-size.ts";
 import { checkVmOptions } from "./vm-rules.ts";
 
-export interface TaskVm {
-  readonly vmlinuxPath: string;
-  readonly initramfsPath: string;
-  readonly kernelArguments: readonly string[];
-  readonly vmOptions: VmOptions;
-}
-
-const quiet = ["quiet", "loglevel=3"];
-
 /** Fails with ConfigError, KernelImageError or InitrdError. */
-export async function prepareTaskVm(options: {
+export async function machineSpec(options: {
   vm: VmSettings;
   settings: PluginSettings;
   host: ReadyHost;
   size: MachineSize;
   networkInterfaces: number;
   signal: AbortSignal;
-}): Promise<TaskVm> {
+}): Promise<MachineSpec> {
   const { vm, settings, host, size, networkInterfaces } = options;
   await checkVmOptions(vm.options, { vmm: host.selected.vmm.kind, ...size, networkInterfaces });
   const boot = await bootFiles(options);
@@ -42,8 +33,10 @@ export async function prepareTaskVm(options: {
   return {
     vmlinuxPath: boot.vmlinuxPath,
     initramfsPath: boot.initramfsPath,
-    kernelArguments: [...quiet, ...vm.bootSource.bootArgs],
-    vmOptions: drives.length === 0 ? vm.options : { ...vm.options, drives },
+    kernelArguments: [...quietArguments, ...vm.bootSource.bootArgs],
+    vcpuCount: size.vcpuCount,
+    memSizeMib: size.memSizeMib,
+    options: drives.length === 0 ? vm.options : { ...vm.options, drives },
   };
 }
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { FakeGuest } from "../../../test/fakes/fake-guest.ts";
+import { sampleRecord } from "../../../test/fakes/sample-record.ts";
 import type { SetPeersRequest } from "../../gen/litegix/guest/v1/guest_pb.js";
 import { GuestClient } from "../../guest/client.ts";
 import { VmRecords } from "../../machine/records/vm-records.ts";
@@ -50,17 +51,10 @@ async function record(
   const directory = join(machinesDirectory, `0000000${index}`);
   await mkdir(directory, { recursive: true });
   const content = {
-    version: 1,
+    ...sampleRecord,
     id: `0000000${index}`,
     phase,
-    creator: { pid: 1, startTime: "1" },
-    labels: {},
-    vmm: { kind: "qemu", version: "7", acceleration: "emulation" },
-    vcpuCount: 1,
-    memSizeMib: 128,
-    vsockPath: join(directory, "v.sock"),
     network: plan(taskName, index, path),
-    createdAt: new Date().toISOString(),
   };
   await writeFile(join(directory, "machine.json"), JSON.stringify(content));
 }

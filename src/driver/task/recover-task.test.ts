@@ -5,10 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { sampleRecord } from "../../../test/fakes/sample-record.ts";
 import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
 import { VmRecords } from "../../machine/records/vm-records.ts";
 import { sweepMachines } from "../../machine/remove-machine.ts";
 import { ownIdentity } from "../../system/processes.ts";
+import { encodeLabels } from "./labels.ts";
 import { encodeDriverState, recoverTask } from "./recover-task.ts";
 
 /** A VM as another driver process left it, whose supervisor is of the generation. */
@@ -24,17 +26,14 @@ async function leftVm(
   await writeFile(
     record,
     JSON.stringify({
+      ...sampleRecord,
       version: options.version ?? 1,
       id: "0123abcd",
       phase: "running",
       creator,
       shim: creator,
-      labels: { taskId: "t" },
-      vmm: { kind: "qemu", version: "7", acceleration: "emulation" },
-      vcpuCount: 1,
-      memSizeMib: 128,
+      labels: encodeLabels({ taskId: "t", allocId: "a", taskName: "main", stopSignal: "", startedAt: new Date() }),
       vsockPath: join(directory, "v.sock"),
-      createdAt: new Date().toISOString(),
     }),
   );
   const status = () => ({ id: "0123abcd", version: "9.9.9", generation: options.generation });

@@ -8,6 +8,7 @@ import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
 import { RecoverError } from "../errors.ts";
+import { taskLabels } from "./labels.ts";
 import { Task } from "./task.ts";
 
 const stateSchema = v.object({
@@ -50,8 +51,8 @@ export async function recoverTask(options: {
       : `VM ${machineId} is no longer on this host`;
     throw new RecoverError({ taskId, reason });
   }
-  const { labels, phase } = vm.record;
-  if (labels["taskId"] !== taskId || phase !== "running") {
+  const labels = taskLabels(vm.record);
+  if (labels?.taskId !== taskId || vm.record.phase !== "running") {
     throw new RecoverError({ taskId, reason: `VM ${machineId} is not running this task` });
   }
   const machine = Machine.adopt(vm, records);
@@ -65,7 +66,7 @@ export async function recoverTask(options: {
     id: taskId,
     name: options.taskName,
     machine,
-    startedAt: new Date(labels["startedAt"] ?? machine.record.createdAt),
-    stopSignal: labels["stopSignal"] ?? "",
+    startedAt: labels.startedAt,
+    stopSignal: labels.stopSignal,
   });
 }

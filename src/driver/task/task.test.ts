@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
 import type { Machine } from "../../machine/machine.ts";
-import type { MachineExit } from "../../machine/records/manifest.ts";
+import type { MachineExit } from "../../machine/records/exit-record.ts";
 import { Task } from "./task.ts";
 
 function taskWith(options: { ended: boolean }): { task: Task; destroyed: () => boolean } {

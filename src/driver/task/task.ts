@@ -1,7 +1,7 @@
 // One running (or ended) task: a machine and what Nomad wants to know of it.
 import type { GuestClient } from "../../guest/client.ts";
 import type { Machine } from "../../machine/machine.ts";
-import type { MachineExit } from "../../machine/records/manifest.ts";
+import type { MachineExit } from "../../machine/records/exit-record.ts";
 import type { ExitResult } from "../nomad-driver.ts";
 import { signalNumber } from "./signals.ts";
 

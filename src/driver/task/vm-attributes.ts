@@ -1,6 +1,8 @@
-// What an inspection tells of a VM, by the names that Nomad's driver attributes and the command line use.
+// What Nomad is told of a task's VM: the attributes of an inspection, which the command line shows too, and the network's address.
 import type { MachineRecord } from "../../machine/records/manifest.ts";
-import { networkAttributes } from "../start/task-network.ts";
+import { readCounts } from "../../network/network.ts";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import type { NetworkOverride } from "../nomad-driver.ts";
 
 export async function vmAttributes(record: MachineRecord): Promise<Record<string, string>> {
   return {
@@ -11,4 +13,35 @@ export async function vmAttributes(record: MachineRecord): Promise<Record<string
     mem_size: `${record.memSizeMib}`,
     ...(await networkAttributes(record.network)),
   };
+}
+
+/** Only where the driver itself made the network. As docker's default bridge, it is not advertised by itself. */
+export function networkOverride(plan: NetworkPlan | undefined): NetworkOverride | undefined {
+  if (plan?.mode !== "nat") return undefined;
+  const portMap = Object.fromEntries(plan.ports.map(({ label, guestPort }) => [label, guestPort]));
+  return { address: plan.address, portMap, autoAdvertise: false };
+}
+
+/** For an inspection: where the VM is and what was refused. */
+async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<string, string>> {
+  if (plan === undefined) return { network: "none" };
+  // A VM that has ended may have no rules any more.
+  const counts = await readCounts({ plan }).catch(() => undefined);
+  return {
+    network: plan.mode === "nat" ? "default" : "group",
+    address: ownAddress(plan) ?? "",
+    tap: plan.tap,
+    ...(counts === undefined
+      ? {}
+      : {
+          egress_refused_packets: `${counts.refused}`,
+          spoofed_packets: `${counts.spoofed}`,
+          flooded_packets: `${counts.flooded}`,
+        }),
+  };
+}
+
+/** Under which the VM knows itself; undefined with loopback only. */
+export function ownAddress(plan: NetworkPlan | undefined): string | undefined {
+  return plan?.mode === "namespace" ? (plan.ipv4?.address ?? plan.ipv6?.address) : plan?.address;
 }

@@ -9,8 +9,9 @@ import { pollUntil } from "../../system/wait.ts";
 import type { LaunchPlan } from "../../vmm/vmm.ts";
 import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
+import { readExitRecord } from "../records/exit-record.ts";
 import type { MachineFiles } from "../records/files.ts";
-import { readExitRecord, readShimState } from "../records/manifest.ts";
+import { readShimState } from "../records/shim-state.ts";
 
 export interface SpawnShimOptions {
   readonly shimPath: string;

@@ -78,7 +78,8 @@ function contract(start: () => Promise<Subject>): void {
     };
     const drives = [...config.drives, { path: extra, readOnly: true }];
     const vsockPath = join(subject.directory, "v.sock");
-    const requests = bootRequests({ config: { ...config, drives, options }, vsockPath, vmmPath: (path) => path });
+    const optional = { ...config, spec: { ...config.spec, options }, drives };
+    const requests = bootRequests({ config: optional, vsockPath, vmmPath: (path) => path });
     await subject.api.sendLanes(requests.lanes, { signal });
     const told = await subject.api.send({ operation: "GET /vm/config", body: undefined }, { signal });
     assert.deepEqual(

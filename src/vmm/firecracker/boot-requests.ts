@@ -20,18 +20,19 @@ export function bootRequests(options: {
   vmmPath: (hostPath: string) => string;
 }): BootRequests {
   const { config, vmmPath } = options;
+  const { spec } = config;
   const machine: ApiRequest[] = [
     {
       operation: "PUT /machine-config",
-      body: { ...config.options?.machineConfig, vcpu_count: config.vcpuCount, mem_size_mib: config.memSizeMib },
+      body: { ...spec.options.machineConfig, vcpu_count: spec.vcpuCount, mem_size_mib: spec.memSizeMib },
     },
     {
       operation: "PUT /boot-source",
       body: {
-        kernel_image_path: vmmPath(config.vmlinuxPath),
-        initrd_path: vmmPath(config.initramfsPath),
+        kernel_image_path: vmmPath(spec.vmlinuxPath),
+        initrd_path: vmmPath(spec.initramfsPath),
         // Always our own: the default holds `nomodule`, which no modular kernel survives.
-        boot_args: [...kernelArguments, ...config.kernelArguments].join(" "),
+        boot_args: [...kernelArguments, ...spec.kernelArguments].join(" "),
       },
     },
     ...deviceRequests(config),

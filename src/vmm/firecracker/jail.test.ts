@@ -21,11 +21,14 @@ async function fixture(): Promise<{ config: VmConfig; jail: Jail } & AsyncDispos
   const config: VmConfig = {
     id: "0123abcd",
     directory,
-    vcpuCount: 1,
-    memSizeMib: 256,
-    vmlinuxPath: await file("kernel-1"),
-    initramfsPath: await file("initramfs-1"),
-    kernelArguments: [],
+    spec: {
+      vcpuCount: 1,
+      memSizeMib: 256,
+      vmlinuxPath: await file("kernel-1"),
+      initramfsPath: await file("initramfs-1"),
+      kernelArguments: [],
+      options: {},
+    },
     vsock: true,
     drives: [
       { path: await file("image"), readOnly: true },
@@ -53,7 +56,7 @@ describe("the jail", () => {
         ["/drive1", false],
       ],
     );
-    assert.equal(jail.inside(config.vmlinuxPath), "/vmlinux");
+    assert.equal(jail.inside(config.spec.vmlinuxPath), "/vmlinux");
     assert.equal(jail.inside(join(config.directory, "v.sock")), "/v.sock");
   });
 
@@ -73,7 +76,7 @@ describe("the jail", () => {
 
   it("refuses a shared file that the VM's user can't read", { skip: !isRoot && "needs root" }, async () => {
     await using setup = await fixture();
-    const path = setup.config.vmlinuxPath;
+    const path = setup.config.spec.vmlinuxPath;
     await rm(path);
     await writeFile(path, "", { mode: 0o600 });
     await assert.rejects(setup.jail.prepare({ sockets: [] }), { code: "jail", message: /may not read .*chmod o\+r/ });

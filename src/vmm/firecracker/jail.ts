@@ -48,10 +48,10 @@ export class Jail {
 
   /** Host path to path in the jail, of every file that the VMM opens. */
   get #files(): ReadonlyMap<string, string> {
-    const { vmlinuxPath, initramfsPath, drives } = this.#config;
+    const { drives, spec } = this.#config;
     return new Map([
-      [vmlinuxPath, "/vmlinux"],
-      [initramfsPath, "/initramfs"],
+      [spec.vmlinuxPath, "/vmlinux"],
+      [spec.initramfsPath, "/initramfs"],
       ...drives.map((drive, index): [string, string] => [drive.path, `/drive${index}`]),
     ]);
   }

@@ -7,15 +7,17 @@ const limiter = { bandwidth: { size: 1000, refill_time: 100 } };
 const config: VmConfig = {
   id: "a",
   directory: "/vm",
-  vcpuCount: 1,
-  memSizeMib: 256,
-  vmlinuxPath: "/k",
-  initramfsPath: "/i",
-  kernelArguments: [],
+  spec: {
+    vcpuCount: 1,
+    memSizeMib: 256,
+    vmlinuxPath: "/k",
+    initramfsPath: "/i",
+    kernelArguments: [],
+    options: { rxRateLimiter: limiter, mmds: { config: { version: "V2" }, contents: { a: 1 } } },
+  },
   vsock: true,
   drives: [],
   networkInterfaces: [{ tap: "lg0", guestMac: "02:00:00:00:00:01" }],
-  options: { rxRateLimiter: limiter, mmds: { config: { version: "V2" }, contents: { a: 1 } } },
 };
 
 test("a job's limiters and metadata service reach the network interface", () => {

@@ -8,7 +8,7 @@ const metricsName = "metrics.jsonl";
 
 /** Before all others: what they log should be logged as asked for. */
 export function loggingRequests(options: { config: VmConfig; vmmPath: (hostPath: string) => string }): ApiRequest[] {
-  const { logger, metrics, serial } = options.config.options ?? {};
+  const { logger, metrics, serial } = options.config.spec.options;
   const requests: ApiRequest[] = [];
   if (logger !== undefined) requests.push({ operation: "PUT /logger", body: logger });
   if (metrics === true) {
@@ -21,8 +21,8 @@ export function loggingRequests(options: { config: VmConfig; vmmPath: (hostPath:
 
 export function driveRequests(options: { config: VmConfig; vmmPath: (hostPath: string) => string }): ApiRequest[] {
   const { config, vmmPath } = options;
-  const limiter = config.options?.rateLimiter;
-  const extra = new Map((config.options?.drives ?? []).map((drive) => [drive.path_on_host, drive]));
+  const limiter = config.spec.options.rateLimiter;
+  const extra = new Map((config.spec.options.drives ?? []).map((drive) => [drive.path_on_host, drive]));
   return config.drives.map((drive, index): ApiRequest => {
     const asked = extra.get(drive.path);
     return {
@@ -40,7 +40,7 @@ export function driveRequests(options: { config: VmConfig; vmmPath: (hostPath: s
 
 /** Devices that are neither disks nor network cards. After the machine's size is known: a balloon is checked against it. */
 export function deviceRequests(config: VmConfig): ApiRequest[] {
-  const { balloon, entropy } = config.options ?? {};
+  const { balloon, entropy } = config.spec.options;
   const requests: ApiRequest[] = [];
   if (balloon !== undefined) requests.push({ operation: "PUT /balloon", body: balloon });
   if (entropy !== undefined) requests.push({ operation: "PUT /entropy", body: entropy });
@@ -50,7 +50,7 @@ export function deviceRequests(config: VmConfig): ApiRequest[] {
 const interfaceId = (index: number): string => `net${index}`;
 
 export function interfaceRequests(config: VmConfig): ApiRequest[] {
-  const { rxRateLimiter, txRateLimiter } = config.options ?? {};
+  const { rxRateLimiter, txRateLimiter } = config.spec.options;
   return (config.networkInterfaces ?? []).map(
     ({ tap, guestMac }, index): ApiRequest => ({
       operation: "PUT /network-interfaces/{iface_id}",
@@ -67,7 +67,7 @@ export function interfaceRequests(config: VmConfig): ApiRequest[] {
 
 /** After the interfaces, which must exist by then. */
 export function mmdsRequests(config: VmConfig): ApiRequest[] {
-  const { mmds } = config.options ?? {};
+  const { mmds } = config.spec.options;
   if (mmds === undefined) return [];
   const network_interfaces = (config.networkInterfaces ?? []).map((_, index) => interfaceId(index));
   return [

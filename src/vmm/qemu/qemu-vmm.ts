@@ -83,7 +83,8 @@ export class QemuVmm implements Vmm {
   }
 
   #arguments(config: VmConfig, backendPath: string): string[] {
-    const memory = `${config.memSizeMib}M`;
+    const { spec } = config;
+    const memory = `${spec.memSizeMib}M`;
     const emulated = this.acceleration === "emulation";
     const kernelArguments = [
       "console=ttyS0",
@@ -93,22 +94,22 @@ export class QemuVmm implements Vmm {
       // host's true rate, since the guest reads the host's counter. All its processors read the same one; the kernel would not
       // believe that, and have none but the timer's ticks to go by, which an idle processor must then not stop.
       ...(emulated ? [`tsc_early_khz=${this.#options.tscKhz}`, "tsc=reliable"] : []),
-      ...config.kernelArguments,
+      ...spec.kernelArguments,
     ];
     return [
       ...["-M", "microvm,memory-backend=memory"],
       ...["-object", `memory-backend-memfd,id=memory,size=${memory},share=on`],
       ...["-accel", emulated ? "tcg,thread=multi" : "kvm"],
       ...["-cpu", emulated ? emulatedCpu : "host"],
-      ...["-smp", `${config.vcpuCount}`],
+      ...["-smp", `${spec.vcpuCount}`],
       ...["-m", memory],
       ...["-name", config.id],
       ...["-nodefaults", "-no-user-config", "-no-reboot"],
       ...["-display", "none"],
       ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
       ...["-serial", "stdio"],
-      ...["-kernel", config.vmlinuxPath],
-      ...["-initrd", config.initramfsPath],
+      ...["-kernel", spec.vmlinuxPath],
+      ...["-initrd", spec.initramfsPath],
       ...["-append", kernelArguments.join(" ")],
       ...config.drives.flatMap((drive, index) => [
         ...["-blockdev", JSON.stringify(blockDevice(drive.path, drive.readOnly, index))],

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { encode } from "@msgpack/msgpack";
 import type { BootSource } from "../../../src/gen/firecracker/api.ts";
 import { bootRequests } from "../../../src/vmm/firecracker/boot-requests.ts";
+import { quietArguments } from "../../../src/vmm/machine-spec.ts";
 import { probeAnswer, probeArgument } from "../../../src/vmm/probe-kvm.ts";
 import { PluginClient } from "./plugin-client.ts";
 import { formatWaterfall, median, type Step } from "./waterfall.ts";
@@ -48,11 +49,14 @@ async function writeBareConfig(base: string): Promise<string> {
     config: {
       id: "bare",
       directory: base,
-      vcpuCount,
-      memSizeMib,
-      vmlinuxPath: bootFile("vmlinux-"),
-      initramfsPath: bootFile("initramfs-"),
-      kernelArguments: ["quiet", "loglevel=3", probeArgument],
+      spec: {
+        vcpuCount,
+        memSizeMib,
+        vmlinuxPath: bootFile("vmlinux-"),
+        initramfsPath: bootFile("initramfs-"),
+        kernelArguments: [...quietArguments, probeArgument],
+        options: {},
+      },
       vsock: false,
       drives: [],
     },

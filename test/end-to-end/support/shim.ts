@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { ShimClient } from "../../../src/machine/create/shim-client.ts";
+import { ShimClient } from "../../../src/machine/shim-client.ts";
 import { waitFor } from "./wait.ts";
 
 export const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-shim");

@@ -1,9 +1,9 @@
 // Talks to a VM's supervisor on its control socket (proto/litegix/shim/v1).
 import { connect } from "node:net";
 import { type Client, createClient } from "@connectrpc/connect";
-import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
-import { GrpcConnection } from "../../system/grpc-connection.ts";
-import { SupervisorIncompatibleError } from "../errors.ts";
+import { Shim } from "../gen/litegix/shim/v1/shim_pb.js";
+import { GrpcConnection } from "../system/grpc-connection.ts";
+import { SupervisorIncompatibleError } from "./errors.ts";
 
 /** Generations of shim.proto that this driver speaks. A supervisor lives as long as its VM, across upgrades of the driver. */
 export const shimGenerations = { min: 1, max: 1 } as const;

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { Shim } from "../../gen/litegix/shim/v1/shim_pb.js";
+import { Shim } from "../gen/litegix/shim/v1/shim_pb.js";
 import { requireGeneration, ShimClient } from "./shim-client.ts";
 
 test("a supervisor of another generation is refused, and both sides' are named", async (context) => {

@@ -1,0 +1,49 @@
+// Gives a VM its processes and starts its guest.
+import { Machine } from "../machine.ts";
+import { writeRecord } from "../records/manifest.ts";
+import { type CreatedMachine, type CreateMachineOptions, createMachine } from "./create-machine.ts";
+import { spawnShim } from "./spawn-shim.ts";
+import { undoBoot, undoCreation } from "./undo-machine.ts";
+
+export interface BootedMachine {
+  readonly machine: Machine;
+  /** See CreatedMachine. */
+  readonly networkOpen: Promise<void>;
+}
+
+/** Creates a VM and starts its guest. Fails with MachineStartError or as createMachine does; nothing of the VM is left then. */
+export async function bootMachine(options: CreateMachineOptions): Promise<BootedMachine> {
+  const created = await createMachine(options);
+  const machine = await supervise(created, options);
+  const { host, timeline, signal } = options;
+  try {
+    await host.vmm.boot({ config: created.config, signal: AbortSignal.any([signal, machine.ended]) });
+    timeline.done("VMM configured, guest started");
+    return { machine, networkOpen: created.networkOpen };
+  } catch (error) {
+    throw await undoBoot({ machine, error, signal });
+  }
+}
+
+async function supervise(created: CreatedMachine, options: CreateMachineOptions): Promise<Machine> {
+  const { files, record, plan } = created;
+  const { host, request, timeline, signal } = options;
+  try {
+    const shim = await spawnShim({
+      shimPath: host.shimPath,
+      id: record.id,
+      files,
+      plan,
+      stdoutPath: request.workload?.stdoutPath ?? "/dev/null",
+      stderrPath: request.workload?.stderrPath ?? "/dev/null",
+      cgroups: record.cgroups,
+      signal,
+    });
+    timeline.done("supervisor, VMM spawned");
+    const supervised = { ...record, shim };
+    await writeRecord(files.record, supervised);
+    return Machine.adopt({ files, record: supervised }, host.records);
+  } catch (error) {
+    throw await undoCreation({ vm: created, records: host.records, error, signal });
+  }
+}

@@ -1,0 +1,62 @@
+// The supervisor's file about the end of its VM (crates/shim/src/record.rs). It is on the disk before anyone is told.
+import * as v from "valibot";
+import { readJson } from "./read-json.ts";
+
+const exitSchema = v.object({
+  vmm: v.nullable(v.object({ exit_code: v.number(), signal: v.number() })),
+  task: v.nullable(
+    v.object({
+      exit_code: v.number(),
+      signal: v.number(),
+      oom_killed: v.boolean(),
+      oom_kills: v.number(),
+      started_at_unix_ns: v.number(),
+      finished_at_unix_ns: v.number(),
+    }),
+  ),
+  error: v.string(),
+  helper: v.string(),
+});
+
+/** The VM has ended and took its task along. */
+export interface VmEnd {
+  readonly kind: "error";
+  /** Undefined as long as nobody has looked into it. */
+  readonly code?: string | undefined;
+  readonly reason: string;
+  /** How the VMM ended; undefined if nobody saw it end. */
+  readonly vmm?: { readonly exitCode: number; readonly signal: number } | undefined;
+  /** The process beside the VMM whose end ended the VM; its last output is in the reason. */
+  readonly helper?: string | undefined;
+}
+
+/** How a VM's task ended: its own exit, or why there is none. */
+export type MachineExit =
+  | {
+      readonly kind: "task";
+      /** 0 to 255. */
+      readonly exitCode: number;
+      /** 0, or the signal that ended the task. */
+      readonly signal: number;
+      readonly oomKilled: boolean;
+      /** Processes of the task, the main one included, that the guest's kernel killed for want of memory. */
+      readonly oomKills: number;
+    }
+  | VmEnd;
+
+/** Undefined while there is no record. */
+export async function readExitRecord(path: string): Promise<MachineExit | undefined> {
+  const record = await readJson(path, exitSchema);
+  if (record === undefined) return undefined;
+  const { task, vmm, error, helper } = record;
+  if (task === null) {
+    return {
+      kind: "error",
+      reason: error,
+      vmm: vmm === null ? undefined : { exitCode: vmm.exit_code, signal: vmm.signal },
+      helper: helper === "" ? undefined : helper,
+    };
+  }
+  const { exit_code: exitCode, signal, oom_killed: oomKilled, oom_kills: oomKills } = task;
+  return { kind: "task", exitCode, signal, oomKilled, oomKills };
+}

@@ -1,0 +1,17 @@
+// A kind of VM as one value. Two VMs of one spec differ only by their place on the host: name, directory, sockets, disks, network.
+import type { VmOptions } from "./vm-options.ts";
+
+/** Plain data, in which nothing is of one VM alone: a pool of VMs that wait for their task can be keyed by it. */
+export interface MachineSpec {
+  readonly vmlinuxPath: string;
+  readonly initramfsPath: string;
+  /** In addition to those that the VMM itself needs. */
+  readonly kernelArguments: readonly string[];
+  readonly vcpuCount: number;
+  readonly memSizeMib: number;
+  /** For Firecracker only. */
+  readonly options: VmOptions;
+}
+
+/** The kernel prints errors only: each line on the console costs a guest's boot time. */
+export const quietArguments = ["quiet", "loglevel=3"] as const;
