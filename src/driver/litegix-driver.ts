@@ -1,5 +1,6 @@
 // The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
 
+import type { ExecOutput } from "../guest/exec/session.ts";
 import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/create/scratch-disk.ts";
 import { keepNetworks } from "../machine/keep-networks.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
@@ -19,13 +20,12 @@ import { InspectedHost, type ReadyHost, type UnreadyHost } from "./host/inspect-
 import type {
   AgentConfig,
   DriverCapabilities,
-  ExecOutput,
   ExecResult,
   ExitResult,
   Fingerprint,
   NomadDriver,
-  StartedTask,
   TaskEvent,
+  TaskHandle,
   TaskStats,
   TaskStatus,
 } from "./nomad-driver.ts";
@@ -126,7 +126,7 @@ export class LitegixDriver implements NomadDriver {
     return this.#events.read(signal);
   }
 
-  async startTask(options: Parameter<"startTask">): Promise<StartedTask> {
+  async startTask(options: Parameter<"startTask">): Promise<TaskHandle> {
     const { config } = options;
     const state = this.#state;
     if (state.kind !== "configured") throw new NotReadyError({ reason: whyNotConfigured(state) });

@@ -1,5 +1,7 @@
 // The seam between Nomad's wire (src/nomad) and the driver: Nomad's verbs on tasks in plain types. What each verb must
 // do is in Nomad's plugins/drivers/driver.go; the wire layer translates, answers for missing parts, and maps errors.
+import type { ExecInput } from "../guest/exec/input.ts";
+import type { ExecOutput } from "../guest/exec/session.ts";
 import type { HclSpec } from "./config/hcl-spec.ts";
 
 export interface NomadDriver {
@@ -13,7 +15,7 @@ export interface NomadDriver {
   fingerprint(signal: AbortSignal): AsyncIterable<Fingerprint>;
   /** Stays open until `signal` aborts. */
   taskEvents(signal: AbortSignal): AsyncIterable<TaskEvent>;
-  startTask(options: { config: TaskConfig; signal: AbortSignal }): Promise<StartedTask>;
+  startTask(options: { config: TaskConfig; signal: AbortSignal }): Promise<TaskHandle>;
   recoverTask(options: { config: TaskConfig; driverState: Uint8Array; signal: AbortSignal }): Promise<void>;
   waitTask(options: { taskId: string; signal: AbortSignal }): Promise<ExitResult>;
   stopTask(options: { taskId: string; timeoutMs: number; signalName: string }): Promise<void>;
@@ -104,7 +106,7 @@ export interface TaskConfig {
     | undefined;
 }
 
-export interface StartedTask {
+export interface TaskHandle {
   /** What Nomad keeps for us and gives to `recoverTask`. */
   readonly driverState: Uint8Array;
   readonly networkOverride?: NetworkOverride | undefined;
@@ -172,13 +174,3 @@ export interface ExecResult {
   readonly exitCode: number;
   readonly signal: number;
 }
-
-export type ExecInput =
-  | { readonly kind: "stdin"; readonly data: Uint8Array }
-  | { readonly kind: "stdin_end" }
-  | { readonly kind: "resize"; readonly rows: number; readonly columns: number };
-
-export type ExecOutput =
-  | { readonly kind: "stdout"; readonly data: Uint8Array }
-  | { readonly kind: "stderr"; readonly data: Uint8Array }
-  | { readonly kind: "exited"; readonly exitCode: number; readonly signal: number };

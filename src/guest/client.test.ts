@@ -5,7 +5,8 @@ import { connectedGuest, hello, socketPath } from "../../test/fakes/connected-gu
 import { FakeGuest } from "../../test/fakes/fake-guest.ts";
 import { GuestClient } from "./client.ts";
 import { GuestRefusedError } from "./errors.ts";
-import { type ExecInput, execInGuest } from "./exec/session.ts";
+import type { ExecInput } from "./exec/input.ts";
+import { execInGuest } from "./exec/session.ts";
 
 test("hello: the guest's facts in plain types", async (context) => {
   const { guest } = await connectedGuest(context, { service: { hello: () => hello } });

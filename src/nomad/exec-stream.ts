@@ -2,7 +2,9 @@
 // set) and empty stdin, both of which mean nothing. The exit is a message of its own, with stdout and stderr unset: API
 // clients test those first and would lose it. The agent sees that its client has gone only when it has something to pass on, so
 // a session that says nothing sends empty messages, which clients ignore.
-import type { ExecInput, NomadDriver } from "../driver/nomad-driver.ts";
+import type { NomadDriver } from "../driver/nomad-driver.ts";
+import type { ExecInput } from "../guest/exec/input.ts";
+import { within } from "../system/wait.ts";
 import type { ExecAnswer, ExecMessage } from "./exec-wire.ts";
 
 const heartbeatMs = 3_000;
@@ -50,13 +52,11 @@ async function* withPauses<T>(
   const pause = { kind: "pause" } as const;
   try {
     for (let next = iterator.next(); ; ) {
-      const timer = Promise.withResolvers<typeof pause>();
-      const timeout = setTimeout(() => timer.resolve(pause), pauseMs);
-      const item = await Promise.race([next, timer.promise]).finally(() => clearTimeout(timeout));
-      if ("kind" in item) {
-        yield item;
+      if (!(await within(next, pauseMs))) {
+        yield pause;
         continue;
       }
+      const item = await next;
       if (item.done === true) return;
       yield item.value;
       next = iterator.next();

@@ -4,12 +4,12 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { ExecInput } from "../driver/nomad-driver.ts";
 import {
   ExecTaskStreamingRequest_SetupSchema,
   ExecTaskStreamingRequest_TerminalSizeSchema,
   ExecTaskStreamingResponseSchema,
 } from "../gen/nomad/drivers/driver_pb.js";
+import type { ExecInput } from "../guest/exec/input.ts";
 
 export type ExecMessage =
   | { readonly kind: "setup"; readonly taskId: string; readonly command: readonly string[]; readonly terminal: boolean }

@@ -6,11 +6,17 @@ import { after, before, describe, it } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
 import { exists } from "./files.ts";
-import { AsyncQueue, KeyedTurns, pollUntil, Slots } from "./wait.ts";
+import { AsyncQueue, KeyedTurns, pollUntil, Slots, within } from "./wait.ts";
 
 const onTimeout = (): Error => new Error("too late");
 /** Longer than any test runs: what resolves was told. */
 const never = { intervalMs: 600_000, timeoutMs: 900_000, onTimeout };
+
+it("a promise is in time or not, and its failure is the caller's", async () => {
+  assert.equal(await within(Promise.resolve(), 600_000), true);
+  assert.equal(await within(new Promise(() => {}), 0), false);
+  await assert.rejects(within(Promise.reject(new Error("broken")), 600_000), /broken/);
+});
 
 describe("waiting", () => {
   let directory = "";

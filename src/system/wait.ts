@@ -90,6 +90,17 @@ export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Pr
   }
 }
 
+/** Whether the promise is fulfilled in time. Rejects as it does. */
+export async function within(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const timer = Promise.withResolvers<false>();
+  const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
+  try {
+    return await Promise.race([promise.then(() => true), timer.promise]);
+  } finally {
+    clearTimeout(timeout);
+  }
+}
+
 /** At most `count` at a time, first come, first served: for work that would only slow itself down if all of it went on at once. */
 export class Slots {
   #free: number;

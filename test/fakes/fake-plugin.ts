@@ -2,7 +2,9 @@
 
 import { attr, blockMap, object } from "../../src/driver/config/hcl-spec.ts";
 import { NotReadyError, RecoverableError } from "../../src/driver/errors.ts";
-import type { ExecInput, ExecOutput, NomadDriver, TaskConfig } from "../../src/driver/nomad-driver.ts";
+import type { NomadDriver, TaskConfig } from "../../src/driver/nomad-driver.ts";
+import type { ExecInput } from "../../src/guest/exec/input.ts";
+import type { ExecOutput } from "../../src/guest/exec/session.ts";
 import { createHclogLogger } from "../../src/nomad/hclog.ts";
 import { servePlugin } from "../../src/nomad/serve-plugin.ts";
 import { untilAborted } from "../../src/nomad/status.ts";

@@ -2,9 +2,10 @@
 // can't be started is an exit code with a message, as docker has it: 127 where there is no such program, 126 where it may not run.
 
 import { GuestRefusedError } from "../../guest/errors.ts";
-import { type ExecInput, type ExecTimes, execInGuest } from "../../guest/exec/session.ts";
+import type { ExecInput } from "../../guest/exec/input.ts";
+import { type ExecOutput, type ExecTimes, execInGuest } from "../../guest/exec/session.ts";
 import { EmptyCommandError, ExecTimeoutError } from "../errors.ts";
-import type { ExecOutput, ExecResult } from "../nomad-driver.ts";
+import type { ExecResult } from "../nomad-driver.ts";
 import type { Task } from "./task.ts";
 
 /** As Nomad's own drivers: what a check prints beyond it is dropped. */

@@ -2,6 +2,7 @@
 import type { GuestClient } from "../../guest/client.ts";
 import type { Machine } from "../../machine/machine.ts";
 import type { MachineExit } from "../../machine/records/exit-record.ts";
+import { within } from "../../system/wait.ts";
 import type { ExitResult } from "../nomad-driver.ts";
 import { signalNumber } from "./signals.ts";
 
@@ -112,16 +113,6 @@ export class Task {
     }
     if (this.#killed) return { exitCode: 128 + kill, signal: kill, oomKilled: false };
     return { exitCode: 1, signal: 0, oomKilled: false, error: exit.reason };
-  }
-}
-
-async function within(event: Promise<unknown>, timeoutMs: number): Promise<boolean> {
-  const timer = Promise.withResolvers<false>();
-  const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
-  try {
-    return await Promise.race([event.then(() => true), timer.promise]);
-  } finally {
-    clearTimeout(timeout);
   }
 }
 

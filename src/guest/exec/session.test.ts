@@ -16,7 +16,8 @@ import {
 import { GuestClient } from "../client.ts";
 import { GuestRefusedError } from "../errors.ts";
 import { maxPayloadBytes, stdinWindowBytes } from "./frames.ts";
-import { type ExecInput, type ExecOutput, execInGuest } from "./session.ts";
+import type { ExecInput } from "./input.ts";
+import { type ExecOutput, execInGuest } from "./session.ts";
 
 async function* inputs(...values: ExecInput[]): AsyncGenerator<ExecInput> {
   yield* values;

@@ -7,8 +7,6 @@ import { execByBulk } from "./bulk.ts";
 import { type ExecInput, ExecInputQueue } from "./input.ts";
 import { maxStartMs, StartDeadline } from "./start-deadline.ts";
 
-export type { ExecInput } from "./input.ts";
-
 export type ExecOutput =
   | { readonly kind: "stdout"; readonly data: Uint8Array }
   | { readonly kind: "stderr"; readonly data: Uint8Array }
