@@ -7,7 +7,7 @@ import { isAlive, type ProcessUsage, readUsage } from "../system/processes.ts";
 import { explainEnding } from "./ending.ts";
 import { identitiesOf, killMachine } from "./kill-machine.ts";
 import { lastOutput } from "./log-tail.ts";
-import { type MachineExit, readExitRecord } from "./records/exit-record.ts";
+import { type MachineExit, type RecordedExit, readExitRecord, type VmEnd } from "./records/exit-record.ts";
 import type { MachineFiles } from "./records/files.ts";
 import { type MachineRecord, writeRecord } from "./records/manifest.ts";
 import { readShimState, type ShimState } from "./records/shim-state.ts";
@@ -113,8 +113,19 @@ export class Machine implements Disposable {
     return exit?.kind === "error" ? { code: exit.code ?? "vmm_failed", reason: exit.reason } : undefined;
   }
 
-  /** Ends every process of the VM. Fails with MachineStuckError. */
+  /**
+   * From now on any end of the VM counts as wanted, also for the next driver process: this one may die before the end is on record.
+   * On a full disk the VM ends all the same.
+   */
+  async markKilled(): Promise<void> {
+    if (this.#record.phase !== "running") return;
+    this.#record = { ...this.#record, phase: "killed" };
+    await writeRecord(this.files.record, this.#record).catch(() => undefined);
+  }
+
+  /** Ends every process of the VM, which counts as wanted. Fails with MachineStuckError. */
   async kill(): Promise<void> {
+    await this.markKilled();
     await killMachine(this.#vm);
   }
 
@@ -148,13 +159,16 @@ export class Machine implements Disposable {
   }
 
   async #watchExit(): Promise<void> {
-    const exit = await this.#explained(await this.#readExit());
-    this.#end.abort(new Error(exit.kind === "error" ? exit.reason : "the task has ended"));
-    this.#exit.resolve(exit);
+    const exit = await this.#readExit();
+    const explained = exit.kind === "error" ? await this.#explain(exit) : exit;
+    this.#end.abort(new Error(explained.kind === "error" ? explained.reason : "the task has ended"));
+    this.#exit.resolve(explained);
   }
 
-  async #explained(exit: MachineExit): Promise<MachineExit> {
-    if (exit.kind === "task" || exit.code !== undefined) return exit;
+  async #explain(exit: VmEnd): Promise<MachineExit> {
+    const { phase } = this.#record;
+    if (phase === "killed" || phase === "ending") return { kind: "killed" };
+    if (exit.code !== undefined) return exit;
     const { vmm, helper } = exit;
     const { code, summary } = await explainEnding({ vmm, helper, record: this.#record, files: this.files });
     if (helper !== undefined) return { ...exit, code, reason: `${summary} (${code}): ${exit.reason}` };
@@ -168,7 +182,7 @@ export class Machine implements Disposable {
     };
   }
 
-  async #readExit(): Promise<MachineExit> {
+  async #readExit(): Promise<RecordedExit> {
     for (;;) {
       await this.#shim.wait().catch(() => undefined);
       const exit = await readExitRecord(this.files.exitRecord);
@@ -185,10 +199,10 @@ export class Machine implements Disposable {
   }
 
   /** Nobody would read the logs of such a VM nor learn of its end: it is ended. A jailed one does not die with its supervisor. */
-  async #withoutSupervisor(): Promise<MachineExit> {
+  async #withoutSupervisor(): Promise<RecordedExit> {
     const code = "supervisor_lost";
     const reason = `the VM's supervisor was killed, and the VM with it (${code})`;
-    await this.kill().catch(() => undefined);
+    await killMachine(this.#vm).catch(() => undefined);
     return { kind: "error", code, reason };
   }
 }

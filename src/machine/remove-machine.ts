@@ -71,7 +71,8 @@ async function sweep(directory: string, records: VmRecords): Promise<boolean> {
     await rm(directory, { recursive: true, force: true });
     return true;
   }
-  if (record.phase === "running" || (await isAlive(record.creator))) return false;
+  const isHalfWay = record.phase === "starting" || record.phase === "ending";
+  if (!isHalfWay || (await isAlive(record.creator))) return false;
   await removeMachine({ files, record }, records);
   return true;
 }

@@ -1,5 +1,7 @@
 // A task's life: its end, its stop, what is left, and what a dead plugin or a restarted agent does to it (nothing).
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Allocation, runJob, runService } from "./support/allocation.ts";
@@ -111,6 +113,37 @@ describe("stopping", { skip: skipVms, concurrency: 3 }, () => {
 
 describe("stopped tasks", { skip: skipVms }, () => {
   it("leave nothing on the host", () => waitUntilNoMachineIsLeft(fixture.agent));
+});
+
+describe("a kill whose plugin dies before the end is on record", { skip: skipVms }, () => {
+  it("is a kill for the next plugin too: exit code 137", async () => {
+    const config = shell("trap '' TERM INT; echo ready; while :; do sleep 1; done");
+    const allocation = await runService({ agent: fixture.agent, config, task: 'kill_timeout = "1s"' });
+    await allocation.waitForLog(/ready/);
+    const { directory, shimPid, vmmPid } = await machineOf(allocation);
+    const plugin = await fixture.agent.plugin();
+    // The guest must not report an end of its task, nor the supervisor the VM's, before the plugin is gone.
+    for (const pid of [vmmPid, shimPid]) process.kill(pid, "SIGSTOP");
+    const { exitCode, stderr } = await fixture.agent.nomad(["job", "stop", "-detach", "-yes", allocation.job]);
+    assert.equal(exitCode, 0, stderr);
+    await waitFor({
+      what: "the kill to be on record",
+      timeoutMs: 60_000,
+      intervalMs: 20,
+      attempt: async () =>
+        /"phase": "killed"/.test(await readFile(join(directory, "machine.json"), "utf8")) || undefined,
+    });
+    process.kill(plugin.pid, "SIGKILL");
+    await waitUntilGone({ pid: plugin.pid, timeoutMs: 5_000 });
+    // To a supervisor SIGTERM is the call to kill, which the plugin may have made or not.
+    process.kill(shimPid, "SIGTERM");
+    process.kill(shimPid, "SIGCONT");
+    await allocation.waitForEnd(90_000);
+    assert.deepEqual(await allocation.exit(), { exitCode: 137, signal: 9 });
+    const { stdout } = await fixture.agent.nomad(["alloc", "status", allocation.id]);
+    assert.match(stdout, /Exit Code: 137, Signal: 9/);
+    await waitUntilNothingIsLeft(directory);
+  });
 });
 
 describe("a VM whose VMM is killed", { skip: skipVms }, () => {

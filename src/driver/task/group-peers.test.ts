@@ -5,12 +5,14 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { FakeGuest } from "../../../test/fakes/fake-guest.ts";
+import { fakeMachine } from "../../../test/fakes/fake-machine.ts";
 import { sampleRecord } from "../../../test/fakes/sample-record.ts";
 import type { SetPeersRequest } from "../../gen/litegix/guest/v1/guest_pb.js";
 import { GuestClient } from "../../guest/client.ts";
 import { VmRecords } from "../../machine/records/vm-records.ts";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
 import { GroupPeers, peersOf } from "./group-peers.ts";
-import type { Task } from "./task.ts";
+import { Task } from "./task.ts";
 
 const namespacePath = "/run/netns/a";
 
@@ -20,7 +22,7 @@ async function machines(context: TestContext): Promise<string> {
   return directory;
 }
 
-function plan(taskName: string, index: number, path: string) {
+function plan(taskName: string, index: number, path: string): NetworkPlan {
   return {
     mode: "namespace",
     taskName,
@@ -92,14 +94,8 @@ async function guestThat(
   const logger = { trace() {}, debug() {}, info() {}, warn: (message: string) => warnings.push(message), error() {} };
   const peers = new GroupPeers({ records: new VmRecords(machinesDirectory), logger, retryMs, signal: closing.signal });
   const network = plan("web", 0, namespacePath);
-  const ended = new AbortController();
-  // Of a task, what is asked of it here.
-  const task = {
-    id: "t",
-    name: "web",
-    guest,
-    machine: { record: { network }, ended: ended.signal },
-  } as unknown as Task;
+  const machine = fakeMachine({ guest, record: { ...sampleRecord, network } });
+  const task = new Task({ id: "t", name: "web", machine, startedAt: new Date(0), stopSignal: "" });
   return { machinesDirectory, peers, task, warnings };
 }
 
@@ -126,25 +122,5 @@ test("a change while a guest is being told, and an answer that fails, are made u
   proceed.resolve();
   await last.promise;
   assert.deepEqual(told, [[], ["db"], ["db"]]);
-  assert.deepEqual(warnings, []);
-});
-
-test("a guest of an older driver is asked once", { timeout: 20_000 }, async (context) => {
-  let asked = 0;
-  const first = Promise.withResolvers<void>();
-  const second = Promise.withResolvers<void>();
-  const { peers, task, warnings } = await guestThat(context, 3_600_000, async () => {
-    asked += 1;
-    (asked === 1 ? first : second).resolve();
-    throw new ConnectError("no such call", Code.Unimplemented);
-  });
-  peers.changed(namespacePath, [task]);
-  await first.promise;
-  // Told anew only when something changes again: another try of its own would come in an hour.
-  while (asked < 2) {
-    peers.changed(namespacePath, [task]);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  await second.promise;
   assert.deepEqual(warnings, []);
 });

@@ -1,6 +1,5 @@
 // VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. What the records say is
 // brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
-import { GuestRefusedError } from "../../guest/errors.ts";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { addressBytes } from "../../system/ip.ts";
@@ -78,8 +77,6 @@ export class GroupPeers {
             }
             return true;
           } catch (error) {
-            // A guest of an older driver knows no peers.
-            if (error instanceof GuestRefusedError && error.reason === "unsupported") return true;
             state.stale = true;
             last = error;
             return undefined;

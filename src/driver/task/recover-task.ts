@@ -51,8 +51,9 @@ export async function recoverTask(options: {
       : `VM ${machineId} is no longer on this host`;
     throw new RecoverError({ taskId, reason });
   }
+  const { phase } = vm.record;
   const labels = taskLabels(vm.record);
-  if (labels?.taskId !== taskId || vm.record.phase !== "running") {
+  if (labels?.taskId !== taskId || !(phase === "running" || phase === "killed")) {
     throw new RecoverError({ taskId, reason: `VM ${machineId} is not running this task` });
   }
   const machine = Machine.adopt(vm, records);

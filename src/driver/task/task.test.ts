@@ -1,18 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, it, mock } from "node:test";
-import type { Machine } from "../../machine/machine.ts";
+import { fakeMachine } from "../../../test/fakes/fake-machine.ts";
 import type { MachineExit } from "../../machine/records/exit-record.ts";
 import { Task } from "./task.ts";
 
 function taskWith(options: { ended: boolean }): { task: Task; destroyed: () => boolean } {
   let destroyed = false;
   const exit: MachineExit = { kind: "task", exitCode: 0, signal: 0, oomKilled: false, oomKills: 0 };
-  const machine = {
-    exited: options.ended ? Promise.resolve(exit) : new Promise<MachineExit>(() => {}),
+  const machine = fakeMachine({
+    ...(options.ended ? { exited: Promise.resolve(exit) } : {}),
     destroy: async () => {
       destroyed = true;
     },
-  } as unknown as Machine;
+  });
   const task = new Task({ id: "a/main/1", name: "main", machine, startedAt: new Date(0), stopSignal: "" });
   return { task, destroyed: () => destroyed };
 }

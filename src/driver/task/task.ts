@@ -12,10 +12,16 @@ const sessionsWaitMs = 5_000;
 const kill = 9;
 const defaultStopSignal = "SIGTERM";
 
+/** The part of a Machine that a task needs. */
+export type TaskMachine = Pick<
+  Machine,
+  "record" | "guest" | "exited" | "ended" | "hostProcesses" | "markKilled" | "kill" | "destroy" | typeof Symbol.dispose
+>;
+
 export interface TaskOptions {
   readonly id: string;
   readonly name: string;
-  readonly machine: Machine;
+  readonly machine: TaskMachine;
   readonly startedAt: Date;
   /** The image's; empty for docker's default, SIGTERM. */
   readonly stopSignal: string;
@@ -24,14 +30,13 @@ export interface TaskOptions {
 export class Task {
   readonly id: string;
   readonly name: string;
-  readonly machine: Machine;
+  readonly machine: TaskMachine;
   readonly startedAt: Date;
   /** Never rejects. */
   readonly exited: Promise<ExitResult>;
   readonly #stopSignal: string;
   #result: ExitResult | undefined;
   #completedAt: Date | undefined;
-  #killed = false;
   /** Each until all that the guest has for an exec session is here. */
   readonly #sessions = new Set<Promise<void>>();
 
@@ -68,7 +73,8 @@ export class Task {
       const reached = await this.#sendSignal(number);
       if (reached && (await this.#exitsWithin(options.timeoutMs))) return;
     }
-    this.#killed = true;
+    // On record before the first kill: this process may die before the end is.
+    await this.machine.markKilled();
     if ((await this.#sendSignal(kill)) && (await this.#exitsWithin(killWaitMs))) return;
     await this.machine.kill();
     await this.exited;
@@ -87,7 +93,6 @@ export class Task {
   /** Kills what runs and removes everything of the VM; of a task that has ended by itself first takes what its sessions have not read yet. */
   async destroy(): Promise<void> {
     if (this.#result !== undefined) await within(Promise.all(this.#sessions), sessionsWaitMs);
-    this.#killed = true;
     await this.machine.destroy();
   }
 
@@ -111,7 +116,7 @@ export class Task {
       const error = outOfMemory(exit);
       return { exitCode, signal, oomKilled, ...(error === undefined ? {} : { error }) };
     }
-    if (this.#killed) return { exitCode: 128 + kill, signal: kill, oomKilled: false };
+    if (exit.kind === "killed") return { exitCode: 128 + kill, signal: kill, oomKilled: false };
     return { exitCode: 1, signal: 0, oomKilled: false, error: exit.reason };
   }
 }

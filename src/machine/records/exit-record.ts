@@ -30,22 +30,25 @@ export interface VmEnd {
   readonly helper?: string | undefined;
 }
 
-/** How a VM's task ended: its own exit, or why there is none. */
-export type MachineExit =
-  | {
-      readonly kind: "task";
-      /** 0 to 255. */
-      readonly exitCode: number;
-      /** 0, or the signal that ended the task. */
-      readonly signal: number;
-      readonly oomKilled: boolean;
-      /** Processes of the task, the main one included, that the guest's kernel killed for want of memory. */
-      readonly oomKills: number;
-    }
-  | VmEnd;
+/** The task's own exit, as its guest reported it. */
+export interface TaskEnd {
+  readonly kind: "task";
+  /** 0 to 255. */
+  readonly exitCode: number;
+  /** 0, or the signal that ended the task. */
+  readonly signal: number;
+  readonly oomKilled: boolean;
+  /** Processes of the task, the main one included, that the guest's kernel killed for want of memory. */
+  readonly oomKills: number;
+}
+
+export type RecordedExit = TaskEnd | VmEnd;
+
+/** How a VM's task ended. "killed": somebody wanted the VM's end, and the guest reported none before it. */
+export type MachineExit = RecordedExit | { readonly kind: "killed" };
 
 /** Undefined while there is no record. */
-export async function readExitRecord(path: string): Promise<MachineExit | undefined> {
+export async function readExitRecord(path: string): Promise<RecordedExit | undefined> {
   const record = await readJson(path, exitSchema);
   if (record === undefined) return undefined;
   const { task, vmm, error, helper } = record;
