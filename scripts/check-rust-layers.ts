@@ -25,7 +25,7 @@ const crates: Readonly<Record<string, Layers>> = {
     ["console"],
     ["sys"],
   ],
-  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "sys"]],
+  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "sys", "unlz4"]],
 };
 
 function room(path: string): string {
