@@ -27,7 +27,7 @@ type DriverErrorClass<Code extends string, Facts extends object> = new (
   ...facts: object extends Facts ? [facts?: WithCause<Facts>] : [facts: WithCause<Facts>]
 ) => DriverError<Code> & Readonly<Facts>;
 
-/** An error's whole definition: `class X extends driverError("x", (facts: { path: string }) => "…") {}`. */
+/** An error's whole definition: `class X extends driverError(code, (facts: { path: string }) => text) {}`. */
 export function driverError<Code extends string, Facts extends object>(
   code: Code,
   describe: (facts: Facts) => string,
