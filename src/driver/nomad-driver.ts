@@ -126,7 +126,7 @@ export interface ExitResult {
   readonly signal: number;
   readonly oomKilled: boolean;
   /** Why there is no exit status of the workload's own. */
-  readonly error?: string;
+  readonly error?: string | undefined;
 }
 
 export interface TaskStatus {

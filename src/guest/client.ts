@@ -150,14 +150,14 @@ export class GuestClient implements Disposable {
     };
   }
 
-  async configure(options: { setup: GuestSetup; signal?: AbortSignal }): Promise<void> {
+  async configure(options: { setup: GuestSetup; signal?: AbortSignal | undefined }): Promise<void> {
     const request = configureRequest(options.setup);
     await this.#call(options.signal, (call) => this.#client.configure(request, { ...call, timeoutMs: startTimeoutMs }));
   }
 
   /** Resolves with the times at which the guest reached each step of its boot. */
   async start(
-    options: { signal?: AbortSignal } = {},
+    options: { signal?: AbortSignal | undefined } = {},
   ): Promise<{ bootSteps: readonly { name: string; uptimeMs: number }[] }> {
     const answer = await this.#call(options.signal, (call) =>
       this.#client.start({}, { ...call, timeoutMs: startTimeoutMs }),
@@ -168,19 +168,19 @@ export class GuestClient implements Disposable {
   /** Replaces the group's other tasks in the guest's /etc/hosts. Addresses are 4 or 16 bytes. */
   async setPeers(options: {
     peers: readonly { readonly name: string; readonly address: Uint8Array }[];
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
   }): Promise<void> {
     const request = { peers: options.peers.map((peer) => ({ ...peer })) };
     await this.#call(options.signal, (call) => this.#client.setPeers(request, call));
   }
 
   /** `signalNumber` is Linux' number. */
-  async sendSignal(options: { signalNumber: number; all?: boolean; signal?: AbortSignal }): Promise<void> {
+  async sendSignal(options: { signalNumber: number; all?: boolean; signal?: AbortSignal | undefined }): Promise<void> {
     const request = { signal: options.signalNumber, all: options.all ?? false };
     await this.#call(options.signal, (call) => this.#client.signal(request, call));
   }
 
-  async stats(options: { signal?: AbortSignal } = {}): Promise<GuestStats> {
+  async stats(options: { signal?: AbortSignal | undefined } = {}): Promise<GuestStats> {
     const answer = await this.#call(options.signal, (call) => this.#client.stats({}, call));
     return guestStats(answer);
   }

@@ -62,7 +62,10 @@ export interface NetworkCounts {
 }
 
 /** Counts since the rules were added. Fails with CommandError. */
-export async function readCounts(options: { plan: NetworkPlan; signal?: AbortSignal }): Promise<NetworkCounts> {
+export async function readCounts(options: {
+  plan: NetworkPlan;
+  signal?: AbortSignal | undefined;
+}): Promise<NetworkCounts> {
   const { plan, signal } = options;
   const text = await ask({
     namespacePath: namespacePathOf(plan),

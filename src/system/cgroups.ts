@@ -118,7 +118,7 @@ interface Setting {
   readonly controller: Controller;
   readonly file: string;
   readonly value: string;
-  readonly optional?: true;
+  readonly optional?: true | undefined;
 }
 
 const periodUs = 100_000;
@@ -128,7 +128,7 @@ function settingsOf(version: 1 | 2, limits: GroupLimits): Setting[] {
   const quotaUs = cpuPercent === undefined ? 0 : Math.max(Math.round((cpuPercent / 100) * periodUs), 1000);
   const settings: Setting[] = [];
   const add = (controller: Controller, file: string, value: string, optional?: true): void => {
-    settings.push({ controller, file, value, ...(optional === undefined ? {} : { optional }) });
+    settings.push({ controller, file, value, optional });
   };
   if (memoryBytes !== undefined) {
     add("memory", version === 2 ? "memory.max" : "memory.limit_in_bytes", `${memoryBytes}`);

@@ -82,12 +82,12 @@ async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedV
 }
 
 async function tryFirecracker(options: SelectVmmOptions): Promise<{ vmm: Vmm; verdict: KvmVerdict }> {
-  const signal = options.signal === undefined ? {} : { signal: options.signal };
-  const { path, version } = await findFirecracker({ path: options.firecrackerPath, ...signal });
+  const { signal } = options;
+  const { path, version } = await findFirecracker({ path: options.firecrackerPath, signal });
   const inspected = await inspectKvm(options.paths);
   if (!inspected.usable) return { vmm: new FirecrackerVmm({ firecrackerPath: path, version }), verdict: inspected };
   const jailerPath =
-    options.jailer && (await findJailer({ path: options.jailer.path, firecracker: { path, version }, ...signal }));
+    options.jailer && (await findJailer({ path: options.jailer.path, firecracker: { path, version }, signal }));
   const vmm = new FirecrackerVmm({ firecrackerPath: path, version, jailerPath });
   return { vmm, verdict: await probe(vmm, options) };
 }
@@ -111,7 +111,7 @@ function guestsRun(whyEmulated: string | undefined, told?: string): string {
 
 async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; whyEmulated: string | undefined }> {
   const { signal } = options;
-  const found = await findQemu({ path: options.qemuPath, ...(signal === undefined ? {} : { signal }) });
+  const found = await findQemu({ path: options.qemuPath, signal });
   const common = {
     qemuPath: found.path,
     version: found.version,

@@ -65,7 +65,7 @@ export interface LaunchPlan {
   /** The unix socket that speaks Firecracker's `CONNECT port`. Nothing is there without `vsock`. */
   readonly vsockPath: string;
   /** Where another program starts the VMM (the jailer): a file that is there from then on. */
-  readonly startedPath?: string;
+  readonly startedPath?: string | undefined;
   /** Removed by the supervisor when the VM has ended. */
   readonly cleanupPaths: readonly string[];
 }

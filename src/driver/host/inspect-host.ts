@@ -46,7 +46,7 @@ export interface InspectHostOptions {
   readonly settings: PluginSettings;
   readonly directories: HostDirectories;
   readonly records: VmRecords;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The host as it was last looked at. */

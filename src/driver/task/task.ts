@@ -113,8 +113,7 @@ export class Task {
   #toResult(exit: MachineExit): ExitResult {
     if (exit.kind === "task") {
       const { exitCode, signal, oomKilled } = exit;
-      const error = outOfMemory(exit);
-      return { exitCode, signal, oomKilled, ...(error === undefined ? {} : { error }) };
+      return { exitCode, signal, oomKilled, error: outOfMemory(exit) };
     }
     if (exit.kind === "killed") return { exitCode: 128 + kill, signal: kill, oomKilled: false };
     return { exitCode: 1, signal: 0, oomKilled: false, error: exit.reason };

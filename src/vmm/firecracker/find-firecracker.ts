@@ -18,7 +18,7 @@ const newestTested = "1.16";
 /** Fails with VmmMissingError, or with UnusableVmmError for a version that is too old. */
 export async function findFirecracker(options: {
   path: string | undefined;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }): Promise<FoundFirecracker> {
   const wanted = options.path ?? "firecracker";
   const cure = "install the official release into PATH, or set firecracker_path";
@@ -38,7 +38,7 @@ export async function findFirecracker(options: {
 export async function findJailer(options: {
   path: string | undefined;
   firecracker: FoundFirecracker;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }): Promise<string> {
   const { firecracker, signal } = options;
   if (!(await isStatic(firecracker.path))) {

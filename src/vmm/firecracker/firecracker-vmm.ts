@@ -49,7 +49,7 @@ export class FirecrackerVmm implements Vmm {
     return {
       vsockPath: vsockPath(config),
       cleanupPaths: sockets(config),
-      ...(jail === undefined ? {} : { startedPath: jail.startedPath }),
+      startedPath: jail?.startedPath,
       processes: [
         {
           name: "vmm",
