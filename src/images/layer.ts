@@ -22,7 +22,7 @@ export interface StoredLayer {
 }
 
 /** The headers of all entries, in order. Fails as `readLayer` does. */
-export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal | undefined): Promise<TarHeader[]> {
+export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal): Promise<TarHeader[]> {
   const headers: TarHeader[] = [];
   for await (const { header } of readLayer(layer, signal)) {
     headers.push(header);
@@ -34,7 +34,7 @@ export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal 
 }
 
 /** Fails with BadLayerError, and with DigestMismatchError at the end. */
-export async function* readLayer(layer: StoredLayer, signal?: AbortSignal | undefined): AsyncGenerator<TarEntry> {
+export async function* readLayer(layer: StoredLayer, signal?: AbortSignal): AsyncGenerator<TarEntry> {
   try {
     const source = limited(decompressed(layer.blobPath, signal));
     const what = `layer ${layer.digest}, unpacked,`;
@@ -44,7 +44,7 @@ export async function* readLayer(layer: StoredLayer, signal?: AbortSignal | unde
   }
 }
 
-async function* decompressed(path: string, signal?: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
+async function* decompressed(path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
   const file = createReadStream(path, { highWaterMark: chunkBytes, signal });
   try {
     const chunks = file.iterator({ destroyOnReturn: false });
