@@ -4,9 +4,9 @@ import { text } from "node:stream/consumers";
 import * as v from "valibot";
 import { DriverError, reasonOf } from "../system/error.ts";
 import { PullFailedError } from "./errors.ts";
-import { imageConfigSchema } from "./image-config.ts";
 import { credentialsSchema } from "./registry/authenticator.ts";
 import { registryConfigsSchema } from "./registry/endpoint.ts";
+import { imageConfigSchema } from "./registry/image-config.ts";
 import { ImageStore } from "./store/image-store.ts";
 
 export const pullRequestSchema = v.object({

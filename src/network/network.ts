@@ -3,7 +3,7 @@
 import * as v from "valibot";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
-import { ask, makeTap, type TapOwner } from "./apply/tools.ts";
+import { ask, makeTap, type TapOwner } from "./host/tools.ts";
 import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
 import { refusedCounter } from "./rules/egress.ts";
 import { floodedCounter, guardCounter } from "./rules/guard.ts";

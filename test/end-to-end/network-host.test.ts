@@ -10,7 +10,7 @@ import { restoreRules } from "../../src/network/keep/restore-rules.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../src/network/network.ts";
 import { readTaps } from "../../src/network/plan/address-pool.ts";
 import type { NetworkPlan, PlanRecords } from "../../src/network/plan/network-plan.ts";
-import { reserveNetwork } from "../../src/network/plan/reserve.ts";
+import { reserveNetwork } from "../../src/network/reserve.ts";
 import { networkText, parseNetwork } from "../../src/system/ip.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { agentInterface } from "./support/namespaces.ts";

@@ -1,7 +1,7 @@
 // From a task's config to its VM's network.
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
 import type { NetworkPlan, PlanRecords } from "../../network/plan/network-plan.ts";
-import { reserveNetwork } from "../../network/plan/reserve.ts";
+import { reserveNetwork } from "../../network/reserve.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { type ContainerSettings, hostGateway } from "../config/task/container.ts";
 import type { NetworkSettings } from "../config/task/network.ts";

@@ -10,11 +10,11 @@ import {
   RegistryRequestError,
   UnsupportedImageError,
 } from "../errors.ts";
-import { type ImageConfig, parseImageConfig } from "../image-config.ts";
 import type { ImageReference } from "../reference.ts";
 import type { Credentials } from "./authenticator.ts";
 import { endpointsOf, type RegistryConfigs } from "./endpoint.ts";
 import { EndpointClient } from "./endpoint-client.ts";
+import { type ImageConfig, parseImageConfig } from "./image-config.ts";
 import {
   type BlobDescriptor,
   chooseForPlatform,

@@ -13,10 +13,10 @@ import {
   RegistryRequestError,
   StoreFailedError,
 } from "../errors.ts";
-import { type ImageConfig, imageConfigSchema } from "../image-config.ts";
 import { formatReference, type ImageReference, parseReference } from "../reference.ts";
 import type { Credentials } from "../registry/authenticator.ts";
 import type { RegistryConfigs } from "../registry/endpoint.ts";
+import { type ImageConfig, imageConfigSchema } from "../registry/image-config.ts";
 import { RegistryClient, type RemoteImage } from "../registry/registry-client.ts";
 import { convertLayers } from "./convert.ts";
 import { StoreFiles } from "./store-files.ts";

@@ -1,10 +1,9 @@
 // Opens and detaches a VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): routes, rules and switches.
 
-import { stat } from "node:fs/promises";
-import { NamespaceError } from "../errors.ts";
+import { isNamespace } from "../host/read-namespace.ts";
+import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "../host/tools.ts";
 import { type NamespacePlan, neighboursOf, type PlanRecords } from "../plan/network-plan.ts";
 import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
-import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "./tools.ts";
 
 /** The kernel must look at a packet's mark before it looks for its own addresses. */
 const localRulePriority = 32;
@@ -53,18 +52,6 @@ export async function detachNamespace(options: {
       if (await isNamespace(plan.path)) throw error;
     }
   });
-}
-
-/** After the namespace is unmounted, an ordinary file stays at its path. */
-export async function isNamespace(path: string): Promise<boolean> {
-  const [there, own] = await Promise.all([stat(path).catch(() => undefined), stat("/proc/self/ns/net")]);
-  return there !== undefined && there.dev === own.dev;
-}
-
-export async function requireNamespace(path: string): Promise<void> {
-  if (!path.startsWith("/")) throw new NamespaceError({ path, reason: "Nomad did not give an absolute path" });
-  if (await isNamespace(path)) return;
-  throw new NamespaceError({ path, reason: "it is not there any more; Nomad makes a new one with a new allocation" });
 }
 
 /** An error means that an earlier VM has done this. */

@@ -2,10 +2,10 @@
 // VM's address on the way out, and forwards its published ports on the way in.
 import { writeFile } from "node:fs/promises";
 import { allowForwarding, closeForwarding } from "../firewalls/forward-chain.ts";
+import { allDone, inTurn, runIp, runNft } from "../host/tools.ts";
 import { type NatPlan, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
-import { allDone, inTurn, runIp, runNft } from "./tools.ts";
 
 /** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
 export async function openNat(options: {

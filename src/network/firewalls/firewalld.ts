@@ -1,6 +1,6 @@
 // firewalld rejects forwarded packets of an interface without a zone, and a rule in another table cannot undo that. The driver
 // therefore adds the VMs' interfaces to the zone "trusted", as podman does with its addresses, while a VM exists.
-import { ask } from "../apply/tools.ts";
+import { ask } from "../host/tools.ts";
 
 interface Options {
   readonly signal?: AbortSignal | undefined;

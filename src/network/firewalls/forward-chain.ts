@@ -2,8 +2,8 @@
 // docker's FORWARD policy of "drop". Like CNI's firewall plugin, the driver puts accepting rules at the head of that chain: two
 // rules for all VMs, while a VM exists. It never touches another rule.
 
-import { ask, inTurn } from "../apply/tools.ts";
 import { NetworkSetupError } from "../errors.ts";
+import { ask, inTurn } from "../host/tools.ts";
 import { readTaps } from "../plan/address-pool.ts";
 import { distrustTaps, trustTaps } from "./firewalld.ts";
 

@@ -1,8 +1,8 @@
 // Inspects which networks this host can give to VMs, with reasons for the fingerprint. Every fingerprint inspects again.
 import { access } from "node:fs/promises";
 import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip.ts";
-import { readLinks, readRoutes } from "../apply/read-namespace.ts";
-import { ask } from "../apply/tools.ts";
+import { readLinks, readRoutes } from "../host/read-namespace.ts";
+import { ask } from "../host/tools.ts";
 import { isTapName } from "../plan/address-pool.ts";
 import { whyNoBridge } from "./cni-plugins.ts";
 

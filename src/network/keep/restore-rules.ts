@@ -1,8 +1,7 @@
 // Restores rules that other software flushed while VMs run, all rules of a namespace at once.
 import * as v from "valibot";
-import { isNamespace } from "../apply/namespace.ts";
-import { readLinks } from "../apply/read-namespace.ts";
-import { ask, inTurn, type Place, runNft } from "../apply/tools.ts";
+import { isNamespace, readLinks } from "../host/read-namespace.ts";
+import { ask, inTurn, type Place, runNft } from "../host/tools.ts";
 import { isTapName } from "../plan/address-pool.ts";
 import { type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { egressChain } from "../rules/egress.ts";

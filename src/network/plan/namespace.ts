@@ -1,7 +1,7 @@
 // From a group's network block and a task's `ports` to the plan of a VM in the allocation's namespace.
 import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../../system/ip.ts";
-import type { NamespaceFacts } from "../apply/read-namespace.ts";
 import { AddressesExhaustedError, PortClaimedError } from "../errors.ts";
+import type { NamespaceFacts } from "../host/read-namespace.ts";
 import { leaseOf } from "./address-pool.ts";
 import type { EgressPolicy } from "./egress-policy.ts";
 import { type FloodLimits, type GroupPort, guestPortOf, type NamespacePlan } from "./network-plan.ts";

@@ -2,7 +2,7 @@
 import { inspectNetwork } from "../../../src/network/inspect/inspect-network.ts";
 import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/network.ts";
 import type { NetworkPlan, PlanRecords } from "../../../src/network/plan/network-plan.ts";
-import { reserveNetwork } from "../../../src/network/plan/reserve.ts";
+import { reserveNetwork } from "../../../src/network/reserve.ts";
 import { networkRequest } from "../../end-to-end/support/network-request.ts";
 import { median } from "../median.ts";
 

@@ -1,4 +1,4 @@
-import type { NetworkRequest } from "../../../src/network/plan/reserve.ts";
+import type { NetworkRequest } from "../../../src/network/reserve.ts";
 
 /** Of a task in the default network with one port, for which no VM is started. */
 export function networkRequest(options: { allocId: string; hostPort: number }): NetworkRequest {

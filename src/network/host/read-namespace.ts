@@ -1,4 +1,5 @@
 // Reads a namespace's network: the allocation's interface, its addresses, MTU and routes.
+import { stat } from "node:fs/promises";
 import * as v from "valibot";
 import { reasonOf } from "../../system/error.ts";
 import { NamespaceError } from "../errors.ts";
@@ -82,4 +83,16 @@ export async function readNamespace(options: {
     options.signal?.throwIfAborted();
     throw new NamespaceError({ path: options.path, reason: reasonOf(error), cause: error });
   }
+}
+
+/** After the namespace is unmounted, an ordinary file stays at its path. */
+export async function isNamespace(path: string): Promise<boolean> {
+  const [there, own] = await Promise.all([stat(path).catch(() => undefined), stat("/proc/self/ns/net")]);
+  return there !== undefined && there.dev === own.dev;
+}
+
+export async function requireNamespace(path: string): Promise<void> {
+  if (!path.startsWith("/")) throw new NamespaceError({ path, reason: "Nomad did not give an absolute path" });
+  if (await isNamespace(path)) return;
+  throw new NamespaceError({ path, reason: "it is not there any more; Nomad makes a new one with a new allocation" });
 }

@@ -1,13 +1,12 @@
 // From a job's request to a plan: the kind of network, the addresses and the ports.
 import { createHash } from "node:crypto";
-import { requireNamespace } from "../apply/namespace.ts";
-import { readNamespace } from "../apply/read-namespace.ts";
-import { NetworkUnavailableError } from "../errors.ts";
-import type { NetworkHost } from "../inspect/inspect-network.ts";
-import { isTapName, readTaps } from "./address-pool.ts";
-import type { EgressPolicy } from "./egress-policy.ts";
-import { planNamespace } from "./namespace.ts";
-import { planNat } from "./nat.ts";
+import { NetworkUnavailableError } from "./errors.ts";
+import { readNamespace, requireNamespace } from "./host/read-namespace.ts";
+import type { NetworkHost } from "./inspect/inspect-network.ts";
+import { isTapName, readTaps } from "./plan/address-pool.ts";
+import type { EgressPolicy } from "./plan/egress-policy.ts";
+import { planNamespace } from "./plan/namespace.ts";
+import { planNat } from "./plan/nat.ts";
 import {
   type FloodLimits,
   type GroupPort,
@@ -15,7 +14,7 @@ import {
   neighboursOf,
   type PlanRecords,
   plansOf,
-} from "./network-plan.ts";
+} from "./plan/network-plan.ts";
 
 export interface NetworkRequest {
   readonly taskName: string;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isNamespace } from "./namespace.ts";
+import { isNamespace } from "./read-namespace.ts";
 
 test("a path that is not a namespace is recognised", async () => {
   assert.equal(await isNamespace("/proc/self/ns/net"), true);

@@ -1,8 +1,8 @@
 // The image's own configuration (OCI image-spec `config.md`, Docker's the same): how to run it, and its layers' diffIDs.
 import * as v from "valibot";
-import { printable } from "../system/error.ts";
-import { BadManifestError, UnsupportedImageError } from "./errors.ts";
-import { parseAs, parseJson, wantedPlatform } from "./registry/manifest.ts";
+import { printable } from "../../system/error.ts";
+import { BadManifestError, UnsupportedImageError } from "../errors.ts";
+import { parseAs, parseJson, wantedPlatform } from "./manifest.ts";
 
 const Strings = v.nullish(v.array(v.string()), []);
 const Text = v.nullish(v.string(), "");
