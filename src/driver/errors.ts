@@ -1,4 +1,4 @@
-// What the driver tells Nomad, in sentences for the person who wrote the job or runs the cluster.
+// The errors that the driver gives to Nomad, as sentences for the job's author or the cluster's operator.
 import { DriverError, driverError } from "../system/error.ts";
 
 /** A value in the job's or the plugin's `config` block that breaks a rule. */

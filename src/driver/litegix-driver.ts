@@ -270,7 +270,7 @@ export class LitegixDriver implements NomadDriver {
           error: error.message,
         });
     } catch (error) {
-      // The fingerprint tells of a bad directory; an error here would keep the whole agent from starting.
+      // The fingerprint reports a bad directory; an error here would keep the whole agent from starting.
       this.#logger.warn("can't clean up after an earlier plugin", { error: (error as Error).message });
     }
   }
@@ -295,7 +295,7 @@ function whyNotConfigured(state: Exclude<PluginState, { kind: "configured" }>): 
   return state.kind === "misconfigured" ? `plugin ${state.error.message}` : "Nomad has not configured the plugin yet";
 }
 
-/** For the next task; in the background, and nobody waits for it. */
+/** For the next task, in the background: no call waits for it. */
 function keepSpareDisk({ directories }: ReadyHost): void {
   void keepSpareScratchDisk({ spareDirectory: directories.spareDisks, sizeMib: scratchSizeMib });
 }

@@ -1,5 +1,5 @@
-// The seam between Nomad's wire (src/nomad) and the driver: Nomad's verbs on tasks in plain types. What each verb must
-// do is in Nomad's plugins/drivers/driver.go; the wire layer translates, answers for missing parts, and maps errors.
+// The seam between Nomad's wire (src/nomad) and the driver: Nomad's verbs on tasks in plain types. Nomad's
+// plugins/drivers/driver.go says what each verb must do; the wire layer translates, answers for missing parts, and maps errors.
 import type { ExecInput } from "../guest/exec/input.ts";
 import type { ExecOutput } from "../guest/exec/session.ts";
 import type { HclSpec } from "./config/hcl-spec.ts";
@@ -94,7 +94,7 @@ export interface TaskConfig {
   };
   /** The group's network namespace; undefined where tasks are in the host's. */
   readonly networkNamespacePath: string | undefined;
-  /** Of the group's network block; `to` is 0 where the job gives none. */
+  /** From the group's network block; `to` is 0 if the job gives none. */
   readonly ports: readonly {
     readonly label: string;
     readonly hostPort: number;
@@ -107,7 +107,7 @@ export interface TaskConfig {
 }
 
 export interface TaskHandle {
-  /** What Nomad keeps for us and gives to `recoverTask`. */
+  /** Nomad keeps it for the driver and gives it to `recoverTask`. */
   readonly driverState: Uint8Array;
   readonly networkOverride?: NetworkOverride | undefined;
 }

@@ -9,7 +9,7 @@ export interface CgroupSettings {
   readonly parent: string;
 }
 
-/** What of the host's CPUs a VM may have. */
+/** A VM's share of the host's CPUs. */
 export interface CpuLimits {
   /** Relative weight, 1024 for an ordinary process; undefined leaves the kernel's default. */
   readonly shares?: number | undefined;

@@ -52,7 +52,7 @@ describe("the host's disks", () => {
     assert.throws(() => refuseSharedDrives(twice, []), { code: "drive_in_use", message: /another drive of this task/ });
   });
 
-  it("belong to whom they belonged before, once their VM has ended", { skip }, async () => {
+  it("belong to their former owner again once their VM has ended", { skip }, async () => {
     await chown(disk, 1000, 1001);
     const record = vmWith(await lookAt(drive(disk)));
     await chown(disk, user.uid, user.gid);

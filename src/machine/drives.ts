@@ -1,6 +1,6 @@
-// Disks of the host that a VM is given beside its own. What one VM can write no other may have, written or read: VMs share nothing
-// that one of them can change. Who has what stands in the VMs' records, by the file's or the device's identity, whatever
-// names lead there. A jailed VMM's user owns the disks that it writes, for as long as the VM lives.
+// Disks of the host that a VM has beside its own. If one VM writes a disk, no other VM may have it: VMs share nothing that one of
+// them can change. The VMs' records hold each disk by the identity of its file or device, since several names can lead there. A
+// jailed VMM's user owns the disks that it writes, for as long as the VM lives.
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import type { ExtraDrive } from "../vmm/vm-options.ts";
@@ -10,8 +10,8 @@ import type { HostDriveRecord, MachineRecord } from "./records/manifest.ts";
 import type { UserRange } from "./users.ts";
 
 /**
- * What goes into the record of a VM with these disks. A file that still belongs to a VM's user is taken to have been root's. Fails
- * as stat does.
+ * The part of a VM's record about these disks. If a file still belongs to a VM's user, root counts as its owner. Fails as stat
+ * does.
  */
 export async function lookAtDrives(drives: readonly ExtraDrive[], users: UserRange): Promise<HostDriveRecord[]> {
   return await Promise.all(
@@ -28,7 +28,7 @@ function identityOf(facts: Stats): string {
   return facts.isBlockDevice() ? `device ${facts.rdev}` : `file ${facts.dev}:${facts.ino}`;
 }
 
-/** A device's size is no file's: no limit on the size of files applies to it. */
+/** A device has no size here: the limit on the size of files does not apply to it. */
 export function toDrives(drives: readonly HostDriveRecord[]): Drive[] {
   return drives.map(({ path, readOnly, sizeBytes }) => ({ path, readOnly, sizeBytes }));
 }
@@ -44,7 +44,7 @@ export function refuseSharedDrives(drives: readonly HostDriveRecord[], others: r
   }
 }
 
-/** Gives the disks that the VM's user owns back to whom they belonged. Safe to repeat. Fails as chown does. */
+/** Gives the disks that the VM's user owns back to their former owners. Safe to repeat. Fails as chown does. */
 export async function giveDrivesBack(record: MachineRecord): Promise<void> {
   const { user, drives } = record;
   if (user === undefined) return;
@@ -52,7 +52,7 @@ export async function giveDrivesBack(record: MachineRecord): Promise<void> {
     if (readOnly) continue;
     await using file = await openIfThere(path);
     const facts = await file?.stat();
-    // Whatever took its place meanwhile, and whatever somebody else has given away, is not ours.
+    // Another file has taken its place, or somebody else has given it away.
     if (facts === undefined || identityOf(facts) !== identity || facts.uid !== user.uid) continue;
     await file?.chown(owner.uid, owner.gid);
   }

@@ -1,5 +1,5 @@
-// Why a VM ended without its task's own report, as a code and a sentence. What the guest printed is a hint, never more than
-// text: a hostile guest can at most misname its own end.
+// Why a VM ended without its task's own report, as a code and a sentence. The guest's output is a hint and stays text: a
+// hostile guest can at most misname its own end.
 
 import { oomKills } from "../system/cgroups.ts";
 import { printable } from "../system/error.ts";
@@ -42,7 +42,7 @@ export async function explainEnding(options: {
   const { vmm, helper, record, files } = options;
   if (helper !== undefined) {
     const why = (await oomKills(record.cgroups)) > 0 ? "; the VM's cgroup had no memory left" : "";
-    return { code: "helper_ended", summary: `the VM lost its ${helper} process, without which it is no use${why}` };
+    return { code: "helper_ended", summary: `the VM lost its ${helper} process, which it cannot run without${why}` };
   }
   if (vmm === undefined) return { code: "vmm_not_started", summary: "the VM was not started" };
   if (vmm.signal === sigkill && (await oomKills(record.cgroups)) > 0) {

@@ -1,4 +1,4 @@
-// What can go wrong in a VM's life.
+// The errors of a VM's life.
 import { DriverError, driverError, reasonOf } from "../system/error.ts";
 
 /** The VM did not come up; the code is the one of what failed. `output` is the end of what VMM and guest console said. */

@@ -1,4 +1,4 @@
-// Keeps the rules of VMs' networks in force while the VMs run, whoever flushes them.
+// Keeps the rules of VMs' networks in force while the VMs run, even if other software flushes them.
 import { setTimeout as delay } from "node:timers/promises";
 import { keepForwarding } from "../network/firewalls/forward-chain.ts";
 import { restoreRules } from "../network/keep/restore-rules.ts";
@@ -9,7 +9,7 @@ import type { VmRecords } from "./records/vm-records.ts";
 /** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
 const intervalMs = 15_000;
 
-/** Until `signal` aborts. What fails is logged and tried again. */
+/** Until `signal` aborts. Logs each failure and tries again. */
 export async function keepNetworks(options: {
   records: VmRecords;
   /** Cloud metadata services may be reached. */

@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { printable } from "../system/error.ts";
 
-/** At most that much of the file's end; empty where there is none. */
+/** The file's last `maximumBytes`; empty if there is no file. */
 export async function fileEnd(path: string, maximumBytes: number): Promise<string> {
   try {
     const file = await open(path);

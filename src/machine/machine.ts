@@ -41,7 +41,7 @@ export class Machine implements Disposable {
   readonly #end = new AbortController();
   readonly #disposed = new AbortController();
 
-  /** Of a VM that has processes, whoever started them; watches for its end until disposed of. */
+  /** Takes a VM that has processes, started by this or another driver process. Watches for its end until disposed of. */
   static adopt(vm: RecordedVm, records: VmRecords): Machine {
     const machine = new Machine(vm, records);
     void machine.#watchExit();
@@ -89,7 +89,7 @@ export class Machine implements Disposable {
     return new OwnTimeDeadline({ pid: (await this.vmmPid()) ?? 0, timeoutMs });
   }
 
-  /** What the VM's processes have used of the host so far: the supervisor, the VMM, its helpers. */
+  /** The usage of the VM's processes on the host so far: the supervisor, the VMM, its helpers. */
   async hostProcesses(): Promise<HostProcess[]> {
     const state = await this.#shimState();
     if (state === undefined) return [];
@@ -198,7 +198,7 @@ export class Machine implements Disposable {
     }
   }
 
-  /** Nobody would read the logs of such a VM nor learn of its end: it is ended. A jailed one does not die with its supervisor. */
+  /** Ends a VM whose logs and end nobody would learn any more. A jailed VMM does not die with its supervisor. */
   async #withoutSupervisor(): Promise<RecordedExit> {
     const code = "supervisor_lost";
     const reason = `the VM's supervisor was killed, and the VM with it (${code})`;

@@ -50,7 +50,7 @@ describe("VMs that an earlier process left", () => {
     assert.deepEqual((await readdir(machinesDirectory)).toSorted(), ["00000003", "00000004", "00000005"]);
   });
 
-  it("one that can't be removed does not keep another, and is told of", async () => {
+  it("one that can't be removed does not keep another, and is reported", async () => {
     const bad = await leave("00000006", { phase: "ending", cgroups: [noGroup] });
     const good = await leave("00000007", { phase: "ending" });
     const { removed, failed } = await sweepMachines(new VmRecords(machinesDirectory));

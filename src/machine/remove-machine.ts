@@ -1,4 +1,4 @@
-// Removes VMs with every trace: those that nobody needs any more, and those that a process left half-way when it died.
+// Removes VMs with every trace: after their task, and after a driver process died half-way.
 import { rm, stat } from "node:fs/promises";
 import { detachNetwork } from "../network/network.ts";
 import { removeGroup } from "../system/cgroups.ts";
@@ -39,7 +39,7 @@ export async function removeTraces(vm: RecordedVm, records: VmRecords): Promise<
 export interface SweptMachines {
   /** The directories of VMs that are gone. */
   readonly removed: readonly string[];
-  /** What could not be removed, and is left for the next time. */
+  /** VMs that could not be removed, and are left for the next time. */
   readonly failed: readonly { readonly directory: string; readonly error: Error }[];
 }
 

@@ -1,5 +1,5 @@
-// Which user a jailed VM runs as: a number of a range that no other VM of this host's base path has. What is taken stands in
-// the VMs' records, so that it holds across restarts of the driver; a number is free again when the VM's directory is gone.
+// Chooses the user of a jailed VM: a number of a range that no other VM of this base path has. The VMs' records hold the numbers
+// in use, so that they stay taken across restarts of the driver. A number is free again when its VM's directory is gone.
 import { NoFreeUserError } from "./errors.ts";
 import type { MachineRecord } from "./records/manifest.ts";
 

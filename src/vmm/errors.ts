@@ -1,4 +1,4 @@
-// What can go wrong with a VMM as a program.
+// The errors of a VMM as a program.
 import { driverError } from "../system/error.ts";
 
 export class VmmMissingError extends driverError(

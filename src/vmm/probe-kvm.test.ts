@@ -28,7 +28,7 @@ before(async () => {
 
 after(() => rm(directory, { recursive: true }));
 
-describe("what a host tells of its KVM", () => {
+describe("the facts about a host's KVM", () => {
   it("is enough to try a guest", async () => assert.deepEqual(await inspectKvm(paths), { usable: true }));
 
   it("no device", async () => {

@@ -31,7 +31,7 @@ export type RunProbe = (options: { vmm: Vmm; timeoutMs: number; signal: AbortSig
 export interface ProbeOptions {
   readonly vmm: Vmm;
   readonly run: RunProbe;
-  /** What the verdict holds for, beside the host's boot and the VMM: kernel, initramfs. */
+  /** The verdict holds for these files (kernel, initramfs), this boot of the host and this VMM. */
   readonly subjects: readonly string[];
   /** Remembers the verdict until the host's next boot. */
   readonly cachePath: string;
@@ -39,7 +39,7 @@ export interface ProbeOptions {
   readonly paths?: KvmPaths;
 }
 
-/** Where a host tells of its KVM. */
+/** The files that describe a host's KVM. */
 export interface KvmPaths {
   readonly device: string;
   readonly modules: string;
@@ -54,7 +54,7 @@ const hostPaths: KvmPaths = {
   bootId: "/proc/sys/kernel/random/boot_id",
 };
 
-/** What can be said without starting anything. */
+/** The verdict as far as it needs no VM. */
 export async function inspectKvm(
   paths: KvmPaths = hostPaths,
 ): Promise<{ readonly usable: true } | (KvmVerdict & { readonly usable: false })> {

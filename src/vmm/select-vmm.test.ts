@@ -65,12 +65,12 @@ describe('vmm = "auto"', () => {
     assert.match(selected.warnings.join(), /^VMs are NOT JAILED/);
   });
 
-  it("a Firecracker that is newer than any tested is taken, and told of", async () => {
+  it("a Firecracker that is newer than any tested is taken, with a warning", async () => {
     const { warnings } = await select({ firecrackerPath: here("newer") });
     assert.match(warnings.join(), /Firecracker 1\.99\.0 is newer than the newest/);
   });
 
-  it("QEMU by KVM, where no Firecracker is installed", async () => {
+  it("QEMU by KVM, if no Firecracker is installed", async () => {
     const selected = await select({ firecrackerPath: here("none") });
     const reason = "QEMU stands in for Firecracker: no Firecracker is installed; KVM runs guests";
     assert.deepEqual(facts(selected), ["qemu", "kvm", reason]);
@@ -83,7 +83,7 @@ describe('vmm = "auto"', () => {
     assert.deepEqual(facts(selected), ["qemu", "emulation", reason]);
   });
 
-  it("QEMU by emulation, where there is no KVM", async () => {
+  it("QEMU by emulation, if there is no KVM", async () => {
     const selected = await select({ kvm: "none", firecrackerPath: here("none") });
     const reason =
       "QEMU stands in for Firecracker: no Firecracker is installed; guests are emulated in software (there is no /dev/kvm)";

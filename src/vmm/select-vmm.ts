@@ -1,5 +1,5 @@
-// Which program runs the VMs on this host, and why. Firecracker is the product; QEMU stands in where there is no Firecracker
-// or no KVM that runs guests.
+// Chooses the program that runs the VMs on this host, and says why. Firecracker is the product; QEMU stands in if there is no
+// Firecracker, or no KVM that runs guests.
 import { join } from "node:path";
 import { UnusableVmmError, VmmMissingError } from "./errors.ts";
 import { findFirecracker, findJailer, versionWarning } from "./firecracker/find-firecracker.ts";
@@ -19,9 +19,9 @@ export interface SelectVmmOptions {
   readonly qemuPath: string | undefined;
   readonly vhostDeviceVsockPath: string;
   readonly runProbe: RunProbe;
-  /** What a probe's verdict holds for: kernel, initramfs. */
+  /** A probe's verdict holds for these files: kernel, initramfs. */
   readonly subjects: readonly string[];
-  /** Where the probes' verdicts are remembered. */
+  /** Keeps the probes' verdicts. */
   readonly cacheDirectory: string;
   readonly signal?: AbortSignal | undefined;
   /** Default: the host's own. */
@@ -32,7 +32,7 @@ export interface SelectedVmm {
   readonly vmm: Vmm;
   /** One sentence for the operator. */
   readonly reason: string;
-  /** What works, but should not stay so. A sentence each. */
+  /** One sentence for each thing that works, but should not stay so. */
   readonly warnings: readonly string[];
 }
 

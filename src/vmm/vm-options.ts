@@ -1,4 +1,4 @@
-// What a job may ask of its VM beyond size and image, in the words and the types of Firecracker's API.
+// A job's wishes for its VM beyond size and image, in the words and the types of Firecracker's API.
 import type {
   Drive as ApiDrive,
   Balloon,
@@ -20,9 +20,9 @@ export interface VmOptions {
   readonly machineConfig?: Pick<MachineConfiguration, "smt" | "cpu_template" | "huge_pages" | "track_dirty_pages">;
   /** In the order in which the guest finds them, after its own: vdc, vdd, ... */
   readonly drives?: readonly ExtraDrive[];
-  /** Of each of the VM's own two disks. */
+  /** For each of the VM's own two disks. */
   readonly rateLimiter?: RateLimiter;
-  /** Of each network interface. */
+  /** For each network interface. */
   readonly rxRateLimiter?: RateLimiter;
   readonly txRateLimiter?: RateLimiter;
   readonly balloon?: Balloon;

@@ -6,7 +6,7 @@ import type { MachineSpec } from "./machine-spec.ts";
 export interface Drive {
   readonly path: string;
   readonly readOnly: boolean;
-  /** Of a file; undefined where it is not known. */
+  /** A file's size; undefined if it is not known. */
   readonly sizeBytes?: number | undefined;
 }
 
@@ -28,7 +28,7 @@ export interface VmConfig {
   /** In the order in which the guest finds them: vda, vdb, ... Those of `spec.options` are among them. */
   readonly drives: readonly Drive[];
   readonly networkInterfaces?: readonly NetworkInterface[] | undefined;
-  /** Whom a jailed VMM runs as; of no other VM meanwhile. */
+  /** The user of a jailed VMM. No other VM has it meanwhile. */
   readonly user?: VmUser | undefined;
   /** The network namespace that the VMM runs in, as a path; default: the host's. */
   readonly netns?: string | undefined;
@@ -51,7 +51,7 @@ export interface BindMount {
 export interface VmProcess {
   readonly name: string;
   readonly argv: readonly [string, ...string[]];
-  /** Where its output goes; bounded by the supervisor. */
+  /** The file for its output, bounded by the supervisor. */
   readonly outputPath: string;
   /** The next process is started when this path exists. */
   readonly readyPath?: string;
@@ -64,7 +64,7 @@ export interface LaunchPlan {
   readonly processes: readonly VmProcess[];
   /** The unix socket that speaks Firecracker's `CONNECT port`. Nothing is there without `vsock`. */
   readonly vsockPath: string;
-  /** Where another program starts the VMM (the jailer): a file that is there from then on. */
+  /** A file that is there as soon as the VMM has been started, if another program (the jailer) starts it. */
   readonly startedPath?: string | undefined;
   /** Removed by the supervisor when the VM has ended. */
   readonly cleanupPaths: readonly string[];
@@ -77,7 +77,7 @@ export interface Vmm {
   readonly acceleration: "kvm" | "emulation";
   /** Whether each VM must have a user of its own (VmConfig.user). */
   readonly jailed: boolean;
-  /** What it may need beyond the guest's memory, page tables included; undefined where nobody knows. */
+  /** Its need beyond the guest's memory, page tables included; undefined if that is not known. */
   overheadMib(memSizeMib: number): number | undefined;
   plan(config: VmConfig): LaunchPlan;
   /** Called when the VM's own files are there and before its processes are started. */

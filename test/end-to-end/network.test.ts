@@ -195,7 +195,7 @@ if (!outside) {
 
   describe("what can't be", () => {
     const cases = [
-      { config: 'ports = ["nobody"]', says: /ports = "nobody": is no port label.*web, echo/ },
+      { config: 'ports = ["nobody"]', says: /ports = "nobody": is not a port label.*web, echo/ },
       { config: 'egress { deny = ["10.0.0.0/33"] }', says: /egress\.deny: .*10\.0\.0\.0\/33.*no address or CIDR/ },
       { config: 'network_mode = "host"', says: /network_mode = "host": must be "none"/ },
     ];

@@ -52,7 +52,7 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
   };
 }
 
-/** Which networks a job can have here; empty where there is nothing to say, which deletes an earlier reason. */
+/** The networks that a job can have here. The empty string deletes an earlier reason. */
 function networkAttributes(network: NetworkHost): Record<string, string | boolean> {
   const { nat, group, bridgeLack } = network;
   return {

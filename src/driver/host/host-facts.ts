@@ -1,11 +1,11 @@
-// What else of the host the scheduler and the operator may want to know.
+// More facts about the host for the scheduler and the operator.
 import { readFile, statfs } from "node:fs/promises";
 import { exists } from "../../system/files.ts";
 
 export interface HostFacts {
-  /** Undefined where none is mounted. */
+  /** Undefined if no cgroup hierarchy is mounted. */
   readonly cgroupVersion: 1 | 2 | undefined;
-  /** Of 2 MiB, free ones. */
+  /** Each has 2 MiB. */
   readonly freeHugePages: number;
   readonly tun: boolean;
   /** `rootfs_base_path` lies on a tmpfs or ramfs. */
@@ -27,7 +27,7 @@ export async function inspectFacts(options: {
   };
 }
 
-/** Of 2 MiB each. */
+/** Pages of 2 MiB each. */
 export async function freeHugePages(): Promise<number> {
   const free = await readFile("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "utf8").catch(() => "0");
   return Number(free.trim());

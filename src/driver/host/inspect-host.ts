@@ -1,5 +1,5 @@
-// What this host offers for running tasks: the kernel, the VMM, the tools. Looked at again at every fingerprint; a missing
-// piece is a sentence that says what to install, never a plugin that does not load.
+// Looks at the kernel, the VMM and the tools that this host has for tasks, anew for every fingerprint. If a piece is missing, a
+// sentence says what to install; the plugin loads all the same.
 import { mkdir } from "node:fs/promises";
 import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
 import type { MachineHost } from "../../machine/create/create-machine.ts";
@@ -22,10 +22,10 @@ export interface ReadyHost {
   readonly directories: HostDirectories;
   readonly boot: BootFiles;
   readonly selected: SelectedVmm;
-  /** What VMs are made with. */
+  /** The parts that all VMs are made with. */
   readonly machines: MachineHost;
   readonly facts: HostFacts;
-  /** What works, but should not stay so. A sentence each. */
+  /** One sentence for each thing that works, but should not stay so. */
   readonly warnings: readonly string[];
   readonly network: NetworkHost;
 }

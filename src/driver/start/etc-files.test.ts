@@ -33,11 +33,11 @@ test("in place of a stub on loopback come the servers behind it", async () => {
   for (const stub of ["127.0.0.53", "127.0.0.1", "127.0.1.1", "::1"]) {
     assert.equal(await seen(`# stub\nnameserver ${stub}\noptions edns0\n`, undefined, real), real, stub);
   }
-  // What lies behind may be a stub itself.
+  // The file behind may be a stub itself.
   assert.equal(await seen("nameserver 127.0.0.1\n", "nameserver 127.0.0.53\n", real), real);
 });
 
-test("where nothing tells of them only the other lines stay", async () => {
+test("if no file names them, only the other lines stay", async () => {
   assert.equal(
     await seen("nameserver\t127.0.0.1\nnameserver 10.0.0.3\nsearch example\n"),
     "nameserver 10.0.0.3\nsearch example\n",

@@ -62,7 +62,7 @@ function merged(taskDns: DnsSettings, host: string): DnsSettings {
   };
 }
 
-/** Where resolvers that listen on loopback keep the list of those behind them: systemd-resolved, NetworkManager, resolvconf's dnsmasq. */
+/** The files in which systemd-resolved, NetworkManager and resolvconf's dnsmasq list the servers behind their own on loopback. */
 const behindStubs = [
   "/run/systemd/resolve/resolv.conf",
   "/run/NetworkManager/no-stub-resolv.conf",
@@ -71,8 +71,8 @@ const behindStubs = [
 ];
 
 /**
- * The host's file for a VM, in which loopback is the VM's own: servers there make way for those behind them. Where nothing
- * tells of those the VM gets no server, and nobody's are made up for it.
+ * The host's file for a VM, whose loopback is its own: the servers behind those on the host's loopback replace them. If no file
+ * names any, the VM gets no server; the driver makes none up.
  */
 export async function hostResolvConf(paths: readonly string[] = ["/etc/resolv.conf", ...behindStubs]): Promise<string> {
   const [host = "", ...behind] = await Promise.all(paths.map((path) => readFile(path, "utf8").catch(() => "")));

@@ -1,4 +1,4 @@
-// What a guest is told before its task starts: the job's container settings, in the network that the VM has.
+// The guest's configuration before its task starts: the job's container settings, and the network that the VM has.
 import type { GuestSetup, ProcessSpec } from "../../guest/setup.ts";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { guestInterface } from "../../network/guest-interface.ts";

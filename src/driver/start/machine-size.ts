@@ -24,7 +24,7 @@ export interface MachineSize {
 export function machineSize(options: {
   settings: TaskSettings;
   resources: TaskResources;
-  /** Of one host core; 0 when unknown. */
+  /** MHz of one host core; 0 if unknown. */
   coreMhz: number;
 }): MachineSize {
   const { settings, resources, coreMhz } = options;

@@ -1,4 +1,4 @@
-// What runs in the guest: the image's configuration and the task's, put together as docker (and Nomad's docker driver) does.
+// The process that runs in the guest: the image's configuration and the task's, combined as docker and Nomad's docker driver do.
 import type { ProcessSpec } from "../../guest/setup.ts";
 import type { TaskSettings } from "../config/task/task-config.ts";
 import { ConfigError } from "../errors.ts";

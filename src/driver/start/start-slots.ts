@@ -13,7 +13,7 @@ export interface StartSlotOptions {
   readonly signal: AbortSignal;
 }
 
-/** Of pulls, which may be waiting for a registry, and of VMs: one kind does not hold up the other. */
+/** Pulls may wait for a registry. They have slots of their own, so that they do not hold up VMs. */
 const pulls = new Slots(atATime);
 const vms = new Slots(atATime);
 

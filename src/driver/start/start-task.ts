@@ -116,7 +116,7 @@ async function startWorkload(options: {
   await Promise.all([machine.guest.configure({ setup, signal }), clockSet]);
   if (network?.mode === "namespace") {
     const peers = await peersOf({ namespacePath: network.path, taskName, records });
-    // The guest is told again once the task runs: one that is slow now does not fail to start for want of a name.
+    // The driver repeats this once the task runs, so that a guest that is slow now does not fail to start.
     if (peers.length > 0) await machine.guest.setPeers({ peers, signal }).catch(() => undefined);
   }
   timeline.done("guest configured");

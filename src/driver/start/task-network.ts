@@ -52,10 +52,10 @@ function requireLabels(config: TaskConfig, settings: NetworkSettings): void {
   const unknown = settings.ports.find((label) => !known.includes(label));
   if (unknown === undefined) return;
   const there = known.length === 0 ? "it has none" : `it has ${known.join(", ")}`;
-  throw new ConfigError("ports", unknown, `is no port label of the group's network block (${there})`);
+  throw new ConfigError("ports", unknown, `is not a port label of the group's network block (${there})`);
 }
 
-/** Of Consul Connect: NOMAD_UPSTREAM_PORT_name is a port of the group's loopback. */
+/** Consul Connect's ports on the group's loopback: NOMAD_UPSTREAM_PORT_name. */
 function upstreamPorts(env: Readonly<Record<string, string>>): number[] {
   return Object.entries(env)
     .filter(([name]) => name.startsWith("NOMAD_UPSTREAM_PORT_"))
@@ -70,7 +70,7 @@ export function resolveExtraHosts(
 ): ContainerSettings["extraHosts"] {
   return extraHosts.map(({ name, address }) => {
     if (address !== hostGateway) return { name, address };
-    // In the group's namespace the VM's gateway is no address of the host's, and the namespace's may be nobody's.
+    // In the group's namespace the VM's gateway is not an address of the host.
     if (plan?.mode !== "nat") {
       throw new ConfigError(
         "extra_hosts",

@@ -1,5 +1,5 @@
-// Commands in a task's world: streaming (alloc exec, actions) and collected (script checks, template scripts). A command that
-// can't be started is an exit code with a message, as docker has it: 127 where there is no such program, 126 where it may not run.
+// Commands in a task's world: streaming (alloc exec, actions) and collected (script checks, template scripts). A command
+// that cannot be started gives an exit code and a message, as with docker: 127 if there is no such program, 126 if it may not run.
 
 import { GuestRefusedError } from "../../guest/errors.ts";
 import type { ExecInput } from "../../guest/exec/input.ts";
@@ -11,7 +11,7 @@ import type { Task } from "./task.ts";
 /** As Nomad's own drivers: what a check prints beyond it is dropped. */
 const maximumOutputBytes = 64 * 1024;
 
-/** The exit code and text that a failed start stands for; undefined for failures that are no answer to the command. */
+/** The exit code and text that a failed start stands for; undefined if the failure is not an answer to the command. */
 function startFailure(error: unknown): { exitCode: number; text: string } | undefined {
   if (!(error instanceof GuestRefusedError)) return undefined;
   if (error.reason !== "not_found" && error.reason !== "not_executable") return undefined;

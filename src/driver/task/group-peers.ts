@@ -1,5 +1,5 @@
-// VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. What the records say is
-// brought to a guest until it has taken it, so that no name is missed while a guest is busy or another VM is just starting.
+// VM tasks of one group know each other by name: each one's /etc/hosts has the others that run now. The driver repeats its call
+// until a guest has taken the names from the records, since a guest may be busy and another VM may just be starting.
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
 import { addressBytes } from "../../system/ip.ts";
@@ -14,7 +14,7 @@ export interface GroupPeer {
 
 const defaultRetryMs = 1_000;
 const giveUpMs = 600_000;
-/** What can stand in /etc/hosts; Nomad allows more in a task's name. */
+/** Names that /etc/hosts can hold; Nomad allows more in a task's name. */
 const hostName = /^[a-zA-Z0-9._-]{1,255}$/;
 
 /** The tasks that run in the same namespace beside `taskName`. */
@@ -41,14 +41,14 @@ export interface GroupPeersOptions {
 
 export class GroupPeers {
   readonly #options: GroupPeersOptions;
-  /** Of the tasks that are being told: whether something has changed since they were looked up. */
+  /** The tasks that are being told. `stale`: something has changed since their peers were looked up. */
   readonly #telling = new Map<Task, { stale: boolean }>();
 
   constructor(options: GroupPeersOptions) {
     this.#options = options;
   }
 
-  /** A task of the namespace has begun, was found again, or is gone. Nobody waits for what follows. */
+  /** A task of the namespace has begun, was found again, or is gone. Returns before the guests know. */
   changed(namespacePath: string | undefined, tasks: Iterable<Task>): void {
     if (namespacePath === undefined) return;
     for (const task of tasks)

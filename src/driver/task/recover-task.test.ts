@@ -115,7 +115,7 @@ test("a plugin that dies between the kill and the record of the end: the next on
   const task = await recover(records);
   const stopping = task.stop({ timeoutMs: 0, signalName: "" });
   await killAsked.promise;
-  // What the dead plugin's supervisor writes, and the next plugin's first look.
+  // The plugin is dead now: its supervisor writes the record, and the next plugin sweeps first.
   const end = { task: null, vmm: { exit_code: 137, signal: 9 }, error: "killed", helper: "" };
   await writeFile(join(directory, "exit.json"), JSON.stringify(end));
   assert.deepEqual(await sweepMachines(records), { removed: [], failed: [] });

@@ -17,7 +17,7 @@ const stateSchema = v.object({
   machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{8}$/)),
 });
 
-/** What Nomad keeps of a task for us. */
+/** The state that Nomad keeps of a task for the driver. */
 export function encodeDriverState(machineId: string): Uint8Array {
   return Buffer.from(JSON.stringify({ version: 1, machineId }));
 }

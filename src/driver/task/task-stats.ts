@@ -10,7 +10,7 @@ import type { Task } from "./task.ts";
 export interface TaskStatsOptions {
   readonly task: Task;
   readonly intervalMs: number;
-  /** Of one host core, 0 when unknown. */
+  /** MHz of one host core, 0 if unknown. */
   readonly coreMhz: number;
   readonly signal: AbortSignal;
 }

@@ -7,7 +7,7 @@ import type { ExitResult } from "../nomad-driver.ts";
 import { signalNumber } from "./signals.ts";
 
 const killWaitMs = 5_000;
-/** As long as the guest waits for who has a session, from the task's end on. */
+/** The guest waits as long for the readers of its sessions, from the task's end on. */
 const sessionsWaitMs = 5_000;
 const kill = 9;
 const defaultStopSignal = "SIGTERM";
@@ -65,7 +65,7 @@ export class Task {
     return this.#completedAt;
   }
 
-  /** Signal, patience, SIGKILL in the guest, and where nothing there answers the end of the whole VM. Idempotent. */
+  /** Signal, patience, then SIGKILL in the guest; if the guest does not answer, the end of the whole VM. Idempotent. */
   async stop(options: { timeoutMs: number; signalName: string }): Promise<void> {
     if (this.#result !== undefined) return;
     const number = signalNumber(options.signalName === "" ? this.#stopSignal : options.signalName);
@@ -80,7 +80,7 @@ export class Task {
     await this.exited;
   }
 
-  /** What it gives is to be called when the guest has no more to say in the session. */
+  /** The caller calls the result when the guest has no more output for the session. */
   sessionOpened(): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#sessions.add(promise);
@@ -120,7 +120,7 @@ export class Task {
   }
 }
 
-/** What Nomad shows beside the exit code. A task that succeeds for all that has nothing to say: the text would fail it. */
+/** Nomad shows the text beside the exit code. A task that succeeds all the same has none, since the text would fail it. */
 function outOfMemory(exit: { exitCode: number; oomKilled: boolean; oomKills: number }): string | undefined {
   // docker's words.
   if (exit.oomKilled) return "OOM Killed";

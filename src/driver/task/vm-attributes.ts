@@ -1,4 +1,4 @@
-// What Nomad is told of a task's VM: the attributes of an inspection, which the command line shows too, and the network's address.
+// The facts about a task's VM for Nomad: the attributes of an inspection, which the command line shows too, and the network's address.
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { readCounts } from "../../network/network.ts";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";

@@ -46,7 +46,7 @@ export interface Workload {
   readonly imagePath: string;
   readonly scratchSizeMib: number;
   readonly spareDisksDirectory: string;
-  /** Where the task's output goes (FIFOs or files that exist). */
+  /** The FIFOs or files that take the task's output. They exist. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
 }
@@ -62,7 +62,7 @@ export interface CreateMachineOptions {
 export interface CreatedMachine extends RecordedVm {
   readonly config: VmConfig;
   readonly plan: LaunchPlan;
-  /** Resolves when the guest has its network, which it does not need to boot. A failure is no unhandled rejection. */
+  /** Resolves when the guest has its network, which it does not need to boot. Nobody needs to wait for a failure. */
   readonly networkOpen: Promise<void>;
 }
 

@@ -20,10 +20,10 @@ export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networ
   };
 }
 
-/** Once the record holds the plan; the VMM opens what this makes. */
+/** Makes the interface that the VMM opens. The record holds the plan by then. */
 export async function makeVmInterface(options: {
   network: MachineNetwork | undefined;
-  /** Whom the VMM runs as; undefined: root. */
+  /** The VMM's user; undefined: root. */
   user: VmUser | undefined;
   signal: AbortSignal;
 }): Promise<void> {
@@ -31,7 +31,7 @@ export async function makeVmInterface(options: {
   if (network !== undefined) await makeInterface({ plan: network.plan, owner: user, signal });
 }
 
-/** Behind it the guest has its network; before, it can boot. */
+/** Resolves when the guest has its network. The guest can boot before. */
 export async function openVmNetwork(options: {
   network: MachineNetwork | undefined;
   records: VmRecords;
@@ -42,7 +42,7 @@ export async function openVmNetwork(options: {
   await openNetwork({ ...network, records, signal });
 }
 
-/** What belongs to another driver's VM must not be taken away with this one's traces. */
+/** The TAP of another driver's VM must not be removed with this VM's traces. */
 export function withoutForeignTap(record: MachineRecord, error: unknown): MachineRecord {
   if (!(error instanceof TapTakenError)) return record;
   const { network: _, ...rest } = record;

@@ -18,7 +18,7 @@ export async function createScratchDisk(options: DiskOptions & { spareDirectory:
   await makeScratchDisk(options);
 }
 
-/** Makes sure that the next VM finds a spare disk of the size. What goes wrong here costs that VM some milliseconds. */
+/** Makes sure that the next VM finds a spare disk of the size. Never fails: without a spare that VM starts some milliseconds later. */
 export async function keepSpareScratchDisk(options: { spareDirectory: string; sizeMib: number }): Promise<void> {
   const { spareDirectory, sizeMib } = options;
   const name = randomBytes(8).toString("hex");

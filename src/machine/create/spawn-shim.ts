@@ -18,7 +18,7 @@ export interface SpawnShimOptions {
   readonly id: string;
   readonly files: MachineFiles;
   readonly plan: LaunchPlan;
-  /** Where the task's output goes (FIFOs or files that exist). */
+  /** The FIFOs or files that take the task's output. They exist. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
   /** The VM's cgroup, for every process of the VM. */

@@ -38,7 +38,7 @@ export interface TaskEnd {
   /** 0, or the signal that ended the task. */
   readonly signal: number;
   readonly oomKilled: boolean;
-  /** Processes of the task, the main one included, that the guest's kernel killed for want of memory. */
+  /** Processes of the task, the main one included, that the guest's kernel killed because memory ran out. */
   readonly oomKills: number;
 }
 

@@ -1,4 +1,4 @@
-// Where everything of one VM lies. One directory a VM, named by its short id: unix socket paths end at 107 bytes.
+// The files of one VM. Each VM has one directory, named by its short id: a unix socket's path has at most 107 bytes.
 import { join } from "node:path";
 
 export interface MachineFiles {

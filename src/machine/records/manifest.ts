@@ -13,7 +13,7 @@ const hostDriveSchema = v.object({
   /** Without links. */
   path: v.string(),
   readOnly: v.boolean(),
-  /** Of the file or the device, whatever its names. */
+  /** The file or the device itself, since it can have several names. */
   identity: v.string(),
   /** 0 for a device. */
   sizeBytes: v.number(),
@@ -27,8 +27,8 @@ const recordSchema = v.object({
   version: v.literal(1),
   id: v.string(),
   /**
-   * "starting" until the workload runs; "killed" from the moment on at which somebody wants the VM's end, whatever it takes;
-   * "ending" while the VM is taken away. A VM found "starting" or "ending" whose `creator` is gone is thrown away.
+   * "starting" until the workload runs; "killed" as soon as the driver is about to kill it; "ending" while the driver removes the
+   * VM. If the `creator` of a VM in "starting" or "ending" is gone, the next driver process removes it.
    */
   phase: v.picklist(["starting", "running", "killed", "ending"]),
   /** The process that starts the VM, then the one that ends it. */

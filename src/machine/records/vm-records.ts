@@ -1,5 +1,5 @@
-// The records of one base path's VMs. Every driver process makes one such object and hands it down: whoever takes something that no
-// other VM may have (a user, a disk, an address) looks at the records here and writes its own in one turn.
+// The records of one base path's VMs. A driver process makes one such object and hands it down. A VM takes the things that no other
+// VM may have (a user, a disk) in one turn, in which its creator looks at the other records and writes the VM's own.
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";

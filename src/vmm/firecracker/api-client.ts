@@ -26,7 +26,7 @@ interface Answer {
 
 /** Answers are a few hundred bytes; the VMM is not trusted with more. */
 const maximumAnswerBytes = 1 << 20;
-/** Firecracker refuses an eleventh; some are left for whoever looks at a VM. */
+/** Firecracker refuses an eleventh; some are left for an operator who looks at a VM. */
 const maximumConnections = 6;
 
 export class FirecrackerApi implements Disposable {
@@ -129,7 +129,11 @@ function parseAnswer(call: string, body: string): unknown {
   try {
     return JSON.parse(body);
   } catch (error) {
-    throw new FirecrackerApiError({ call, faultMessage: `its answer is no JSON: ${body.slice(0, 200)}`, cause: error });
+    throw new FirecrackerApiError({
+      call,
+      faultMessage: `its answer is not JSON: ${body.slice(0, 200)}`,
+      cause: error,
+    });
   }
 }
 

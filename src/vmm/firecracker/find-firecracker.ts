@@ -69,7 +69,7 @@ export async function findJailer(options: {
   });
 }
 
-/** What an operator should know of a version that works; undefined when there is nothing. */
+/** A warning about a version that works; undefined if there is nothing to say. */
 export function versionWarning(version: string): string | undefined {
   if (compareVersions(version, newestTested) <= 0) return undefined;
   return `Firecracker ${version} is newer than the newest that the driver was tested on (${newestTested})`;
@@ -93,7 +93,7 @@ async function readVersion(options: {
   }
 }
 
-/** Of major and minor alone. */
+/** Compares major and minor only. */
 function compareVersions(a: string, b: string): number {
   const [majorA = 0, minorA = 0] = a.split(".").map((part) => Number.parseInt(part, 10));
   const [majorB = 0, minorB = 0] = b.split(".").map((part) => Number.parseInt(part, 10));

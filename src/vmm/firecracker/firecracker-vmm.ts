@@ -103,7 +103,7 @@ export class FirecrackerVmm implements Vmm {
 /** Firecracker makes the socket some milliseconds after it starts, and listens right after that. Its death ends `signal`. */
 async function waitForSocket(options: {
   path: string;
-  /** Where the socket itself appears. */
+  /** The socket itself appears in it. */
   directory: string;
   signal: AbortSignal;
 }): Promise<void> {

@@ -2,10 +2,10 @@
 import { open } from "node:fs/promises";
 
 const interpreterHeader = 3;
-/** Firecracker has a dozen headers of 56 bytes; anything beyond is no program that one would run. */
+/** Firecracker has a dozen headers of 56 bytes; a larger table is not a Firecracker's. */
 const readBytes = 16 * 1024;
 
-/** True also for what is no 64-bit ELF file: the attempt to run it tells more. */
+/** True also for a file that is not a 64-bit ELF: the attempt to run it says more. */
 export async function isStatic(path: string): Promise<boolean> {
   const file = await open(path);
   try {

@@ -90,7 +90,7 @@ describe("the jail", () => {
     assert.equal(await readlink(socket), `jail/firecracker-v1.16.1-x86_64/0123abcd/root/v.sock`);
     assert.equal((await stat(config.drives[1]?.path ?? "")).uid, 70_001);
     await writeFile(join(jail.root, "v.sock"), "");
-    await assert.rejects(jail.seal([socket]), /is no socket/);
+    await assert.rejects(jail.seal([socket]), /is not a socket/);
     await rm(join(jail.root, "v.sock"));
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(join(jail.root, "v.sock"), resolve));

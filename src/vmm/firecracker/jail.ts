@@ -1,7 +1,7 @@
 // The jail that Firecracker's own jailer builds around a VM: chroot, user, resource limits, network namespace. It lies inside the
-// VM's directory, so that removing that directory removes it. What the VMM shares with others (kernel, initramfs, image) is
-// shown to it by read-only bind mounts, which work across file systems where hard links don't; the supervisor makes them, in
-// the VMM's own mount namespace only. The sockets are reached through links outside the jail, which keeps their paths short.
+// VM's directory, so that removing that directory removes it. Read-only bind mounts show it the files that it shares with
+// others (kernel, initramfs, image). They work across file systems, which hard links don't. The supervisor makes them in the VMM's
+// own mount namespace only. The sockets are reached through links outside the jail, which keeps their paths short.
 //
 // Not used of the jailer: `--new-pid-ns`, since the supervisor gives the process namespace (it stays the VMM's parent and learns how
 // it ended), and `--cgroup`, since the supervisor's children are in the VM's cgroup from the start.
@@ -56,7 +56,7 @@ export class Jail {
     ]);
   }
 
-  /** A path of the host as the VMM sees it. What lies in the VM's own directory is in its root. */
+  /** A path of the host as the VMM sees it. Files of the VM's own directory are in its root. */
   inside(hostPath: string): string {
     return this.#files.get(hostPath) ?? `/${basename(hostPath)}`;
   }
@@ -115,7 +115,7 @@ export class Jail {
     for (const path of sockets) {
       const facts = await lstat(join(this.root, this.inside(path)));
       if (!facts.isSocket())
-        throw new JailError({ reason: `${path} is no socket`, cure: "this is a defect: please report it" });
+        throw new JailError({ reason: `${path} is not a socket`, cure: "this is a defect: please report it" });
     }
     await chown(this.root, 0, 0);
     await chmod(this.root, 0o755);

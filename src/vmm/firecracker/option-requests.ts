@@ -1,9 +1,9 @@
-// The calls that a job's VM options become. What goes into another call's body (machine-config, drives) is merged there.
+// The calls that a job's VM options become. Options for another call's body (machine-config, drives) are merged there.
 import { join } from "node:path";
 import type { VmConfig } from "../vmm.ts";
 import type { ApiRequest } from "./api-client.ts";
 
-/** Where Firecracker writes its metrics, below the VM's directory. */
+/** Firecracker writes its metrics into it, in the VM's directory. */
 const metricsName = "metrics.jsonl";
 
 /** Before all others: what they log should be logged as asked for. */

@@ -22,9 +22,9 @@ const guestCid = "3";
 const emulatedCpu = "max,-erms,-fsrm";
 
 /**
- * What a guest may send on a connection before the host has taken it. Not more than the buffer that Linux gives its own end: its
- * newer releases send no more than that at once, while the device tells of room only when three quarters of its own is used
- * up, so that both would wait. The device's default (64 KiB) has the guest wait after each packet.
+ * The bytes that a guest may send on a connection before the host has taken them. Not more than the buffer that Linux gives its own
+ * end: newer releases send no more than that at once, while the device reports room only when three quarters of its own are used
+ * up, so that both would wait. With the device's default (64 KiB) the guest waits after each packet.
  */
 const vsockWindowBytes = 256 * 1024;
 
@@ -127,7 +127,7 @@ export class QemuVmm implements Vmm {
   }
 }
 
-/** JSON rather than key=value text, so that a comma in a path is no option. */
+/** JSON rather than key=value text, so that a comma in a path does not begin an option. */
 function blockDevice(path: string, readOnly: boolean, index: number): Record<string, unknown> {
   return {
     driver: "raw",
