@@ -1,4 +1,4 @@
-// What can go wrong between an image's name and its squashfs.
+// Errors on the way from an image's name to its squashfs.
 import { DriverError, driverError, reasonOf } from "../system/error.ts";
 import type { CommandError } from "../system/errors.ts";
 

@@ -1,5 +1,5 @@
-// A layer blob as a stream of tar entries: decompressed by what its first bytes say (gzip, zstd or plain; media types
-// in the wild are not always right), and checked against its diffID, the digest of the decompressed archive.
+// A layer blob as a stream of tar entries. The first bytes tell the compression (gzip, zstd or none), since media types in the wild
+// are not always right. The decompressed archive is checked against its digest, the diffID.
 import { createReadStream } from "node:fs";
 import { pipeline, Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";

@@ -7,7 +7,7 @@ import { writeFileAtomically } from "./files.ts";
 
 export type AssetName = "litegix-init" | "litegix-shim" | "vhost-device-vsock";
 
-/** Where unpackaged runs look, relative to this file; `make build` fills it. */
+/** The folder of unpackaged runs, relative to this file; `make build` fills it. */
 const developmentDirectory = (): string => join(import.meta.dirname, "../../dist/assets");
 
 export async function readAsset(name: AssetName): Promise<Buffer> {

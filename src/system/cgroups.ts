@@ -9,7 +9,7 @@ export type Controller = (typeof controllers)[number];
 
 export interface CgroupHierarchies {
   readonly version: 1 | 2;
-  /** Where the controllers' hierarchies are mounted; v2 has one for all. A controller that is missing has none. */
+  /** The mount points of the controllers' hierarchies; v2 has one for all. A missing controller has none. */
   readonly mounts: Partial<Readonly<Record<Controller, string>>>;
 }
 
@@ -39,7 +39,7 @@ export interface GroupLimits {
   readonly memoryBytes?: number | undefined;
   /** As Nomad and docker count: 1024 is an ordinary share. */
   readonly cpuShares?: number | undefined;
-  /** Of one core, in percent. */
+  /** Percent of one core. */
   readonly cpuPercent?: number | undefined;
   /** Core numbers as "0,2-3". */
   readonly cpuset?: string | undefined;
@@ -84,7 +84,7 @@ export async function createGroup(options: {
     const mount = hierarchies.mounts[setting.controller];
     if (mount === undefined) continue;
     const path = join(mount, parent, options.name, setting.file);
-    // A file that this kernel does not have is no reason to run nothing.
+    // The VM runs without a limit whose file this kernel does not have.
     await writeFile(path, setting.value, { flag: "r+" }).catch((error: NodeJS.ErrnoException) => {
       if (setting.optional !== true || error.code !== "ENOENT") throw error;
     });
@@ -186,7 +186,10 @@ export async function emptyGroup(options: { directories: readonly string[]; time
   }).catch(() => false);
 }
 
-/** Removes an empty group; what is gone already is no error. A dead process leaves its group a moment after it was reaped. */
+/**
+ * Removes an empty group; a group that is gone already is not an error. A dead process leaves its group a moment after it was
+ * reaped.
+ */
 export async function removeGroup(options: { directories: readonly string[]; timeoutMs: number }): Promise<void> {
   for (const directory of options.directories) {
     let last: unknown;
@@ -209,7 +212,7 @@ export async function removeGroup(options: { directories: readonly string[]; tim
   }
 }
 
-/** How often the kernel killed for want of memory inside the group. */
+/** The number of processes in the group that the kernel killed because memory ran out. */
 export async function oomKills(directories: readonly string[]): Promise<number> {
   let kills = 0;
   for (const directory of directories) {

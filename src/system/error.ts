@@ -40,7 +40,7 @@ export function driverError<Code extends string, Facts extends object>(
   return Described as unknown as DriverErrorClass<Code, Facts>;
 }
 
-/** What an error says, without its code, for another error's message. */
+/** An error's message without its code, for another error's message. */
 export function reasonOf(error: unknown): string {
   if (error instanceof DriverError) return error.text;
   return error instanceof Error ? error.message : String(error);

@@ -1,4 +1,4 @@
-// What can go wrong with a host program.
+// Errors of host programs.
 import { DriverError, printable } from "./error.ts";
 
 export interface CommandFailure {

@@ -1,4 +1,4 @@
-// Where a part of the program says what it does; whoever starts it decides where that goes.
+// The log as a part of the program sees it; its caller decides where the lines go.
 
 type LogFields = Readonly<Record<string, unknown>>;
 

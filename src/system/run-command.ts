@@ -1,5 +1,5 @@
 // Runs one short-lived host program to its end: argv arrays only (no shell), bounded output, always a deadline, and one error that
-// names the command, how it ended and what it said last.
+// names the command, its end and its last words.
 import { type ChildProcess, spawn } from "node:child_process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -15,7 +15,7 @@ export interface RunCommandOptions {
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** On the wall's clock, and so long that only a program that hangs meets it, however busy the host is. */
   readonly timeoutMs?: number | undefined;
-  /** Of each of stdout and stderr the last so many bytes are kept; default 1 MiB. */
+  /** The last bytes that are kept of stdout and of stderr, each; default 1 MiB. */
   readonly maxOutputBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }

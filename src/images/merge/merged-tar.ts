@@ -8,7 +8,7 @@ import { shownName, type TarHeader, type TarXattr } from "../tar/tar-entry.ts";
 import { maxPathBytes } from "../tar/tar-path.ts";
 import type { DirectoryNode, LeafNode } from "./file-tree.ts";
 
-/** What squashfs can hold; the overlay's own attributes would steer the guest's overlay mount. */
+/** The namespaces that squashfs can hold; the overlay's own attributes would steer the guest's overlay mount. */
 const keptXattrs = /^(?:user\.|security\.|trusted\.(?!overlay\.))/;
 const batchBytes = 256 * 1024;
 const endOfArchive = Buffer.alloc(1024);

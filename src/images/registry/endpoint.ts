@@ -1,4 +1,4 @@
-// Where requests for a registry go: its mirrors in order, then the registry itself.
+// The endpoints that requests for a registry go to: its mirrors in order, then the registry itself.
 import * as v from "valibot";
 import { InvalidRegistryConfigError } from "../errors.ts";
 
@@ -16,7 +16,7 @@ export type RegistryConfigs = Readonly<v.InferOutput<typeof registryConfigsSchem
 export interface Endpoint {
   /** Without a trailing slash; `/v2/…` is appended. */
   readonly baseUrl: string;
-  /** What messages call it. */
+  /** Its name in messages. */
   readonly place: string;
   /** Credentials belong to the registry that the image names, never to its mirrors. */
   readonly isOrigin: boolean;

@@ -1,5 +1,5 @@
 // Resolves one image and fetches its blobs: each request goes to the mirrors in order and then to the registry itself;
-// the endpoint that answered last is asked first. Every byte is checked against a digest.
+// the endpoint that answered last comes first. Every byte is checked against a digest.
 import { setTimeout as sleep } from "node:timers/promises";
 import { DriverError } from "../../system/error.ts";
 import { digestHex, sha256, verified } from "../digest.ts";
@@ -36,7 +36,7 @@ export interface ResolvedLayer {
 }
 
 export interface RemoteImage {
-  /** What the tag stands for: the index, if there is one. */
+  /** The digest that the tag names: the index's, if there is one. */
   readonly digest: string;
   /** The manifest for this platform. */
   readonly manifestDigest: string;

@@ -1,6 +1,6 @@
 // Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
-// images and tags share it. When the network is asked follows Nomad's docker driver: for `latest`, with `force_pull`,
-// and for what is not here.
+// images and tags share it. As Nomad's docker driver does, the store asks a registry for `latest`, with `force_pull`, and
+// for an image that it does not have.
 import { readFile, rm } from "node:fs/promises";
 import * as v from "valibot";
 import { DriverError, reasonOf } from "../../system/error.ts";
@@ -28,7 +28,7 @@ export interface EnsureOptions {
   readonly forcePull: boolean;
   readonly credentials?: Credentials | undefined;
   readonly signal: AbortSignal;
-  /** One sentence for what takes time, and for warnings. */
+  /** Called with a sentence before a long step, and for warnings. */
   readonly onProgress?: ((message: string) => void) | undefined;
 }
 
@@ -37,7 +37,7 @@ export interface ResolvedImage {
   readonly reference: string;
   readonly squashfsPath: string;
   readonly config: ImageConfig;
-  /** Nothing had to be converted. */
+  /** The store had the squashfs already. */
   readonly cached: boolean;
 }
 
@@ -102,7 +102,7 @@ export class ImageStore {
     }
   }
 
-  /** What the name stood for when it was last pulled, if that is still here whole. */
+  /** The image that the name stood for at its last pull, if the store still has all of it. */
   async #known(reference: ImageReference): Promise<Ref | undefined> {
     try {
       const text = await readFile(this.#files.ref(formatReference(reference)), "utf8");
@@ -162,7 +162,7 @@ export class ImageStore {
     try {
       await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
     } catch (error) {
-      // Damaged on the disk, or by whoever made the image: the next start pulls the layers again and tells the two apart.
+      // The disk or the image's author damaged it: the next start pulls the layers again and tells the two apart.
       if (error instanceof DigestMismatchError || error instanceof BadLayerError) {
         await Promise.all(layers.map(({ blobPath }) => rm(blobPath, { force: true })));
       }
@@ -205,7 +205,7 @@ function isUnreachable(error: unknown): error is PullFailedError {
   );
 }
 
-/** A full or broken disk is no fault of the registry. */
+/** A full or broken disk is not the registry's fault. */
 function isLocal(error: unknown): boolean {
   if (error instanceof DriverError) return false;
   const code = (error as NodeJS.ErrnoException).code;

@@ -1,4 +1,4 @@
-// Where the store keeps what, and how files get there: whole, or not at all.
+// The store's paths. A file appears there whole, or not at all.
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -32,7 +32,7 @@ export class StoreFiles {
     }
   }
 
-  /** A name in `tmp` that tells whose it is; `removeStale` knows by it what a dead process left. */
+  /** A name in `tmp` that names its process: `removeStale` recognises the files of dead ones. */
   async temporary(): Promise<string> {
     const { pid, startTime } = await ownIdentity();
     return join(this.directory, "tmp", `${pid}-${startTime}-${randomBytes(4).toString("hex")}`);
