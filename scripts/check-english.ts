@@ -14,6 +14,7 @@ const checkedPaths: readonly string[] = [
   "example/",
   "test/bench/RESULTS.md",
   "scripts/",
+  "test/end-to-end/",
   "src/cli/",
   "src/driver/",
   "src/machine/",

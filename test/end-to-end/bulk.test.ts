@@ -1,6 +1,6 @@
-// Bulk data: through an exec session and back unchanged, a task's output while nobody reads it, and much of it. LITEGIX_E2E_EXEC_MB and
-// LITEGIX_E2E_LOG_MB: how much goes through the session and into the log (default 24 each, for emulated guests). What the product
-// promises is 256 and 1000: `make test-bulk`.
+// Bulk data: through an exec session and back unchanged, a task's output while nobody reads it, and a large log.
+// LITEGIX_E2E_EXEC_MB and LITEGIX_E2E_LOG_MB set the sizes of the session and of the log (default 24 each, for emulated
+// guests). `make test-bulk` runs the 256 and 1000 that the product promises.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -20,7 +20,7 @@ const pieceBytes = 1_000_000;
 /** Ten times what an emulated guest needs on an idle machine. */
 const msPerPiece = 500;
 const lineBytes = 1024;
-/** The guest's buffer and the FIFO, less a frame that did not fit any more and the FIFO's pages that are not full. */
+/** The guest's buffer and the FIFO, less one frame that no longer fitted and the FIFO's pages that are not full. */
 const fullBytes = (1024 + 256 - 128) * 1024;
 
 const fixture = Fixture.use();
@@ -34,7 +34,7 @@ describe("bulk data", { skip: skipVms }, () => {
   let allocation: Allocation;
 
   it("is kept in full buffers while logmon stands still, the task waits, and no byte is lost", async () => {
-    // 1 KiB a line, numbered; the second file says how many the task has got rid of.
+    // 1 KiB a line, numbered. The second file counts the lines that the task has written.
     const script = [
       "pad=$(head -c 1014 /dev/zero | tr '\\0' .); i=0",
       'while [ ! -e /tmp/stop ]; do i=$((i + 1)); printf "%08d %s\\n" $i "$pad"; echo $i >/tmp/lines; done',
@@ -67,7 +67,7 @@ describe("bulk data", { skip: skipVms }, () => {
           const stands = lines === last;
           last = lines;
           held = last * lineBytes - (await logged());
-          // On a busy machine the task may stand for a second before all is full.
+          // On a busy machine the task may pause for a second before all buffers are full.
           return (stands && held >= fullBytes) || undefined;
         },
         seen: () => `${last} lines, ${held} bytes held between the task and logmon`,
@@ -102,7 +102,7 @@ describe("bulk data", { skip: skipVms }, () => {
     const logged = await runJob({
       agent: fixture.agent,
       config: `image = "busybox:latest"\ncommand = "/bin/sh"\nargs = ["-c", ${JSON.stringify(script)}]`,
-      // Nomad keeps all of it: its own rotation would throw the first files away.
+      // Nomad must keep all of it: its default rotation would delete the first files.
       task: `logs {\nmax_files = 10\nmax_file_size = ${Math.ceil(logPieces / 8) + 1}\n}`,
       group: `ephemeral_disk {\nsize = ${(Math.ceil(logPieces / 8) + 1) * 20 + 100}\n}`,
       runTimeoutMs: 60_000 + logPieces * msPerPiece,

@@ -1,5 +1,6 @@
-// Driver and supervisor where the connection to the guest breaks at any byte: the driver has the answer or a typed error, never half
-// an answer, and the supervisor goes on at the byte where it was. Needs no VM: the guest is a unix socket.
+// Driver and supervisor against a connection to the guest that breaks at any byte. The driver gets the answer or a
+// typed error, never half an answer; the supervisor goes on at the byte where it stopped. Needs no VM: the guest is a
+// unix socket.
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -34,7 +35,10 @@ after(() => rm(directory, { recursive: true, force: true }));
 let names = 0;
 const newPath = (): string => join(directory, `${++names}`);
 
-/** Asks through a proxy that closes after 0 bytes, 1, 2... until one lets enough through. Resolves with how many did not. */
+/**
+ * Asks through a proxy that closes after 0 bytes, 1, 2... until one passes enough. Resolves with the number that did
+ * not.
+ */
 async function askAtEachByte<T>(options: {
   guestPath: string;
   ask: (guest: GuestClient) => Promise<T>;
@@ -84,7 +88,7 @@ describe("a guest whose connection breaks at any byte", () => {
     assert.ok(failures > 20, `${failures} failures`);
   });
 
-  it("an exec session has the program's exit code or an error, never a code that nobody told", async () => {
+  it("an exec session has the program's exit code or an error, never a code that the guest did not send", async () => {
     const guestPath = newPath();
     const answer = [
       bulk(FrameKind.STARTED, toBinary(ExecStartedSchema, create(ExecStartedSchema, { pid: 7 }))),
@@ -126,7 +130,7 @@ describe("a guest whose connection breaks at any byte", () => {
       },
     });
     const socketPath = newPath();
-    // The greeting, then up to four frames; each connection a byte more than the one before.
+    // The greeting, then up to four frames. Each connection passes one byte more than the one before.
     await using proxy = await ClosingProxy.start({ socketPath, guestPath, bytesOf: (connection) => connection % 60 });
     const shim = await startShim({ path: newPath(), vsockSocket: socketPath });
     try {

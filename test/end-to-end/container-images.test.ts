@@ -1,4 +1,4 @@
-// Images that ask much, or nothing, of what runs them.
+// Images that need much, or nothing, from their runtime.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -66,9 +66,9 @@ describe("a command that is a shell's pipeline", { skip: skipVms }, () => {
   });
 });
 
-// s6-overlay itself is in no registry of these machines. What it asks of a container runtime is asked here: /init checks
-// that it is process 1, makes its tree of files in a writable /run and runs programs from there, then Debian's own s6
-// supervises, restarts and stops a service, and the container's exit code is the service's.
+// No registry of the test machines has s6-overlay itself. This image makes the same demands on a container runtime:
+// /init checks that it is process 1, makes its tree of files in a writable /run and runs programs from there. Then
+// Debian's own s6 supervises, restarts and stops a service, and the container's exit code is the service's.
 describe("an image that boots by s6", { skip: skipVms }, () => {
   let image: string;
   before(async () => {

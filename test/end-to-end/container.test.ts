@@ -1,5 +1,5 @@
-// The task's process as docker runs it, by the options of Nomad's docker driver, and exec'd processes in the same world.
-// Where docker is the yardstick, the expectations are what `docker run` showed for the same thing.
+// The task's process as docker runs it, by the options of Nomad's docker driver, and exec processes in the same world.
+// Expectations that come from docker are the output of `docker run` for the same thing.
 import assert from "node:assert/strict";
 import { before, describe, it } from "node:test";
 import { type Allocation, runJob, runService } from "./support/allocation.ts";
@@ -16,7 +16,7 @@ function hasLines(world: World, section: string, lines: readonly string[]): void
   for (const line of lines) assert.ok(found.includes(line), `${section} lacks ${line}:\n${found.join("\n")}`);
 }
 
-/** Names of the processes that nobody has reaped, after one has been left to the first process. */
+/** Names of the zombies, after a process has been orphaned to the first process. */
 async function zombies(allocation: Allocation): Promise<string> {
   const line =
     "(sleep 0.1 & ); sleep 0.5; cat /proc/[0-9]*/status 2>/dev/null | sed -n '/^Name/h; /^State:.Z/{g; s/.*\\t//; p}'";
@@ -25,7 +25,7 @@ async function zombies(allocation: Allocation): Promise<string> {
   return stdout;
 }
 
-describe("a task that asks for nothing", { skip: skipVms }, () => {
+describe("a task without options", { skip: skipVms }, () => {
   let allocation: Allocation;
   let world: World;
   let execWorld: World;
@@ -114,11 +114,11 @@ crw-rw-rw- 1 root root 1, 5 zero
     );
   });
 
-  it("without init the task's process has to reap, as in docker", async () => {
+  it("without init the task's process must reap, as in docker", async () => {
     assert.equal(await zombies(allocation), "sleep\n");
   });
 
-  it("the kernel of a VM that does nothing seldom wakes", async () => {
+  it("the kernel of an idle VM seldom wakes", async () => {
     const settings = ["/proc/sys/vm/compaction_proactiveness", "/proc/sys/vm/stat_interval"];
     const { stdout, stderr } = await allocation.exec(["cat", ...settings]);
     assert.deepEqual([stdout, stderr], ["0\n10\n", ""]);
@@ -130,7 +130,7 @@ crw-rw-rw- 1 root root 1, 5 zero
   });
 });
 
-describe("a task with everything that docker's driver offers", { skip: skipVms }, () => {
+describe("a task with every option of docker's driver", { skip: skipVms }, () => {
   let world: World;
   let execWorld: World;
   let after = "";
@@ -200,11 +200,11 @@ describe("a task with everything that docker's driver offers", { skip: skipVms }
     assert.equal(world.get("groups")?.trim(), "33 777 65534");
   });
 
-  it("environment: image < Nomad < task; an empty HOME is none", () => {
+  it("environment: image < Nomad < task; an empty HOME counts as unset", () => {
     hasLines(world, "env", ["JOB=job", "BOTH=config", "EMPTY=", "HOME=/var/www", "HOSTNAME=box.example"]);
   });
 
-  it("work_dir is made", () => assert.equal(world.get("pwd"), "/not/there/yet\n"));
+  it("work_dir is created", () => assert.equal(world.get("pwd"), "/not/there/yet\n"));
 
   it("limits, adjustment, capabilities", () => {
     hasLines(world, "limits", [
@@ -213,7 +213,7 @@ describe("a task with everything that docker's driver offers", { skip: skipVms }
       "locked memory unlimited unlimited bytes ",
     ]);
     assert.equal(world.get("adjustment"), "321\n");
-    // Not root: they are the most that a program may have.
+    // The user is not root: the capabilities only bound what a program may gain.
     hasLines(world, "capabilities", ["CapEff: 0000000000000000", "CapBnd: 0000000000001020", "NoNewPrivs: 1"]);
   });
 
@@ -297,7 +297,7 @@ describe("privileged, with a terminal and an init", { skip: skipVms }, () => {
   });
 });
 
-describe("what can't be had fails the start with words about it", { skip: skipVms, concurrency: 2 }, () => {
+describe("an impossible option fails the start with a message that names it", { skip: skipVms, concurrency: 2 }, () => {
   for (const [config, task, says] of [
     ['sysctl = { "net.core.nothing" = "1" }', "", /sysctl "net\/core\/nothing" = "1": no such file/],
     ['ulimit = { nofile = "99999999999" }', "", /ulimit nofile = 99999999999:99999999999: operation not permitted/],

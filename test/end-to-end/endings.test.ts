@@ -14,7 +14,7 @@ import { waitFor } from "./support/wait.ts";
 const fixture = Fixture.use();
 const image = 'image = "busybox:latest"';
 const shell = (line: string): string => `${image}\ncommand = "/bin/sh"\nargs = ["-c", ${JSON.stringify(line)}]`;
-/** Takes memory in small pieces until there is none: one large piece the kernel would refuse. */
+/** Takes memory in small pieces until there is none; the kernel would refuse one large piece. */
 const glutton = `awk 'BEGIN { s = sprintf("%4000s", "x"); for (;;) a[i++] = s i }'`;
 
 async function lastEvent(allocation: Allocation): Promise<{ exitCode: number; oomKilled: string; message: string }> {
@@ -66,7 +66,7 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
     await allocation.waitForLog(/^child 137$/m);
   });
 
-  it("who reads through files larger than what its data leave of memory is left alone", async () => {
+  it("a program that reads files larger than its free memory is left alone", async () => {
     const script = `
       head -c 60000000 /dev/zero > /large; sync
       group=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)
@@ -95,7 +95,7 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
     assert.deepEqual({ ...ended, message: "" }, { exitCode: 137, oomKilled: "false", message: "" });
   });
 
-  it("an exit code of 137 that is nobody's kill", async () => {
+  it("an exit code of 137 without a kill", async () => {
     const ended = await lastEvent(await runJob({ agent: fixture.agent, config: shell("exit 137") }));
     assert.deepEqual({ ...ended, message: "" }, { exitCode: 137, oomKilled: "false", message: "" });
   });
@@ -112,7 +112,7 @@ describe("an image with a STOPSIGNAL", { skip: skipVms }, () => {
   });
   after(() => images[Symbol.asyncDispose]());
 
-  it("is stopped by it", async () => {
+  it("is stopped by that signal", async () => {
     const allocation = await runService({
       agent: fixture.agent,
       config: `image = "${fixture.registry.address}/e2e/stops:v1"
@@ -171,7 +171,7 @@ still here
   });
 
   it("a fork bomb leaves the agent answering", async () => {
-    // It goes off when this shell has started what it needs itself.
+    // The bomb goes off once this shell has started its own programs.
     await run("b() { b | b & }; { sleep 1; b; } > /dev/null 2>&1 & sleep 3; echo lit");
     const { directory } = await machineOf(allocation);
     const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };
@@ -179,7 +179,7 @@ still here
     // Within the client's deadline of 5 s.
     await guest.hello();
     await guest.stats();
-    // An exec'd program has the share of one in hundreds; here, under emulation, its start may take too long.
+    // An exec'd program gets one share in hundreds; under emulation its start may take too long here.
     const { stdout } = await waitFor({
       what: "an exec beside the fork bomb",
       timeoutMs: 60_000,
@@ -191,7 +191,7 @@ still here
     assert.equal(stdout, "alive\n");
   });
 
-  it("privileged: init is not among the processes that it can name, and survives what reaches its control group", async () => {
+  it("privileged: init is not among the processes that it sees, and survives any write to its control group", async () => {
     const privileged = await runService({
       agent: fixture.agent,
       task: 'kill_timeout = "1s"',

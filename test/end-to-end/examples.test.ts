@@ -1,4 +1,4 @@
-// The jobs of example/ under a real Nomad, as its README has them run; and that one outlives plugin and agent.
+// The jobs of example/ under a real Nomad, run as its README says. One of them outlives plugin and agent.
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -34,7 +34,7 @@ describe("the example jobs", { skip: skipVms }, () => {
     );
   });
 
-  it("detailed-test tells of its VM", async () => {
+  it("detailed-test describes its VM", async () => {
     const log = await logOf(await runExample("detailed-test", "detailed-test", "complete"));
     assert.match(log, /== cpu\n2\n/);
     assert.match(log, /== done/);

@@ -132,7 +132,7 @@ describe("ExecTaskStreaming conformance", { skip: skipVms }, () => {
     const read = await conform(`cat ${JSON.stringify(file)}`);
     assert.equal(read.exitCode, 0);
     assert.equal(read.stdout.trim(), text);
-    // What Nomad demands where the host has cgroup v2. The guest has v2 whatever the host has.
+    // Nomad requires this where the host has cgroup v2. The guest always has v2.
     const group = await conform("cat /proc/self/cgroup");
     assert.equal(group.exitCode, 0);
     assert.match(group.stdout.trim(), /\.scope$/);
@@ -140,7 +140,7 @@ describe("ExecTaskStreaming conformance", { skip: skipVms }, () => {
 });
 
 describe("beyond the conformance cases", { skip: skipVms }, () => {
-  it("an empty standard input message and heartbeats mean nothing", async () => {
+  it("an empty standard input message and heartbeats have no effect", async () => {
     await using session = await ExecSession.open({ allocation, argv: ["cat"] });
     session.heartbeat();
     await session.write("");
@@ -155,7 +155,7 @@ describe("beyond the conformance cases", { skip: skipVms }, () => {
   for (const [what, argv, exitCode, message] of [
     ["a program that is not there", ["no-such"], 127, /exec: "no-such": executable file not found in \$PATH/],
     ["a path that is not there", ["/no/such"], 127, /exec: "\/no\/such": no such file or directory/],
-    ["a file that is no program", ["/etc/passwd"], 126, /exec: "\/etc\/passwd": permission denied/],
+    ["a file that is not a program", ["/etc/passwd"], 126, /exec: "\/etc\/passwd": permission denied/],
     ["a directory", ["/etc"], 126, /exec: "\/etc": (permission denied|is a directory)/],
   ] as const) {
     it(`${what}: exit code ${exitCode} and docker's kind of message`, async () => {
@@ -170,7 +170,7 @@ describe("beyond the conformance cases", { skip: skipVms }, () => {
     });
   }
 
-  it("death by each signal is 128 and its number", async () => {
+  it("death by a signal gives 128 plus its number", async () => {
     for (const signal of [1, 2, 6, 9, 11, 15]) {
       assert.equal((await runExec({ allocation, argv: ["sh", "-c", `kill -${signal} $$`] })).exitCode, 128 + signal);
     }

@@ -1,5 +1,5 @@
-// Sessions that can't be: a task that has not started or has ended, no command, a guest whose agent does not answer. Each is an error
-// that says so, within five seconds.
+// Sessions that can't start: a task that has not started or has ended, no command, a guest whose agent does not answer.
+// Each ends in an error that says so, within five seconds.
 import assert from "node:assert/strict";
 import { createServer, type Server } from "node:net";
 import { after, before, describe, it } from "node:test";
@@ -10,7 +10,7 @@ import { Fixture } from "./support/fixture.ts";
 import { machineOf } from "./support/machines.ts";
 import { waitFor } from "./support/wait.ts";
 
-const longestMs = 5_000;
+const maxMs = 5_000;
 
 const fixture = Fixture.use();
 let allocation: Allocation;
@@ -38,7 +38,7 @@ async function refused(allocation: Allocation, says: RegExp): Promise<void> {
   assert.notEqual(exitCode, 0);
   assert.equal(stdout, "");
   assert.match(stderr, says);
-  assert.ok(elapsedMs < longestMs, `after ${elapsedMs} ms: ${stderr}`);
+  assert.ok(elapsedMs < maxMs, `after ${elapsedMs} ms: ${stderr}`);
 }
 
 describe("nomad alloc exec", { skip: skipVms }, () => {
@@ -69,7 +69,7 @@ describe("nomad alloc exec", { skip: skipVms }, () => {
     );
     assert.equal(exitCode, undefined);
     assert.match(reason, /command|40\d/i);
-    assert.ok(performance.now() - startedMs < longestMs);
+    assert.ok(performance.now() - startedMs < maxMs);
   });
 
   it("into a guest whose agent hangs, until it goes on", async () => {

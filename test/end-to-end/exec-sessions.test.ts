@@ -1,5 +1,5 @@
-// Sessions side by side and how they end, through a real agent's exec endpoint: many at once, a reader that stops, a client that
-// vanishes, the task's end, and a terminal as people use one.
+// Sessions side by side and their ends, through a real agent's exec endpoint: many at once, a reader that stops, a
+// client that vanishes, the task's end, and a terminal as people use one.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { before, describe, it } from "node:test";
@@ -100,7 +100,7 @@ describe("a client that vanishes", { skip: skipVms }, () => {
     });
   }
 
-  it("what ignores the hang-up is killed", async () => {
+  it("a process that ignores the hang-up is killed", async () => {
     const session = await ExecSession.open({ allocation, argv: ["sh", "-c", "trap '' HUP; echo up; sleep 4323; :"] });
     await session.waitForStdout(/up/);
     session.vanish();
@@ -162,7 +162,7 @@ describe("a terminal", { skip: skipVms }, () => {
       what: "the shell to end",
       timeoutMs: 20_000,
       intervalMs: 1_000,
-      // The shell asks the terminal for the cursor's place at each prompt, and takes what is typed at once for the answer.
+      // The shell asks the terminal for the cursor's position at each prompt, and takes early input for the answer.
       attempt: async () => {
         if (!session.isOver) await session.write("exit 5\r");
         return session.isOver || undefined;
@@ -200,7 +200,7 @@ describe("the task's end", { skip: skipVms }, () => {
     assert.ok(performance.now() - started < 5_000);
   });
 
-  it("a client that stands still over the end of task and VM gets all that was written, and the exit code", async () => {
+  it("a client that pauses while task and VM end gets all output and the exit code", async () => {
     const ending = await runService({ agent: fixture.agent, config: service, task: 'kill_timeout = "5s"' });
     const { vmmPid } = await machineOf(ending);
     const block = 100_000;

@@ -1,4 +1,4 @@
-// `nomad alloc exec`, as users type it and as Nomad's own conformance cases have it.
+// `nomad alloc exec`, as users type it and as Nomad's own conformance cases run it.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
@@ -81,7 +81,7 @@ describe("commands", { skip: skipVms }, () => {
     });
   }
 
-  it("the death by a signal: 128 and its number", async () => {
+  it("death by a signal gives 128 plus its number", async () => {
     assert.equal((await allocation.exec(["sh", "-c", "kill -9 $$"])).exitCode, 137);
   });
 
@@ -101,7 +101,7 @@ describe("commands", { skip: skipVms }, () => {
 });
 
 describe("streams", { skip: skipVms }, () => {
-  it("standard output and error come apart", async () => {
+  it("standard output and error arrive apart", async () => {
     const script = "echo hello stdout; echo hello stderr >&2; exit 43";
     const { stdout, stderr, exitCode } = await allocation.exec(["/bin/sh", "-c", script]);
     assert.equal(stdout, "hello stdout\n");
@@ -168,7 +168,7 @@ describe("-i -t: a real terminal", { skip: skipVms }, () => {
   });
 });
 
-describe("an exec that the user leaves", { skip: skipVms }, () => {
+describe("an exec whose user leaves", { skip: skipVms }, () => {
   it("does not go on in the VM for ever", async () => {
     const terminal = allocation.openTerminal(["sleep", "4321"]);
     await terminal.waitForOutput(/^/, 5_000);
@@ -177,7 +177,7 @@ describe("an exec that the user leaves", { skip: skipVms }, () => {
       seen = (await succeed(["ps", "aux"])).includes("sleep 4321");
     assert.ok(seen, "the command runs");
     await terminal[Symbol.asyncDispose]();
-    // The agent notices a client that went away only when there is something to tell it: some seconds.
+    // The agent notices that a client went away only when it has output to send: some seconds later.
     await waitFor({
       what: "the command to be ended",
       timeoutMs: 30_000,

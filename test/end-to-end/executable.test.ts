@@ -1,5 +1,5 @@
-// The one executable, started by hand: its commands, and that what it computes is what the sources compute (it is a minified
-// bundle on a stripped Node, and V8 has damaged such code before).
+// The one executable, started by hand: its commands, and a proof that it computes the same as its sources. It is a
+// minified bundle on a stripped Node, and V8 has damaged such code before.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from "node:fs/promises";
@@ -69,9 +69,9 @@ describe("started as a plugin by a host that asks for AutoMTLS", () => {
   });
 });
 
-describe("doctor by somebody who is not root", () => {
+describe("doctor by a user other than root", () => {
   it("says so", async () => {
-    // Where nobody may read.
+    // A directory that the user nobody may read.
     const place = await mkdtemp(join(tmpdir(), "lge2e-nobody-"));
     try {
       await chmod(place, 0o755);
@@ -88,7 +88,7 @@ describe("doctor by somebody who is not root", () => {
 });
 
 describe("doctor on a host without /dev/net/tun", { skip: skipVms }, () => {
-  it("says that there are no networks, how to have them, and that VMs run", async () => {
+  it("says that there are no networks, how to get them, and that VMs run", async () => {
     const base = join(directory, "no-tun");
     await mkdir(join(base, "kernels"), { recursive: true });
     await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
@@ -106,7 +106,7 @@ describe("doctor on a host without /dev/net/tun", { skip: skipVms }, () => {
 });
 
 describe("the kernel that the executable extracts", () => {
-  it("is the sources' to the byte, every time", async () => {
+  it("is the sources' kernel to the byte, every time", async () => {
     const boot = join(kernelDirectory, "boot");
     const image = (await readdir(boot)).find((name) => name.startsWith("vmlinuz-"));
     assert.ok(image);
@@ -120,7 +120,7 @@ describe("the kernel that the executable extracts", () => {
       const base = join(directory, `round${round}`);
       await mkdir(join(base, "kernels"), { recursive: true });
       await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
-      // The system's own kernels, which may be newer, are out of sight.
+      // Hides the system's own kernels, which may be newer.
       const hide = 'mount -t tmpfs none /boot && exec "$0" "$@"';
       await run({
         file: "unshare",

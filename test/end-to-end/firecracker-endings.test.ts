@@ -1,5 +1,5 @@
-// Every way in which a jailed VM of the real Firecracker can end, each with its own code and the last lines of the console, and
-// nothing of it left. Without Nomad: what is tried here a job can't ask for.
+// Every way in which a jailed VM of the real Firecracker can end, each with its own code and the console's last lines,
+// and nothing of it left. Without Nomad: a job can't cause these ends.
 import assert from "node:assert/strict";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -85,7 +85,7 @@ async function vmmPid(machine: Machine): Promise<number> {
   return pid;
 }
 
-/** Of each thread, by /proc: 2 is a filter in force. */
+/** The seccomp mode of each thread, from /proc: 2 means that a filter is in force. */
 async function seccompModes(pid: number): Promise<Set<string | undefined>> {
   const threads = await readdir(`/proc/${pid}/task`);
   const statuses = await Promise.all(threads.map((thread) => readFile(`/proc/${pid}/task/${thread}/status`, "utf8")));
@@ -183,7 +183,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     assert.ok(!hostMounts.includes(host.records.directory), "nothing of the jail is mounted on the host");
     const files = [boot.vmlinuxPath, boot.initramfsPath, join(imageDirectory, "image")];
     const shown = ["vmlinux", "initramfs", "drive0"].map((name) => `/proc/${pid}/root/${name}`);
-    assert.deepEqual(await identities(shown), await identities(files), "what is shared is the same file, no copy");
+    assert.deepEqual(await identities(shown), await identities(files), "shared files are the same file, not a copy");
     const { dev: machinesDevice } = await stat(host.records.directory);
     for (const { dev } of await identities(files)) assert.notEqual(dev, machinesDevice);
     await machine.destroy();
@@ -221,7 +221,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
     await assertNothingLeft();
   });
 
-  it("VMM killed by the host for want of memory", async () => {
+  it("VMM killed by the host because memory ran out", async () => {
     class Starved extends FirecrackerVmm {
       override overheadMib(memSizeMib: number): number {
         return 40 - memSizeMib;
@@ -267,7 +267,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("VMM fails at its start", async () => {
-    // Run under a name that it does not know, busybox complains and ends.
+    // If run under a name that it does not know, busybox complains and ends.
     const path = join(base, "bin/not-firecracker");
     await copyFile("/bin/busybox", path);
     await assertFailure(
@@ -277,7 +277,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   });
 
   it("API socket never appears", async () => {
-    // busybox' init stays and makes no socket.
+    // busybox's init stays and makes no socket.
     const path = join(base, "bin/init");
     await copyFile("/bin/busybox", path);
     await assertFailure(

@@ -45,7 +45,7 @@ if (!outside) {
   });
 
   describe("rate limiters", () => {
-    /** Seconds in which the VM has sent a megabyte to the peer and has it back. */
+    /** Seconds until the VM has sent a megabyte to the peer and has it back. */
     const echoTime = async (limiter: string): Promise<number> => {
       const allocation = await runService({
         agent: fixture.agent,
@@ -58,8 +58,8 @@ if (!outside) {
       return seconds;
     };
 
-    it("hold each direction to what the job says", async (t) => {
-      // 48 KiB a second and as much at once: a megabyte takes 20 s or more, however fast the host is.
+    it("hold each direction to the job's rate", async (t) => {
+      // 48 KiB a second, and a burst of as much: a megabyte takes 20 s or more, however fast the host is.
       const limit = `{
         bandwidth {
           size        = 49152

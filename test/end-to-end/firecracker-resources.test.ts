@@ -1,5 +1,5 @@
-// A jailed VM's memory and CPUs on the host, under the real Firecracker and a real Nomad. A file of its own: the machine of
-// test/rig does not live long enough for these and the others.
+// A jailed VM's memory and CPUs on the host, under the real Firecracker and a real Nomad. They have a file of their own
+// because the machine of test/rig does not live long enough for these and the others.
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ describe("memory", { skip: skipFirecracker }, () => {
   it("a task over its limit is killed in the guest, and Nomad says so", async () => {
     const allocation = await runJob({
       agent: fixture.agent,
-      // In small pieces: one large one the guest's kernel would refuse.
+      // In small pieces: the guest's kernel would refuse one large piece.
       config: shell(`exec awk 'BEGIN { s = sprintf("%4000s", "x"); for (;;) a[i++] = s i }'`),
       memoryMib: 192,
     });
@@ -39,7 +39,7 @@ describe("memory", { skip: skipFirecracker }, () => {
 });
 
 describe("CPUs", { skip: skipFirecracker }, () => {
-  /** A task's part of the host's CPUs, from its VM's cgroup; version 1 has other names and files. */
+  /** A task's share of the host's CPUs, from its VM's cgroup. Version 1 has other names and files. */
   async function cpuOf(
     resources: string,
     config: string,
@@ -84,7 +84,7 @@ describe("CPUs", { skip: skipFirecracker }, () => {
     assert.deepEqual([free.cpus, free.vcpus], ["", "1"]);
     const limited = await cpuOf("cpu = 200", "cpu_hard_limit = true");
     assert.match(limited.max, /^\d+( \d+)?$/);
-    assert.ok(Number(limited.weight) > Number(free.weight), `${limited.weight} is no more than ${free.weight}`);
+    assert.ok(Number(limited.weight) > Number(free.weight), `${limited.weight} is at most ${free.weight}`);
   });
 
   it("cores are a vCPU each, and pin the VM", async () => {

@@ -1,4 +1,5 @@
-// The real Firecracker without its jail, which an operator may choose: said loudly where operators look, and whole all the same.
+// The real Firecracker without its jail, which an operator may choose: loudly reported where operators look, and whole
+// all the same.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, it } from "node:test";

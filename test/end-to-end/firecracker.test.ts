@@ -1,5 +1,5 @@
-// The real Firecracker, jailed, under a real Nomad: the ends that a cluster sees, a group's tasks.
-// After each of it nothing is left on the host. test/rig gives a machine without KVM what this needs.
+// The real Firecracker, jailed, under a real Nomad: the ends that a cluster sees, and a group's tasks. After each test
+// nothing is left on the host. On a machine without KVM, test/rig provides it.
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ describe("the ends that a cluster sees", { skip: skipFirecracker }, () => {
     await assertNothingLeft(fixture.agent);
   });
 
-  it("kill -9 of the plugin changes nothing for the VM, and it is still ended whole", async () => {
+  it("kill -9 of the plugin changes nothing for the VM, and nothing is left of it at its end", async () => {
     const { agent } = fixture;
     const allocation = await runService({ agent, config: shell("echo ready; sleep 3600") });
     const machine = await machineOf(allocation);
@@ -40,7 +40,7 @@ describe("the ends that a cluster sees", { skip: skipFirecracker }, () => {
       attempt: async () => ((await allocation.exec(["echo", "again"])).stdout === "again\n" ? true : undefined),
     });
     assert.deepEqual(await machineOf(allocation), machine);
-    // Its user is still taken for the new plugin.
+    // The new plugin still counts its user as taken.
     const other = await runService({ agent, config: shell("sleep 3600") });
     const uids = (await records(fixture.agent)).map((each) => each.user?.uid);
     assert.equal(new Set(uids).size, 2);
@@ -54,7 +54,7 @@ describe("the ends that a cluster sees", { skip: skipFirecracker }, () => {
     const { agent } = fixture;
     const plugin = await agent.plugin();
     const started = runService({ agent, config: shell("echo ready; sleep 3600"), restarts: 3 });
-    // The VM's record is the first that is there of it.
+    // The VM's record is its first file.
     await waitFor({
       what: "a VM to begin",
       timeoutMs: slowMs,

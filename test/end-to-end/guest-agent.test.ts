@@ -1,5 +1,5 @@
-// The guest's agent stays small: its file, its memory, and nothing left over after many execs. The sessions go to the guest
-// directly, by the driver's own client: a thousand runs of Nomad's command line would take half an hour here.
+// The guest's agent stays small: its file, its memory, and nothing left over after many execs. The driver's own client
+// opens the sessions: a thousand runs of Nomad's command line would take half an hour here.
 import assert from "node:assert/strict";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -61,7 +61,7 @@ describe("the guest's agent", { skip: skipVms }, () => {
         }),
       );
     };
-    // Connections' ends reach the guest a moment later.
+    // The guest sees the ends of connections a moment later.
     const settled = async (): Promise<Awaited<ReturnType<GuestClient["stats"]>>["init"]> => {
       let last = "";
       return await waitFor({

@@ -1,4 +1,4 @@
-// The guest's wall clock is the host's within 10 ms, whatever sets one of them wrong.
+// The guest's wall clock stays within 10 ms of the host's, whatever sets one of them wrong.
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,7 +22,7 @@ import { waitFor } from "./support/wait.ts";
 const promisedMs = 10;
 const nowMs = (): number => performance.timeOrigin + performance.now();
 
-describe("the supervisor and a guest that is only a clock", () => {
+describe("the supervisor and a fake guest that only tells the time", () => {
   let directory = "";
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), "lgclock-"));
@@ -42,7 +42,7 @@ describe("the supervisor and a guest that is only a clock", () => {
     return { shim, [Symbol.asyncDispose]: () => owned.disposeAsync() };
   }
 
-  it("takes the way there and back off, does not believe slow answers, and corrects what is wrong, again and again", async () => {
+  it("subtracts the round trip, distrusts slow answers, and corrects a wrong clock again and again", async () => {
     let offsetMs = 3_600_000;
     const adjustments: number[] = [];
     let asked = 0;
@@ -50,14 +50,14 @@ describe("the supervisor and a guest that is only a clock", () => {
       offsetMs += Number(adjustNs) / 1e6;
       if (adjustNs !== 0n) adjustments.push(Number(adjustNs) / 1e6);
       const unixNs = BigInt(Math.round((nowMs() + offsetMs) * 1000)) * 1000n;
-      // As when the VM stands still between the look and the answer.
+      // As if the VM stood still between the measurement and the answer.
       asked += 1;
       if (asked % 3 === 1) await delay(50);
       return { unixNs };
     });
     for (const wrongBy of [undefined, -5_000, 40]) {
       if (wrongBy !== undefined) offsetMs += wrongBy;
-      // On a slow machine so many round trips may take longer than the supervisor lets anyone wait.
+      // On a slow machine the round trips may take longer than the supervisor lets a call wait.
       const { uncertaintyMs } = await waitFor({
         what: "a look at the clock",
         timeoutMs: 20_000,
@@ -81,7 +81,7 @@ describe("the supervisor and a guest that is only a clock", () => {
     assert.ok(adjustments.length >= 4, adjustments.join(" "));
   });
 
-  it("asks a guest that is slow to answer a few times only", async () => {
+  it("asks a slow guest only a few times", async () => {
     let asked = 0;
     await using pair = await startPair("slow", async () => {
       asked += 1;
@@ -89,7 +89,7 @@ describe("the supervisor and a guest that is only a clock", () => {
       return { unixNs: BigInt(Math.round(nowMs() * 1000)) * 1000n };
     });
     await pair.shim.client.syncClock(AbortSignal.timeout(20_000));
-    // One look; the next follows after twenty times as long.
+    // One measurement; the next follows after twenty times as long.
     assert.equal(asked, 4);
   });
 
@@ -112,7 +112,7 @@ describe("the supervisor and a guest that is only a clock", () => {
     });
   });
 
-  it("asks a guest that keeps it waiting no more than that, and says that it can't", async () => {
+  it("stops asking a guest that keeps it waiting, and reports that it can't set the clock", async () => {
     let asked = 0;
     await using pair = await startPair("silent", () => {
       asked += 1;
@@ -138,7 +138,7 @@ describe("a guest's clock", { skip: skipVms }, () => {
     ({ vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string });
   });
 
-  /** How far the guest's clock is ahead, and how wrong that may be: of many round trips the shortest. */
+  /** The guest's clock's lead, and the uncertainty of it: from the shortest of many round trips. */
   async function look(): Promise<{ offsetMs: number; uncertaintyMs: number }> {
     using connection = new GrpcConnection({
       open: (signal) => dial({ socketPath: vsockPath, port: guestPort, timeoutMs: 10_000, signal }),
@@ -180,7 +180,7 @@ describe("a guest's clock", { skip: skipVms }, () => {
   });
 
   for (const difference of [3600, -3600]) {
-    it(`that the task sets wrong by ${difference} s is put right`, async () => {
+    it(`set wrong by the task by ${difference} s is put right`, async () => {
       const { exitCode, stderr } = await allocation.exec([
         ...["/bin/sh", "-c", `date -s @$(($(date +%s) + ${difference}))`],
       ]);
@@ -189,7 +189,7 @@ describe("a guest's clock", { skip: skipVms }, () => {
     });
   }
 
-  it("is right soon after its VM stood still", async () => {
+  it("is right soon after its VM was paused", async () => {
     const { vmmPid } = await machineOf(allocation);
     process.kill(vmmPid, "SIGSTOP");
     await delay(3_000);
@@ -197,8 +197,8 @@ describe("a guest's clock", { skip: skipVms }, () => {
     await becomesRight(25_000);
   });
 
-  it("follows the host's when that is set", {
-    skip: inRig ? false : "only where the machine's clock is the test's own: in test/rig's machine",
+  it("follows the host's clock when that is set", {
+    skip: inRig ? false : "only in test/rig's machine, whose clock the test may set",
   }, async () => {
     for (const difference of [300, -300]) {
       await runSuccessfully({ file: "date", args: ["-s", `@${Math.round(Date.now() / 1000) + difference}`] });

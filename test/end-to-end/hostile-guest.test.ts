@@ -1,5 +1,6 @@
-// Driver and supervisor against guests that have been taken over: every behaviour ends in a typed error within its deadline, memory
-// stays bounded, the supervisor goes on answering, and another VM's logs go on meanwhile. Needs no VM: the guest is a unix socket.
+// Driver and supervisor against compromised guests. Every behaviour ends in a typed error within its deadline, memory
+// stays bounded, the supervisor goes on answering, and another VM's logs go on meanwhile. Needs no VM: the guest is a
+// unix socket.
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,13 +16,15 @@ import { inRig } from "./support/environment.ts";
 import { endShim, startShim } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
 
-/** Of two dozen guests that flood at once for seconds: what they send is gigabytes, what has not been collected yet counts too. */
+/**
+ * For two dozen guests that flood at once for seconds: they send gigabytes, and memory not yet collected counts too.
+ */
 const driverGrowthBytes = 384 * 1024 * 1024;
 const shimPeakKb = 24 * 1024;
 /** Less than the driver's own 15 s, so that the test ends sooner. */
 const firstAnswerMs = 3_500;
-/** A call's deadline (5 s), and two dozen guests beside it on the same CPUs; the rig's are twenty times slower. */
-const longestMs = inRig ? 30_000 : 7_000;
+/** A call's deadline (5 s), and two dozen guests beside it on the same CPUs. The rig's CPUs are twenty times slower. */
+const maxMs = inRig ? 30_000 : 7_000;
 
 let directory = "";
 before(async () => {
@@ -50,7 +53,7 @@ async function fails(what: string, run: () => Promise<unknown>): Promise<void> {
     return true;
   });
   const elapsedMs = performance.now() - started;
-  assert.ok(elapsedMs < longestMs, `${what}: ${elapsedMs} ms`);
+  assert.ok(elapsedMs < maxMs, `${what}: ${elapsedMs} ms`);
 }
 
 async function* manyInputs(): AsyncGenerator<{ kind: "stdin"; data: Uint8Array }> {
@@ -61,10 +64,10 @@ async function exhaust(source: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of source);
 }
 
-describe("a guest that has been taken over", () => {
+describe("a compromised guest", () => {
   it("costs the driver an error within seconds and bounded memory, whatever it does", async () => {
     const memoryBefore = process.memoryUsage.rss();
-    // All at once: one must not hold up another, and the deadlines pass together.
+    // All at once: one must not delay another, and the deadlines pass together.
     await Promise.all(
       [...behaviours.keys()].map(async (name) => {
         const socketPath = newPath();
@@ -83,7 +86,7 @@ describe("a guest that has been taken over", () => {
     assert.ok(growth < driverGrowthBytes, `${growth} bytes`);
   });
 
-  it("costs an exec session no more if the greeting was in order", async () => {
+  it("costs an exec session no more after a correct greeting", async () => {
     const memoryBefore = process.memoryUsage.rss();
     await Promise.all(
       [...behaviours.keys()].map(async (name) => {
@@ -131,7 +134,7 @@ describe("a guest that has been taken over", () => {
           await waitFor({
             what: `${name}: a few connections`,
             timeoutMs: 20_000,
-            // Those that stay silent keep their connections.
+            // Guests that stay silent keep their connections.
             attempt: () => hostile.connections >= 3 || undefined,
           });
           await new Promise((resolve) => setTimeout(resolve, 1_500));
@@ -165,9 +168,9 @@ describe("a guest that has been taken over", () => {
     }
   });
 
-  it("can't make the supervisor write bytes that were not the next ones, or a record that can't be", async () => {
+  it("can't make the supervisor write bytes out of order, or an impossible record", async () => {
     const socketPath = newPath();
-    // Of no kind that a log has, longer than any, another stream's, an end that says something.
+    // An unknown kind, a frame that is too long, another stream's, an end with data.
     const pieces = [
       bulk(99, Buffer.from("unknown")),
       bulk(20, Buffer.alloc(300_000, "x")),

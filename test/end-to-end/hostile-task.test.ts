@@ -1,5 +1,5 @@
-// Tasks whose root, with docker's capabilities, turns on the machine's init what both share: the user's quotas in the kernel, files,
-// descriptors. The programs are perl, which reaches every system call.
+// Hostile tasks whose root, with docker's capabilities, attacks the machine's init through the things that they share:
+// the user's quotas in the kernel, files, descriptors. The programs are perl, which reaches every system call.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ const config = (...argv: string[]): string => `
   args    = ${JSON.stringify(argv.slice(1))}
 `;
 
-/** 400 times 400; a VM of this size may have 100,000 by the kernel's default. */
+/** 400 times 400. The kernel's default for a VM of this size is 100,000. */
 const watchEverything = `
   $| = 1;
   my @events = map { syscall(290, 0, 0) } 1 .. 400;
@@ -37,7 +37,7 @@ const watchEverything = `
   sleep 1000;
 `;
 
-/** A socket that lies in its own queue beside the task's standard output: nobody has it open, and it is not closed. */
+/** A socket in its own queue, with the task's standard output: no process has it open, yet it stays open. */
 const hideTheEnd = `
   $| = 1;
   socketpair(my $first, my $second, 1, 1, 0) or die;
@@ -59,7 +59,7 @@ const lease = `
   sleep 1000;
 `;
 
-describe("a task that turns on its VM's init", { skip: skipVms }, () => {
+describe("a task that attacks its VM's init", { skip: skipVms }, () => {
   let allocation: Allocation;
   before(async () => {
     await fixture.ready();
@@ -75,7 +75,7 @@ describe("a task that turns on its VM's init", { skip: skipVms }, () => {
     assert.deepEqual({ exitCode, stdout }, { exitCode: 0, stdout: "alive\n" }, stderr);
   }
 
-  it("by as many epoll watches as there may be: sessions go on", async () => {
+  it("by all the epoll watches that the kernel allows: sessions go on", async () => {
     await using watcher = await ExecSession.open({ allocation, argv: perl(watchEverything) });
     await watcher.waitForStdout(/holds \d+\n/, 60_000);
     await isAlive();
@@ -111,7 +111,7 @@ describe("a task that turns on its VM's init", { skip: skipVms }, () => {
     });
   });
 
-  it("by a standard output that nobody closes: its end is told, after its last words", async () => {
+  it("by a standard output that never closes: its end is reported, after its last words", async () => {
     const hidden = await runJob({ agent: fixture.agent, config: config(...perl(hideTheEnd)) });
     assert.equal((await hidden.exit()).exitCode, 5);
     await hidden.waitForLog(/^last words$/m);

@@ -52,7 +52,7 @@ describe("layers", { skip: skipVms, concurrency: 2 }, () => {
       ],
     });
     await fixture.registry.push({ source: images.source("layers"), name: "e2e/gzip:v1" });
-    // By way of a layout: a push would find that the registry has the same content gzipped, and take that.
+    // Through a layout: a direct push would find the same content gzipped in the registry, and use that.
     const zstd = `oci:${join(images.directory, "zstd")}:v1`;
     await runSuccessfully({
       file: "skopeo",

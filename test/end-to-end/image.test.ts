@@ -137,7 +137,7 @@ describe("force_pull", { skip: skipVms }, () => {
 });
 
 describe("a registry that lies", { skip: skipVms }, () => {
-  it("about a layer's bytes: the digest tells", async () => {
+  it("about a layer's bytes: the digest shows it", async () => {
     await images.create("changed");
     await images.addLayer("changed", { at: "/changed", fill: "echo changed > changed" });
     await fixture.registry.push({ source: images.source("changed"), name: "e2e/changed:v1" });
@@ -155,7 +155,7 @@ describe("a registry that lies", { skip: skipVms }, () => {
 });
 
 describe("a registry that wants credentials", { skip: skipVms }, () => {
-  it("refuses without them, with words about it, and gives the image with the task's auth block", async () => {
+  it("refuses without them, says so, and gives the image with the task's auth block", async () => {
     const directory = await mkdtemp(join(tmpdir(), "lge2e-auth-"));
     const passwords = join(directory, "htpasswd");
     // The password is "secret".
@@ -185,7 +185,7 @@ describe("a registry that wants tokens", { skip: skipVms, concurrency: 2 }, () =
     });
     closed = await Registry.start(tokens.registrySettings);
     for (const name of ["public", "private"]) {
-      // Each has a layer of its own, or the store would ask for no layer.
+      // Each has a layer of its own, or the store would not ask for one.
       const source = await images.create(name);
       await images.addLayer(name, { at: "/kind", fill: `echo ${name} > name` });
       await closed.push({ source, name: `${name}/busybox:v1`, flags: ["--dest-creds", "user:secret"] });
@@ -196,7 +196,7 @@ describe("a registry that wants tokens", { skip: skipVms, concurrency: 2 }, () =
     await tokens[Symbol.asyncDispose]();
   });
 
-  it("anybody's token is enough for a public image", async () => {
+  it("an anonymous token is enough for a public image", async () => {
     assert.equal(await outputOf(fixture.agent, `${closed.address}/public/busybox:v1`, "cat /kind/name"), "public\n");
   });
 

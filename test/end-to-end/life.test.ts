@@ -1,4 +1,4 @@
-// A task's life: its end, its stop, what is left, and what a dead plugin or a restarted agent does to it (nothing).
+// A task's life: its end, its stop, nothing left behind, and no harm from a dead plugin or a restarted agent.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -135,7 +135,7 @@ describe("a kill whose plugin dies before the end is on record", { skip: skipVms
     });
     process.kill(plugin.pid, "SIGKILL");
     await waitUntilGone({ pid: plugin.pid, timeoutMs: 5_000 });
-    // To a supervisor SIGTERM is the call to kill, which the plugin may have made or not.
+    // SIGTERM asks a supervisor to kill; the plugin may have asked already.
     process.kill(shimPid, "SIGTERM");
     process.kill(shimPid, "SIGCONT");
     await allocation.waitForEnd(90_000);
@@ -147,7 +147,7 @@ describe("a kill whose plugin dies before the end is on record", { skip: skipVms
 });
 
 describe("a VM whose VMM is killed", { skip: skipVms }, () => {
-  it("ends the task as failed, with words, and leaves nothing", async () => {
+  it("ends the task as failed, says so, and leaves nothing", async () => {
     const allocation = await runService({
       agent: fixture.agent,
       config: shell("echo ready; while :; do sleep 1; done"),
@@ -161,7 +161,7 @@ describe("a VM whose VMM is killed", { skip: skipVms }, () => {
 });
 
 describe("a VM whose vsock device is killed", { skip: skipVms }, () => {
-  it("ends the task as failed, with words that name it, and leaves nothing", async (context) => {
+  it("ends the task as failed, names the device, and leaves nothing", async (context) => {
     const allocation = await runService({
       agent: fixture.agent,
       config: shell("echo ready; while :; do sleep 1; done"),
@@ -191,7 +191,7 @@ describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
     first = await machineOf(allocation);
   });
 
-  /** The VM is the first one, its log goes on without a gap, exec works, Nomad thinks that it runs. */
+  /** The VM is still the first one, its log goes on without a gap, exec works, and Nomad shows it as running. */
   async function assertSameAndAlive(): Promise<void> {
     assert.deepEqual(await machineOf(allocation), first);
     assert.ok(await isRunning(first.vmmPid), "the VMM runs");

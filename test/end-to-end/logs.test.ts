@@ -61,7 +61,7 @@ describe("a task's output", { skip: skipVms }, () => {
     assert.ok(peak < 24 * 1024, `the supervisor's memory: ${peak} kB`);
     const seen: string[] = [];
     await waitFor({
-      what: "the task to be told to end",
+      what: "the task to see its stop file",
       timeoutMs: 30_000,
       attempt: async () => {
         const { exitCode, stderr } = await allocation.exec(["touch", "/tmp/stop"]);

@@ -1,4 +1,4 @@
-// VMs that are started at once: each has a user (where it is jailed), an address and a guest of its own, none keeps another from
+// VMs that are started at once. Each has an address, a guest and (if jailed) a user of its own, none keeps another from
 // coming up, and nothing of any is left. Ten of the real Firecracker; LITEGIX_E2E_VMS=50 starts as many, on any VMM.
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
@@ -12,10 +12,10 @@ import { waitFor } from "./support/wait.ts";
 const wanted = process.env["LITEGIX_E2E_VMS"];
 const count = Number(wanted ?? 10);
 const skip = wanted === undefined ? skipFirecracker : skipVms;
-/** They take turns: on emulated CPUs each boot takes seconds of one of them. */
+/** The boots take turns: each needs seconds of an emulated CPU. */
 const timeoutMs = 1_200_000;
 
-// Guests on one emulated CPU would come to nothing but answering each second how they are.
+// On one emulated CPU, the guests would do nothing but answer each second's request for figures.
 const fixture = Fixture.use(undefined, { statsInterval: "60s" });
 
 describe(`${count} VMs at once`, { skip }, () => {
@@ -50,7 +50,7 @@ describe(`${count} VMs at once`, { skip }, () => {
     );
     const ids = await runFile({ agent, path, job: "many", status: "running", count, timeoutMs, faults: 3 });
     assert.equal(new Set(ids).size, count);
-    // Nomad keeps the record of one that the rig's emulation has ended.
+    // Nomad keeps the record of a VM that the rig's emulation has ended.
     const ofRunning = ({ labels }: SeenRecord): boolean => ids.includes(labels["allocId"] ?? "");
     const running = (await records(agent)).filter((record) => !inRig || ofRunning(record));
     assert.equal(running.length, count);
@@ -67,7 +67,7 @@ describe(`${count} VMs at once`, { skip }, () => {
         attempt: async () => {
           const { stdout, stderr } = await agent.nomad(["alloc", "exec", id, "hostname"]);
           last = stderr;
-          // A tenth of an emulated CPU may not do for the deadline that exec has where a guest hangs.
+          // A tenth of an emulated CPU may not meet exec's deadline for a guest that hangs.
           return stdout.trim() || undefined;
         },
         seen: () => last,

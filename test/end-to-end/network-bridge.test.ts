@@ -100,7 +100,7 @@ if (!outside) {
       });
       try {
         const name = await inVm(both, "hostname");
-        // With its standard error: why the program says nothing.
+        // With its standard error, for the reason if the program prints nothing.
         const logOfJava = async (): Promise<string> => {
           const logs = ["-stdout", "-stderr"].map((stream) =>
             fixture.agent.nomad(["alloc", "logs", stream, "-task", "java", both.id]),
@@ -108,7 +108,7 @@ if (!outside) {
           return (await Promise.all(logs)).map(({ stdout }) => stdout).join("");
         };
         const reads = new RegExp(`java reads HTTP/1.1 200 OK .*${name}`);
-        // Nomad builds the task's directory first: where that lies on another file system than the JDK, by copying it.
+        // Nomad builds the task's directory first, by copying if that lies on another file system than the JDK.
         await waitForAnswer("the VM's page in java's log", reads, logOfJava, 240_000);
         for (const from of ["peer", "host"] as const) {
           const web = await hostPort(both, "web");
@@ -167,7 +167,7 @@ if (!outside) {
       const inSecond = async (script: string): Promise<string> =>
         (await both.agent.nomad(["alloc", "exec", "-task", "second", both.id, "/bin/sh", "-c", script])).stdout;
       assert.match(await inSecond(`${get} 8080`), /page of main/);
-      // The one that was there first is told of the other afterwards.
+      // The first VM learns the other's name afterwards.
       await waitForAnswer("the name of second", /^169\.254\.230\.6\s+second\b/m, () => inVm(both, "cat /etc/hosts"));
       assert.match(await inVm(both, "wget -q -O - http://second:7070/"), /page of second/);
       assert.match(await inSecond("wget -q -O - http://main:8080/"), /page of main/);
@@ -176,7 +176,7 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", both.job]);
     });
 
-    it("policy is kept: what nothing allows and the plugin's floor are refused, and counted", async () => {
+    it("policy is kept: traffic that no rule allows or the plugin's floor denies is refused, and counted", async () => {
       const allow = [`${peerAddress}/32:${who}-${forbidden}/tcp`];
       const other = await runWithPolicy(fixture.agent, allow, groupNetwork('mode = "bridge"'));
       assert.match(await inVm(other, peer(who)), /status 0/);
@@ -215,7 +215,7 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", lost.job]);
     });
 
-    it("one that vanished while agent and plugin were away: the VM is ended, others go on", async () => {
+    it("a namespace that vanished while agent and plugin were away: the VM is ended, others go on", async () => {
       const lost = await runService({
         agent: fixture.agent,
         config: `${image}\n${serving}`,
@@ -226,7 +226,7 @@ if (!outside) {
       await fixture.agent.interrupt();
       await runSuccessfully({ file: "ip", args: ["netns", "delete", lost.id] });
       await fixture.agent.launch();
-      // It is Nomad that finds the namespace gone, and calls the allocation failed.
+      // Nomad itself finds the namespace gone, and fails the allocation.
       await lost.waitForEnd();
       assert.match(await lost.eventText(), /Setup Failure: .*network/);
       await waitForAnswer("no VM of it", /^$/, async () =>

@@ -101,14 +101,14 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
-    it("another's IPv6 address doesn't pass, nor does it answer for one", async () => {
+    it("neither packets from another's IPv6 address nor answers for one pass", async () => {
       const other = await runService({
         agent: fixture.agent,
         config: spoofer,
         group: groupNetwork('mode = "cni/dual"'),
       });
       assert.match(await inVm(other, `ping -6 -c 1 -W 5 ${peerAddressV6}`), / 0% packet loss/);
-      // To send from an address that duplicate address detection has asked for is both.
+      // Duplicate address detection claims the address, then packets leave from it: the rules must stop both.
       await assertSpoofsAreStopped(other, "lga9fee602", `/run/netns/${other.id}`, [
         `ip -6 addr add fd98::66:66/128 dev eth0 && sleep 2; ping -6 -c 1 -W 1 -I fd98::66:66 ${peerAddressV6}`,
         `ip link set eth0 address 02:66:66:66:66:66 && ping -6 -c 1 -W 1 ${peerAddressV6}`,
@@ -118,12 +118,12 @@ if (!outside) {
 
     it("CNI's check passes after a restart of the agent: the VM, its address and its service stay", async () => {
       const before = await machineOf(allocation);
-      // Not killed: Nomad itself writes a network's state down once a minute and at its end.
+      // Not killed: Nomad writes a network's state only once a minute and at its own end.
       await fixture.agent.interrupt();
       await fixture.agent.launch();
       await allocation.waitForStatus(["running"]);
       await waitForPassingCheck(allocation);
-      // Nomad shows the check's last result from before its restart too.
+      // Nomad also shows the check's last result from before its restart.
       await allocation.waitForExec();
       assert.deepEqual(await cniCheck(allocation), []);
       assert.deepEqual(await machineOf(allocation), before);

@@ -1,4 +1,4 @@
-// What the host has for networks, and many networks at once, in a namespace of the test's own; no VM is started.
+// The host's own networks, and many networks at once, in a namespace of the test's own; no VM is started.
 import assert from "node:assert/strict";
 import { mkdtempDisposable, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,7 +22,7 @@ runInNamespaces("the host's side of networks", import.meta.filename);
 
 if (!outside) {
   const firstPort = 22_000;
-  /** Networks as starts of VMs make them, for VMs that there are not. */
+  /** Networks as starts of VMs make them, without the VMs. */
   const networks = async () => {
     const host = await inspectNetwork({ subnet: undefined });
     const plans: NetworkPlan[] = [];
@@ -46,7 +46,7 @@ if (!outside) {
       await runSuccessfully({ file: "ip", args: ["route", change, to, "dev", agentInterface] });
     };
 
-    it("a subnet that no route of the host's overlaps with is taken; where each does, that is said", async () => {
+    it("a subnet is taken that no route of the host overlaps; if each overlaps, the error says so", async () => {
       const seen: string[] = [];
       try {
         for (const candidate of candidates) {
@@ -94,7 +94,7 @@ if (!outside) {
   });
 
   describe("what can't be reserved", () => {
-    it("a port that another task has, and an address where none is left: each is said with a cure", async () => {
+    it("a port that another task has, and an address if none is left: each error names a cure", async () => {
       const host = await inspectNetwork({ subnet: parseNetwork("10.83.4.0/29") });
       const plans: NetworkPlan[] = [];
       const reserve = async (vm: number, hostPort: number): Promise<void> => {
@@ -114,10 +114,10 @@ if (!outside) {
     });
   });
 
-  describe("rules that somebody took away", () => {
-    it("come back for each VM, although one that started since has made the tables anew", async () => {
+  describe("rules that other software removed", () => {
+    it("come back for each VM, although a VM started since has made the tables anew", async () => {
       const { plans, records, start } = await networks();
-      /** A VM's, without what differs between VMs and what depends on its place among them. */
+      /** A VM's rules, without what differs between VMs and what depends on its place among them. */
       const rulesOf = async ({ tap, address, guestMac }: NetworkPlan, vm: number): Promise<string[]> =>
         (await nft("/proc/self/ns/net", "--stateless", "list", "ruleset"))
           .split("\n")
@@ -130,7 +130,7 @@ if (!outside) {
               .replace(`${firstPort + vm}`, "port")
               .replace(/^\s*(elements = \{ )?/, "")
               .replace(/(,| \})$/, "")
-              // Others' in the same line.
+              // Other VMs' addresses in the same line.
               .replace(/^(10\.207\.[\d.]+, )*address(, 10\.207\.[\d.]+)*$/, "address"),
           )
           .toSorted();

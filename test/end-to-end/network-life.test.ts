@@ -43,7 +43,7 @@ if (!outside) {
       allocation = await runWithServices(fixture.agent);
     });
 
-    it("the kernel tells of a table that is removed", async () => {
+    it("the kernel reports a table that is removed", async () => {
       using watch = new TableWatch();
       watch.ensure();
       let told = false;
@@ -99,7 +99,7 @@ if (!outside) {
 
   describe("kill -9", () => {
     const config = `${image}\n${serving}`;
-    /** Nomad tells of a task's end before it has the VM destroyed. */
+    /** Nomad reports a task's end before it destroys the VM. */
     const waitForOnly = async (taps: ReadonlySet<string>): Promise<void> => {
       await waitFor({
         what: `the interfaces ${[...taps].join(", ")} and no others`,
@@ -112,7 +112,7 @@ if (!outside) {
         seen: async () => [...(await readTaps())].join(),
       });
     };
-    /** That of the VM that all tests are about: those that earlier ones stopped are gone. */
+    /** The interface of the VM that all tests are about, once those of earlier tests' VMs are gone. */
     const ownOnly = async (): Promise<Set<string>> =>
       await waitFor({
         what: "one VM",

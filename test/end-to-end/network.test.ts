@@ -43,7 +43,7 @@ if (!outside) {
     let allocation: Allocation;
     before(async () => {
       await fixture.ready();
-      // Whoever has rules in this chain makes ours needed.
+      // The driver needs a rule of its own in this chain only if others have rules there.
       await runSuccessfully({ file: "iptables", args: ["-A", "FORWARD", "-i", "another0", "-j", "DROP"] });
       allocation = await runWithServices(fixture.agent);
     });
@@ -114,7 +114,7 @@ if (!outside) {
       assert.match(await inVm(other, get(address, 8080)), /status 1[\s\S]*refused/);
       assert.match(await inVm(other, get("169.254.169.254", 80)), /status 1[\s\S]*refused/);
       assert.match(await inVm(other, peer(who)), /status 0/);
-      // The plugin's floor, and what nothing allows.
+      // Neither the plugin's floor nor the default lets these through.
       assert.match(await inVm(other, peer(forbidden)), /status 1[\s\S]*refused/);
       assert.match(await inVm(other, get(peerAddress, 4999)), /status 1[\s\S]*refused/);
       const { tap } = await tapOf(other);
@@ -152,7 +152,7 @@ if (!outside) {
       using _server = await serveInNamespace("/proc/self/ns/net", 4998);
       const other = await runService({ agent: fixture.agent, config: spoofer });
       assert.match(await inVm(other, `nc -w 5 ${agentAddress} 4998 < /dev/null`), /^from /);
-      // What the guest sends to 127.0.0.1 leaves it.
+      // Makes the guest's packets to 127.0.0.1 leave the guest.
       const routes = [
         "gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')",
         "ip route del local 127.0.0.1 dev lo table local",
@@ -193,7 +193,7 @@ if (!outside) {
     });
   });
 
-  describe("what can't be", () => {
+  describe("impossible settings", () => {
     const cases = [
       { config: 'ports = ["nobody"]', says: /ports = "nobody": is not a port label.*web, echo/ },
       { config: 'egress { deny = ["10.0.0.0/33"] }', says: /egress\.deny: .*10\.0\.0\.0\/33.*no address or CIDR/ },

@@ -1,5 +1,5 @@
-// What Nomad and an operator see of the plugin before any job: that it loads, how it is, and what is missing.
-// The cases with a broken host have an agent each, as the agent's environment is what is broken.
+// The plugin as Nomad and an operator see it before any job: it loads, reports its health, and says what is missing.
+// Each case with a broken host has its own agent, since the agent's environment is broken.
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
@@ -32,7 +32,7 @@ describe("the plugin on a host that has everything", { skip: skipVms }, () => {
     assert.ok(info.Healthy, info.HealthDescription);
   });
 
-  it("tells version, VMM, kernel and acceleration as attributes", async () => {
+  it("reports version, VMM, kernel and acceleration as attributes", async () => {
     const { Attributes: attributes } = await agent.node();
     const fact = (name: string): string => attributes[`driver.${driverName}${name}`] ?? "";
     assert.match(fact(""), /^(1|true)$/);
@@ -100,7 +100,7 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     assert.match(description, /squashfs-tools/);
   });
 
-  it("QEMU, where vmm = qemu", async () => {
+  it("QEMU, with vmm = qemu", async () => {
     const description = await descriptionOf({
       vmm: "qemu",
       env: { PATH: await pathLacking("qemu-system-x86_64") },
@@ -108,7 +108,7 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     assert.match(description, /qemu-system-x86/);
   });
 
-  it("Firecracker, where vmm = firecracker", async () => {
+  it("Firecracker, with vmm = firecracker", async () => {
     const description = await descriptionOf({
       vmm: "firecracker",
       pluginConfig: 'firecracker_path = "/nonexistent/firecracker"',
@@ -165,7 +165,7 @@ describe("the plugin on a host that lacks something loads and says what", { skip
   });
 
   for (const kind of ["bzImage", "ELF"] as const) {
-    it(`a kernel, but for the one at vmlinux_path (${kind}): tasks run on that`, async () => {
+    it(`a kernel, except the one at vmlinux_path (${kind}): tasks run on that`, async () => {
       const directory = await mkdtemp(join(tmpdir(), "lge2e-kernel-"));
       scratch.push(directory);
       const boot = join(kernelDirectory, "boot");
@@ -196,7 +196,7 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     assert.match(description, /vmlinux_path/);
   });
 
-  it("a kernel at vmlinux_path: a file that is none", async () => {
+  it("a kernel at vmlinux_path: a file that is not a kernel", async () => {
     const description = await descriptionOf({ pluginConfig: 'vmlinux_path = "/bin/ls"' });
     assert.match(description, /\/bin\/ls/);
     assert.match(description, /vmlinux/);

@@ -1,4 +1,4 @@
-// Commands that Nomad itself runs in a task, by ExecTask: script checks, which it has only with Consul, and a template's
+// Commands that Nomad itself runs in a task, by ExecTask: script checks, which need Consul, and a template's
 // change_mode = "script".
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
@@ -78,7 +78,7 @@ const seen = async (name: string, output: RegExp): Promise<CheckUpdate> =>
     seen: () => JSON.stringify(consul.updates.slice(-20)),
   });
 
-/** Of all processes in the VM, the task's and those that Nomad runs in it. */
+/** Counts among all processes in the VM: the task's and those that Nomad runs in it. */
 async function running(command: string): Promise<number> {
   const { stdout } = await allocation.exec(["ps", "-o", "args"]);
   return stdout.split("\n").filter((line) => line === command).length;
@@ -101,10 +101,10 @@ describe("script checks", { skip: skipVms }, () => {
     assert.match(output, /exec: "\/no\/such\/check": no such file or directory/);
   });
 
-  it("a timeout kills the whole tree; that there was one is told by Nomad itself, which does not wait for the driver's word", async () => {
+  it("a timeout kills the whole tree; Nomad reports the timeout itself, without waiting for the driver's answer", async () => {
     const { status } = await seen("hangs", /context deadline exceeded|did not end within 2 s and was killed/);
     assert.equal(status, "critical");
-    // The next run may be under way, but never the ones before.
+    // The next run may have begun, but none before it may still run.
     await waitFor({
       what: "two more runs of the check",
       timeoutMs: 60_000,
@@ -123,7 +123,7 @@ describe('a template with change_mode = "script"', { skip: skipVms }, () => {
       seen: () => allocation.eventText(),
     });
 
-  it("a change runs the script in the task's world; one that takes too long is killed with its tree, and the task lives", async () => {
+  it("a change runs the script in the task's world; a slow one is killed with its tree, and the task lives", async () => {
     assert.equal((await variables({ greeting: "two", slow: "two" })).exitCode, 0);
     await events(/Template successfully ran script \/bin\/sh .*Exit code: 0/);
     const { stdout } = await allocation.exec(["cat", "/tmp/ran"]);

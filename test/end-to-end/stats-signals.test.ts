@@ -1,4 +1,4 @@
-// What Nomad shows of a running task's use, and the signals that it can send.
+// The usage that Nomad shows of a running task, and the signals that it can send.
 import assert from "node:assert/strict";
 import { before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
@@ -10,7 +10,7 @@ import { waitFor } from "./support/wait.ts";
 const fixture = Fixture.use();
 let allocation: Allocation;
 
-/** Those that Nomad's nodes offer and that a program can catch, but for the ones that say nothing here. */
+/** The signals that Nomad's nodes offer and a program can catch; SIGNULL has no effect here. */
 const caught = (names: readonly string[]): string[] =>
   names.filter((name) => !["SIGNULL", "SIGKILL", "SIGSTOP"].includes(name)).map((name) => name.slice("SIG".length));
 
@@ -65,13 +65,14 @@ describe("nomad alloc status -stats", { skip: skipVms }, () => {
       readonly Tasks: Record<string, { readonly ResourceUsage: Usage; readonly Pids: Record<string, Usage> | null }>;
     }
     const task = await waitFor({
-      what: "a sample of after the task's writing, with CPU time",
+      what: "a sample from after the task's writing, with CPU time",
       timeoutMs: 30_000,
       attempt: async () => {
         const stats = (await fixture.agent.get(`/v1/client/allocation/${allocation.id}/stats`)) as Stats;
         const found = stats.Tasks["main"];
         if (found === undefined || found.ResourceUsage.CpuStats.UserMode <= 0) return undefined;
-        // Nomad answers with the last sample that it took, which on a fast machine is one of the middle of the task's beginning.
+        // Nomad answers with the last sample that it took. On a fast machine that may be from the middle of the task's
+        // start.
         return found.ResourceUsage.MemoryStats.Cache > 5 * mebibyte ? found : undefined;
       },
     });
@@ -88,7 +89,7 @@ describe("nomad alloc status -stats", { skip: skipVms }, () => {
     const vmm = pids[`vmm-${vmmPid}`];
     assert.ok(vmm !== undefined && vmm.MemoryStats.RSS > 50 * mebibyte, JSON.stringify(pids));
     assert.ok(Object.keys(pids).some((key) => /^supervisor-\d+$/.test(key)));
-    // What the task costs the host is what its VM's processes take.
+    // The task's cost to the host is the usage of its VM's processes.
     const hosts = Object.entries(pids).filter(([key]) => key.includes("-"));
     const sum = hosts.reduce((total, [, usage]) => total + usage.CpuStats.Percent, 0);
     assert.ok(Math.abs(sum - cpu.Percent) < 0.01, `${sum} is not ${cpu.Percent}`);
@@ -97,7 +98,7 @@ describe("nomad alloc status -stats", { skip: skipVms }, () => {
 
 describe("nomad alloc signal", { skip: skipVms }, () => {
   const signal = async (name: string) => await fixture.agent.nomad(["alloc", "signal", "-s", name, allocation.id]);
-  /** Of the task's own process, as the kernel has it. */
+  /** The kernel's state of the task's own process. */
   const state = async (): Promise<string> =>
     (await allocation.exec(["sed", "-n", "s/^State:\\t\\(.\\).*/\\1/p", "/proc/1/status"])).stdout.trim();
 
@@ -120,7 +121,7 @@ describe("nomad alloc signal", { skip: skipVms }, () => {
     assert.equal(got.length, caught(names).length);
   });
 
-  it("SIGNULL only asks; SIGSTOP and SIGCONT stop it and let it go on; one that is none is refused", async () => {
+  it("SIGNULL only probes; SIGSTOP and SIGCONT stop and resume it; an unknown signal is refused", async () => {
     assert.equal((await signal("SIGNULL")).exitCode, 0);
     assert.equal((await signal("SIGSTOP")).exitCode, 0);
     assert.equal(await state(), "T");

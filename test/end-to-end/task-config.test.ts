@@ -1,4 +1,4 @@
-// The task's config block: what is refused, with the words the job's author sees, and what the good spellings do.
+// The task's config block: the refusals, in the words that the job's author sees, and the effects of good settings.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type Allocation, runJob, startJob } from "./support/allocation.ts";
@@ -22,7 +22,7 @@ const badCases: readonly BadCase[] = [
   { title: "no image", config: 'command = "true"', says: [/image/, /required/] },
   { title: "an empty image", config: 'image = ""', says: [/image/, /empty/] },
   {
-    title: "an image name that is none",
+    title: "an invalid image name",
     config: 'image = "Busy Box"',
     says: [/Busy Box/, /image reference|lower ?case/],
   },
@@ -52,7 +52,7 @@ const badCases: readonly BadCase[] = [
   },
 ];
 
-describe("a bad task config fails the task with words about it", { skip: skipVms, concurrency: 4 }, () => {
+describe("a bad task config fails the task and says why", { skip: skipVms, concurrency: 4 }, () => {
   for (const bad of badCases) {
     it(bad.title, async () => {
       const allocation = await startJob({
@@ -81,7 +81,7 @@ describe("a good task config", { skip: skipVms, concurrency: 2 }, () => {
   async function logOf(config: string, options: { task?: string; memoryMib?: number } = {}): Promise<string> {
     const allocation: Allocation = await runJob({ agent: fixture.agent, config: `${image}\n${config}`, ...options });
     assert.equal(await allocation.status(), "complete", await allocation.eventText());
-    // The last line of each task says that its log is whole.
+    // The last line of each task shows that its log is whole.
     await allocation.waitForLog(/^end$/m);
     return await allocation.log();
   }
@@ -99,7 +99,7 @@ describe("a good task config", { skip: skipVms, concurrency: 2 }, () => {
     assert.ok(memoryMib > 200 && memoryMib <= 300, `${memoryMib} MiB`);
   });
 
-  it("more than one CPU go by a clock, not by the ticks of a timer that can't be stopped", async () => {
+  it("more than one CPU use a clock, not the ticks of a timer that can't be stopped", async () => {
     const source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     await logOf(`
       vpu_count = 2

@@ -1,4 +1,4 @@
-// VM options in Firecracker's words: what reaches the guest, and what is refused before anything boots.
+// VM options in Firecracker's words: those that reach the guest, and those that are refused before anything boots.
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { skipVms, vmm } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
 
-// Jailed VMs read what others may read, and their users must be able to reach it.
+// Jailed VMs read files that others may read, and their users must be able to reach them.
 const directory = mkdtempSync("/var/tmp/lge2e-drives-");
 after(() => rmSync(directory, { recursive: true }));
 const allowed = join(directory, "disk");

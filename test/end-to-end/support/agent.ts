@@ -20,7 +20,7 @@ export interface AgentOptions {
   /** Whether a guest kernel lies where the driver looks, or a kernel's modules alone. Default: yes. */
   readonly kernel?: boolean | "modules";
   readonly env?: Readonly<Record<string, string>>;
-  /** Whose address the client's ports have. Default: lo. */
+  /** The client's ports have this interface's address. Default: lo. */
   readonly networkInterface?: string;
   /** How often Nomad asks for the tasks' figures. Default: Nomad's own, every second. */
   readonly statsInterval?: string;
@@ -57,7 +57,7 @@ export class Agent implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** Resolves when the agent answers and the driver has told its health. */
+  /** Resolves when the agent answers and the driver has reported its health. */
   static async start(options: AgentOptions = {}): Promise<Agent> {
     // Short: unix sockets of VMs lie below it.
     const directory = await mkdtemp(join(tmpdir(), "lge2e-"));
@@ -85,7 +85,7 @@ export class Agent implements AsyncDisposable {
     const firecracker = findFirecracker();
     const jailer = process.env["JAILER"] ?? "";
     const pluginConfig = this.#options.pluginConfig ?? "";
-    // A test that is about the kernel has its own, or none.
+    // A test about the kernel brings its own, or none.
     const ownKernel = this.#options.kernel === false || pluginConfig.includes("vmlinux_path");
     const vmlinux = ownKernel ? "" : (process.env["LITEGIX_E2E_VMLINUX"] ?? "");
     return `
@@ -197,7 +197,7 @@ export class Agent implements AsyncDisposable {
     return (await this.get(`/v1/node/${stub.ID}`)) as Awaited<ReturnType<Agent["node"]>>;
   }
 
-  /** Undefined until the node is ready and its driver has told more than that it is being looked at. */
+  /** Undefined until the node is ready and its driver has reported its own state, not the first "being looked at". */
   async driverInfo(): Promise<DriverInfo | undefined> {
     const node = await this.node();
     const info = node.Drivers[driverName];
@@ -205,7 +205,7 @@ export class Agent implements AsyncDisposable {
     return info.HealthDescription === "" ? undefined : info;
   }
 
-  /** The long-lived plugin process; the throwaway ones of a start are over when it exists. */
+  /** The long-lived plugin process. The throwaway ones of an agent's start have ended by the time it exists. */
   async plugin(): Promise<SeenProcess> {
     return await waitFor({
       what: "the plugin's process",
@@ -253,7 +253,8 @@ export class Agent implements AsyncDisposable {
         return allocations.every(({ ClientStatus }) => !["pending", "running"].includes(ClientStatus)) || undefined;
       },
     });
-    // Nomad has their VMs destroyed a moment later; an agent that ends before leaves that to its next start, which never comes.
+    // Nomad destroys their VMs a moment later. An agent that ends before leaves that to its next start, which never
+    // comes.
     const machines = join(this.basePath, "vms");
     await waitFor({
       what: "all VMs to be destroyed",

@@ -130,7 +130,7 @@ export class Allocation {
     return (await this.events()).map((event) => `${event.Type}: ${event.DisplayMessage}`).join("\n");
   }
 
-  /** Fails at once when the allocation comes to an end that is not among `wanted`. */
+  /** Fails at once if the allocation ends with a status that is not among `wanted`. */
   async waitForStatus(wanted: readonly string[], timeoutMs: number = bootTimeoutMs): Promise<string> {
     return await waitFor({
       what: `allocation ${this.id} to be ${wanted.join(" or ")}`,
@@ -151,7 +151,7 @@ export class Allocation {
     return await this.waitForStatus(["complete", "failed", "lost"], timeoutMs);
   }
 
-  /** Of the task's end: its exit code and the signal that ended it, 0 for none. */
+  /** The exit code of the task, and the signal that ended it (0 for none). */
   async exit(): Promise<{ exitCode: number; signal: number }> {
     await this.waitForEnd();
     const ended = (await this.events()).find((event) => event.Type === "Terminated");
@@ -185,7 +185,7 @@ export class Allocation {
     return await this.agent.nomad(["alloc", "exec", "-task", taskName, this.id, ...argv], options);
   }
 
-  /** A restarted agent tells of a task from what it wrote down before it has the task back, and refuses exec until then. */
+  /** A restarted agent reports a task from its own state before it has the task back, and refuses exec until then. */
   async waitForExec(timeoutMs = 30_000): Promise<void> {
     let last = "";
     await waitFor({

@@ -4,10 +4,10 @@ import { join } from "node:path";
 import type { Allocation } from "./allocation.ts";
 import { run } from "./command.ts";
 
-/** Where Nomad's CNI library keeps what the plugins answered. */
+/** Nomad's CNI library keeps the plugins' results here. */
 const results = "/var/lib/cni/results";
 const plugins = "/usr/lib/cni";
-/** The one that looks into the namespace. portmap 1.1 finds fault with its own rules where IPv6 is asked about. */
+/** This plugin looks into the namespace. portmap 1.1 would find fault with its own rules if asked about IPv6. */
 const asked = "bridge";
 
 interface CachedResult {
@@ -25,7 +25,7 @@ interface ConfigurationList {
   readonly plugins: readonly { readonly type: string }[];
 }
 
-/** What the plugins find wrong; empty when all is as they left it. */
+/** The plugins' complaints; empty if everything is as they left it. */
 export async function cniCheck(allocation: Allocation): Promise<string[]> {
   const name = (await readdir(results)).find((file) => file.includes(allocation.id));
   if (name === undefined) throw new Error(`no CNI result of allocation ${allocation.id} in ${results}`);

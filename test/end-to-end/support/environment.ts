@@ -1,4 +1,4 @@
-// What scripts/test-e2e.sh prepared: where the programs under test and their helpers are.
+// The programs under test and their helpers, as scripts/test-e2e.sh prepared them.
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 
@@ -18,12 +18,15 @@ export const kernelDirectory = required("LITEGIX_E2E_KERNEL");
 /** An OCI image layout with the image "latest". */
 export const busyboxLayout = required("LITEGIX_E2E_BUSYBOX");
 
-/** In the emulated machine of test/rig, where everything takes longer, and some things end by a fault of the emulation. */
+/**
+ * True in the emulated machine of test/rig: everything takes longer there, and some things end by a fault of the
+ * emulation.
+ */
 export const inRig = process.env["LITEGIX_IN_RIG"] !== undefined;
 
 export const vmm = process.env["LITEGIX_E2E_VMM"] ?? "auto";
 
-/** FIRECRACKER, or `firecracker` on PATH; undefined where there is none. */
+/** FIRECRACKER, or `firecracker` on PATH; undefined if neither exists. */
 export function findFirecracker(): string | undefined {
   const named = process.env["FIRECRACKER"];
   if (named !== undefined && named !== "") return named;
@@ -40,7 +43,7 @@ export function findFirecracker(): string | undefined {
     });
 }
 
-/** Why tests that start VMs can't run here, for node:test's `skip`; false when they can. */
+/** The reason that tests which start VMs can't run here, for node:test's `skip`; false if they can. */
 export const skipVms: string | false =
   vmm === "firecracker" && findFirecracker() === undefined
     ? "LITEGIX_E2E_VMM=firecracker, but there is no Firecracker: set FIRECRACKER or put it on PATH"
@@ -50,5 +53,5 @@ export const skipVms: string | false =
 export const skipFirecracker: string | false =
   vmm === "firecracker" ? skipVms : "only on Firecracker: make test-firecracker";
 
-/** Software emulation is an order of magnitude slower than KVM; nested, another one. */
+/** Software emulation is ten times slower than KVM, and ten times more if nested. */
 export const bootTimeoutMs = 180_000;

@@ -5,7 +5,7 @@ import { createReadStream } from "node:fs";
 import type { Allocation } from "./allocation.ts";
 import { nomadPath } from "./environment.ts";
 
-/** Resolves with the hashes of what was sent and of what came back. */
+/** Resolves with the hashes of the bytes sent and of the bytes that came back. */
 export async function execCopy(options: {
   allocation: Allocation;
   file: string;

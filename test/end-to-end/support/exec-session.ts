@@ -1,5 +1,6 @@
-// A session of Nomad's exec endpoint, message by message (nomad/api/allocations_exec.go): JSON in websocket text frames, data
-// in base64. What the CLI hides is exact here: bytes, the moment of a resize, the close of standard input, a reader that stops.
+// A session of Nomad's exec endpoint, message by message (nomad/api/allocations_exec.go): JSON in websocket text
+// frames, data in base64. It shows exactly what the CLI hides: bytes, the moment of a resize, the close of standard
+// input, a reader that stops.
 import WebSocket from "ws";
 import type { Allocation } from "./allocation.ts";
 import { waitFor } from "./wait.ts";
@@ -22,7 +23,7 @@ export interface ExecEnd {
   readonly stderr: string;
   /** Undefined: the session ended without one. */
   readonly exitCode: number | undefined;
-  /** Of the websocket's close frame. */
+  /** The reason in the websocket's close frame. */
   readonly reason: string;
 }
 
@@ -36,7 +37,7 @@ export class ExecSession implements AsyncDisposable {
   #reason = "";
   #exitCode: number | undefined;
   readonly #output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
-  /** Called with output in place of keeping it. */
+  /** Receives output, which is then not kept. */
   onOutput: ((stream: "stdout" | "stderr", data: Buffer) => void) | undefined;
   bytesSeen = 0;
 
@@ -63,7 +64,7 @@ export class ExecSession implements AsyncDisposable {
     });
   }
 
-  /** Resolves when Nomad has taken the connection; whether the program runs shows later. */
+  /** Resolves when Nomad has accepted the connection. The program may not run yet. */
   static async open(options: ExecSessionOptions): Promise<ExecSession> {
     const session = new ExecSession(options);
     await Promise.race([
@@ -98,7 +99,7 @@ export class ExecSession implements AsyncDisposable {
     this.#socket.send(JSON.stringify(message));
   }
 
-  /** Resolves once most of it is on its way. */
+  /** Resolves once most of it has been sent. */
   async write(data: string | Uint8Array): Promise<void> {
     this.#send({ stdin: { data: Buffer.from(data).toString("base64") } });
     while (this.#socket.bufferedAmount > highWaterBytes && !this.#over) {
@@ -127,7 +128,7 @@ export class ExecSession implements AsyncDisposable {
     this.#socket.resume();
   }
 
-  /** Goes away without a word, as a client whose machine loses power. */
+  /** Drops the connection without a close frame, as a client whose machine loses power. */
   vanish(): void {
     this.#socket.terminate();
   }

@@ -18,7 +18,7 @@ function find(): string | false {
   }
 }
 
-/** Why it can't be had, for node:test's `skip`. */
+/** The reason that firewalld can't run here, for node:test's `skip`. */
 export const skipFirewalld: string | false = find();
 
 const busConfiguration = (socket: string): string => `
@@ -49,7 +49,7 @@ export class Firewalld implements AsyncDisposable {
     return new Firewalld(await mkdtemp(join(tmpdir(), "lgfw-")));
   }
 
-  /** For whoever talks to it. */
+  /** For programs that talk to it. */
   get env(): Record<string, string> {
     return { DBUS_SYSTEM_BUS_ADDRESS: `unix:path=${join(this.#directory, "bus")}` };
   }
@@ -79,7 +79,7 @@ export class Firewalld implements AsyncDisposable {
     return `${stdout}${stderr}`.trim();
   }
 
-  /** It takes its rules along. */
+  /** Ends firewalld, which removes its rules. */
   async stop(): Promise<void> {
     for (const child of this.#children.splice(0).toReversed()) {
       const ended = new Promise((resolve) => child.once("exit", resolve));

@@ -1,10 +1,10 @@
-// What most test files share: a registry with the busybox image, and an agent whose driver takes docker.io from it.
+// Most test files share these: a registry with the busybox image, and an agent whose driver pulls docker.io from it.
 import { after, before } from "node:test";
 import { Agent, type AgentOptions } from "./agent.ts";
 import { busyboxLayout, skipVms } from "./environment.ts";
 import { Registry } from "./registry.ts";
 
-/** Of the agent. */
+/** The agent's options. */
 export type FixtureOptions = Pick<
   AgentOptions,
   "env" | "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "statsInterval"
@@ -15,7 +15,7 @@ export class Fixture {
   #agent: Agent | undefined;
   #ready: Promise<void> = Promise.resolve();
 
-  /** To be called at a test file's top level: starts everything before its tests, ends it after them. */
+  /** Call it at a test file's top level: it starts everything before the file's tests and ends it after them. */
   static use(pluginConfig?: (registryAddress: string) => string, options: FixtureOptions = {}): Fixture {
     const fixture = new Fixture();
     before(() => {
@@ -26,7 +26,7 @@ export class Fixture {
     return fixture;
   }
 
-  /** For hooks at a file's top level: node:test begins each of them without waiting for the one before. */
+  /** For hooks at a file's top level: node:test begins each without waiting for the one before. */
   async ready(): Promise<void> {
     await this.#ready;
   }

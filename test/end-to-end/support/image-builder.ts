@@ -35,7 +35,7 @@ export class ImageBuilder implements AsyncDisposable {
     return join(this.directory, "layout");
   }
 
-  /** A new image of that name from another (default: busybox). Gives skopeo's name of it. */
+  /** Makes an image of that name from another (default: busybox). Returns skopeo's name of it. */
   async create(name: string, from = "latest"): Promise<string> {
     await this.#umoci(["tag", "--image", `${this.#layout}:${from}`, name]);
     return this.source(name);
@@ -50,7 +50,7 @@ export class ImageBuilder implements AsyncDisposable {
     await this.#umoci(["config", "--image", `${this.#layout}:${name}`, ...flags]);
   }
 
-  /** Adds a layer made of a directory that `fill` (a shell script, run inside it) fills. */
+  /** Adds a layer: a directory that the shell script `fill` fills, run inside it. */
   async addLayer(name: string, options: { fill: string; at: string; opaque?: boolean }): Promise<void> {
     this.#files += 1;
     const content = join(this.directory, `content-${this.#files}`);

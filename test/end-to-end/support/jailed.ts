@@ -1,4 +1,5 @@
-// Jailed VMs under an agent: their records, jobs of several allocations, and that nothing of any of them is left on the host.
+// Jailed VMs under an agent: their records, jobs of several allocations, and a check that nothing of them is left on
+// the host.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,7 +11,7 @@ import { waitFor } from "./wait.ts";
 
 const parentCgroup = "litegix-fc-driver";
 const users = { first: 70_000, last: 79_999 };
-/** For a job to come up on emulated CPUs. */
+/** Time for a job to come up on emulated CPUs. */
 export const slowMs = 240_000;
 
 /** Config lines of a task that runs a script. */
@@ -54,14 +55,14 @@ export async function assertNothingLeft(agent: Agent, timeoutMs?: number): Promi
 }
 
 /**
- * How a guest ends by a fault of its emulated processor, virtualisation included: as the guest (triple fault) or as KVM (an exit
- * that it does not know) sees it. Init ends the same way after a bug of its own, which it says first.
+ * A guest's end by a fault of its emulated processor (virtualisation included), as seen by the guest (triple fault) or
+ * by KVM (an exit that it does not know). Init ends the same way after a bug of its own, which it reports first.
  */
 const emulationFault = /^(?!.*\bbug: ).*\((guest_restarted|vmm_failed)\)/s;
 
 /**
- * Runs a job file until each of its allocations has the status; gives their ids. In test/rig's machine so many as `faults` may
- * have been ended by the emulation: they do not count, are said, and Nomad starts others in their place.
+ * Runs a job file until each of its allocations has the status; returns their ids. In test/rig's machine the emulation
+ * may end up to `faults` of them. Those are printed but not counted, and Nomad starts others in their place.
  */
 export async function runFile(options: {
   agent: Agent;
@@ -73,7 +74,7 @@ export async function runFile(options: {
   faults?: number;
 }): Promise<string[]> {
   const { agent, count = 1, timeoutMs = slowMs } = options;
-  const mostFaults = inRig ? (options.faults ?? 0) : 0;
+  const maxFaults = inRig ? (options.faults ?? 0) : 0;
   const faults = new Set<string>();
   const submitted = await agent.nomad(["job", "run", "-detach", options.path]);
   assert.equal(submitted.exitCode, 0, submitted.stderr);
@@ -86,7 +87,7 @@ export async function runFile(options: {
       const all = await allocationsOf(agent, options.job);
       last = JSON.stringify(all.map(({ ClientStatus }) => ClientStatus));
       for (const stub of all) {
-        if (stub.ClientStatus !== "failed" || faults.has(stub.ID) || faults.size === mostFaults) continue;
+        if (stub.ClientStatus !== "failed" || faults.has(stub.ID) || faults.size === maxFaults) continue;
         if (!messagesOf(stub).some((it) => emulationFault.test(it))) continue;
         faults.add(stub.ID);
         console.log(`not counted: ${stub.ID} ended by its emulated processor: ${messagesOf(stub).join(" | ")}`);
@@ -113,7 +114,7 @@ async function allocationsOf(agent: Agent, job: string): Promise<AllocationStub[
   return (await agent.get(`/v1/job/${job}/allocations`)) as AllocationStub[];
 }
 
-/** What Nomad tells of an allocation's tasks. */
+/** Nomad's stub of an allocation, with its tasks' events. */
 function messagesOf({ TaskStates }: AllocationStub): string[] {
   return Object.values(TaskStates ?? {}).flatMap(({ Events }) => Events.map(({ DisplayMessage }) => DisplayMessage));
 }

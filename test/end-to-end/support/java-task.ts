@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, realpathSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 
-/** Of the JDK on PATH; undefined where there is none: the class is given as source, which needs a compiler. */
+/** The JDK on PATH; undefined if there is none. Nomad gets the class as source, which needs a compiler. */
 const javaHome = findJavaHome();
 
 export const skipJava: string | false = javaHome === undefined ? "no JDK on PATH: javac" : false;
@@ -20,8 +20,9 @@ function findJavaHome(): string | undefined {
 }
 
 /**
- * For the agent's client block: what of the host a java task sees. The default links all of /usr, file by file; where the task's
- * directory lies on another file system it is copied, so it is no more than a Java program needs.
+ * For the agent's client block: the part of the host that a java task sees. The default links all of /usr, file by
+ * file, or copies it if the task's directory lies on another file system. So this has no more than a Java program
+ * needs.
  */
 export const javaClientConfig = `
   chroot_env = {
@@ -41,7 +42,7 @@ function javaPaths(): string[] {
   return ["/etc", ...["bin", "conf", "lib"].map((name) => join(javaHome, name)), ...new Set(outside)];
 }
 
-/** Answers each connection at `port` with who it comes from; on its standard output, says what it reads at host:port every second. */
+/** Answers each connection at `port` with its peer's address. Prints what it reads from host:port, every second. */
 export function javaTask(options: { name: string; port: number; asks: { host: string; port: number } }): string {
   const { name, port, asks } = options;
   const source = `

@@ -1,10 +1,10 @@
-// Nomad's reader of a task's output, and what it has written.
+// Nomad's reader of a task's output, and its files.
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Allocation } from "./allocation.ts";
 import { listProcesses } from "./processes.ts";
 
-/** The files that Nomad's logmon has written and not thrown away again, the oldest first. */
+/** The files that Nomad's logmon has written and not deleted again, the oldest first. */
 export async function writtenFiles(
   allocation: Allocation,
   stream: "stdout" | "stderr",
@@ -30,7 +30,7 @@ export async function written(allocation: Allocation, stream: "stdout" | "stderr
   return parts.join("");
 }
 
-/** logmon and, within it, whoever else reads the task's FIFOs. */
+/** The processes that read the task's FIFOs: logmon, and any others within it. */
 export async function logmonPids(allocation: Allocation): Promise<number[]> {
   const own = await listProcesses();
   return own

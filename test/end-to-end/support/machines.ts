@@ -51,7 +51,7 @@ export async function leftovers(path: string): Promise<string[]> {
   ];
 }
 
-/** Nomad destroys a task some time after it told that it ended. */
+/** Nomad destroys a task some time after it reported the end. */
 export async function waitUntilNothingIsLeft(path: string, timeoutMs = 30_000): Promise<void> {
   let last: string[] = [];
   await waitFor({

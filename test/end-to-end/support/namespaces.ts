@@ -20,7 +20,10 @@ function names(): { agent: string; peer: string } {
   return { agent, peer };
 }
 
-/** Runs a program's file again, in the agent's namespace. The output is passed on; what failed is in the error too, as the last to be read. */
+/**
+ * Runs a program's file again, in the agent's namespace, and passes its output on. The error repeats the failures, so
+ * that they are read last.
+ */
 export async function runInside(file: string): Promise<void> {
   const { agent, peer } = names();
   try {
@@ -63,7 +66,7 @@ async function ip(args: readonly string[]): Promise<void> {
   await runSuccessfully({ file: "ip", args });
 }
 
-/** The words before a program that run it in the peers' namespace. */
+/** The words in front of a program that run it in the peers' namespace. */
 export function asPeer(): [string, ...string[]] {
   return ["nsenter", `--net=/run/netns/${names().peer}`, "--"];
 }

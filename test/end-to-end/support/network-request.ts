@@ -1,6 +1,6 @@
 import type { NetworkRequest } from "../../../src/network/reserve.ts";
 
-/** Of a task in the default network with one port, for which no VM is started. */
+/** For a task in the default network with one port; no VM is started for it. */
 export function networkRequest(options: { allocId: string; hostPort: number }): NetworkRequest {
   const { allocId, hostPort } = options;
   return {

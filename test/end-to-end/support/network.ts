@@ -1,4 +1,4 @@
-// What the tests of VMs' networks share: jobs that serve, ports, rules' counters, and guests that spoof.
+// Shared by the tests of VMs' networks: jobs that serve, ports, rules' counters, and guests that spoof.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, describe, it } from "node:test";
@@ -36,7 +36,7 @@ export function groupNetwork(mode = ""): string {
   `;
 }
 
-/** A service of Nomad's at the port "web". `setting`: lines for the block. */
+/** A Nomad service at the port "web". `setting`: lines for the block. */
 export function serviceBlock(options: { name: string; check: "http" | "tcp"; setting?: string }): string {
   const { name, check, setting = "" } = options;
   return `
@@ -79,7 +79,7 @@ export async function runWithPolicy(agent: Agent, allow: readonly string[], grou
   return await runService({ agent, config, group });
 }
 
-/** Where a service of Nomad's is to be found. */
+/** The address at which Nomad lists a service. */
 export async function registered(agent: Agent, service: string): Promise<string[]> {
   const found = (await agent.get(`/v1/service/${service}`)) as { Address: string; Port: number }[];
   return found.map(({ Address, Port }) => `${Address}:${Port}`);
@@ -101,7 +101,7 @@ export async function inVm(allocation: Allocation, script: string): Promise<stri
   return `${result.stdout}${result.stderr}`.trim();
 }
 
-/** What `litegix-fc-driver inspect` prints of an allocation's only VM. */
+/** The output of `litegix-fc-driver inspect` about an allocation's only VM. */
 export async function inspectedVm(allocation: Allocation): Promise<Record<string, string>> {
   const args = ["inspect", "--json", "--rootfs-base-path", allocation.agent.basePath, allocation.id];
   const [vm, ...others] = JSON.parse(await runSuccessfully({ file: driverPath, args })) as Record<string, string>[];
@@ -147,7 +147,7 @@ export async function waitForPassingCheck(allocation: Allocation): Promise<void>
   await waitForAnswer("a check that passes", /^success$/, async () => (await checksOf(allocation)).join(","));
 }
 
-/** Stops the allocation: its service must be there before, and go with it. */
+/** Stops the allocation. Its service must be there before, and go with it. */
 export async function assertServiceGoesWith(allocation: Allocation, service: string): Promise<void> {
   const services = async (): Promise<string> => JSON.stringify(await allocation.agent.get("/v1/services"));
   assert.match(await services(), new RegExp(`"${service}"`));
@@ -189,7 +189,7 @@ const spoofsOverIpv4 = [
   `ip link set eth0 address 02:66:66:66:66:66 && ping -c 1 -W 1 ${peerAddress}`,
 ];
 
-/** A root that may change its interface: nothing leaves with addresses that are not the VM's. */
+/** Even a root that may change its interface sends no packet with addresses that are not the VM's. */
 export async function assertSpoofsAreStopped(
   allocation: Allocation,
   tap: string,
@@ -220,10 +220,10 @@ export async function pushSocatImage(registry: Registry): Promise<void> {
 
 export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < /dev/null; echo status $?`;
 
-/** False in the process that a test file is run again by, in its agent's namespace. */
+/** False in the second run of a test file, within its agent's namespace. */
 export const outside = inside === undefined;
 
-/** The one case of a file outside: all its others, inside. */
+/** A file's only case outside the namespaces; all others run inside. */
 export function runInNamespaces(title: string, file: string, skip = skipVms): void {
   describe(title, { skip: skip || !outside }, () => {
     it("in namespaces of its own", () => runInside(file));

@@ -14,7 +14,7 @@ export async function driverTables(namespace: string | undefined): Promise<strin
   return lines.filter((line) => line.includes(" litegix_")).map((line) => line.replace(/^table /, ""));
 }
 
-/** As software that loads a firewall anew does; resolves when the driver has put its tables back. */
+/** Removes them, as software does that loads a firewall anew. Resolves when the driver has put its tables back. */
 export async function removeTablesUntilTheyAreBack(options: { namespace?: string; tap: string }): Promise<void> {
   const { namespace, tap } = options;
   const tables = await driverTables(namespace);

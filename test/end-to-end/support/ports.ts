@@ -1,4 +1,4 @@
-// Ports on loopback that nobody listens on now.
+// Loopback ports without a listener.
 import { createServer, type Server } from "node:net";
 
 export async function freePorts(count: number): Promise<number[]> {

@@ -64,7 +64,7 @@ export class Registry implements AsyncDisposable {
     });
   }
 
-  /** Of the manifest that the name stands for, as the registry tells it. */
+  /** The manifest that the name stands for, with the registry's digest and media type of it. */
   async manifest(repository: string, tag: string): Promise<{ digest: string; mediaType: string; body: string }> {
     const accept = [
       "application/vnd.oci.image.index.v1+json",
@@ -87,7 +87,7 @@ export class Registry implements AsyncDisposable {
     if (!response.ok) throw new Error(`PUT manifest: ${response.status} ${await response.text()}`);
   }
 
-  /** Where the registry keeps a blob's bytes; it does not look at them again. */
+  /** The registry's file of a blob's bytes, which it does not verify again. */
   blobPath(digest: string): string {
     const hex = digest.replace("sha256:", "");
     return join(this.directory, "storage/docker/registry/v2/blobs/sha256", hex.slice(0, 2), hex, "data");

@@ -1,4 +1,4 @@
-// A supervisor without a VM: its hypervisor is a program that only waits, its guest a unix socket.
+// A supervisor without a VM: its hypervisor is a program that only waits, its guest is a unix socket.
 import { type ChildProcess, spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ export interface RunningShim {
   readonly stdoutPath: string;
 }
 
-/** `path` is what the names of its files begin with. */
+/** `path` is the prefix of its files' names. */
 export async function startShim(options: { path: string; vsockSocket: string }): Promise<RunningShim> {
   const { path, vsockSocket } = options;
   const stdoutPath = `${path}.out`;

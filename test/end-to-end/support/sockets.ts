@@ -1,10 +1,13 @@
-// Servers and clients, of this process's namespace or of the peers'.
+// Servers and clients in this process's namespace or in the peers'.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { run } from "./command.ts";
 import { asPeer } from "./namespaces.ts";
 
-/** A TCP server on port: says who came ("from ADDRESS"), and with SINK counts bytes until the end, then says how many. UDP echoes with the sender. */
+/**
+ * A server on one port. TCP: answers "from ADDRESS"; in mode "big" it echoes every byte. UDP: echoes with the sender's
+ * address.
+ */
 const serverProgram = `
 const net = require("node:net"), dgram = require("node:dgram"), crypto = require("node:crypto");
 const [port, mode] = process.argv.slice(1);
@@ -59,11 +62,11 @@ export interface AskOptions {
   readonly text?: string;
   readonly kind?: "tcp" | "udp";
   readonly from?: "peer" | "host";
-  /** A namespace's file. */
+  /** The file of a network namespace. */
   readonly namespace?: string;
 }
 
-/** What a server answers until it closes, or the error's code. */
+/** The bytes that a server sends until it closes, or the error's code. */
 export async function askServer(options: AskOptions): Promise<string> {
   const { host, port, text = "", kind = "tcp" } = options;
   const enter =

@@ -30,7 +30,7 @@ export class Terminal implements AsyncDisposable {
     });
   }
 
-  /** Everything shown so far. */
+  /** Everything that the terminal has shown. */
   get output(): string {
     return this.#output;
   }
@@ -56,7 +56,7 @@ export class Terminal implements AsyncDisposable {
     });
   }
 
-  /** Types the line again until the pattern shows: a resize takes its time, a shell may not be there yet. */
+  /** Types the line again until the pattern shows: a resize takes time, and the shell may not have started yet. */
   async typeUntil(line: string, pattern: RegExp): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       this.type(`${line}\r`);

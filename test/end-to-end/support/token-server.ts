@@ -1,5 +1,6 @@
-// A token server for Debian's docker-registry (distribution's "Token Authentication Specification"): on loopback, one user, and
-// anybody may pull what is public. Tokens are JWTs, signed by a certificate of its own that the registry is told to trust.
+// A token server for Debian's docker-registry (distribution's "Token Authentication Specification"): on loopback, with
+// one user. Public images need no user. The tokens are JWTs, signed by a certificate of its own that the registry is
+// configured to trust.
 import { createPrivateKey, type KeyObject, randomUUID, sign, X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -11,7 +12,7 @@ import { run } from "./command.ts";
 export interface TokenServerOptions {
   readonly username: string;
   readonly password: string;
-  /** What anybody may pull. */
+  /** Anyone may pull these images. */
   readonly isPublic: (repository: string) => boolean;
 }
 
@@ -57,7 +58,7 @@ export class TokenServer implements AsyncDisposable {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** For `Registry.start`: a registry that takes this server's tokens, and nothing else. */
+  /** For `Registry.start`: a registry that accepts only this server's tokens. */
   get registrySettings(): string {
     const token = {
       realm: `http://${this.address}/token`,
@@ -88,7 +89,7 @@ export class TokenServer implements AsyncDisposable {
     const access = scopes.map((scope): Access => {
       const [type = "", name = "", actions = ""] = scope.split(":");
       const asked = actions.split(",");
-      // Who asks for too much gets less, not an error, as from registries in the wild: the registry then says no.
+      // A request for too much gets less, not an error, as from public registries. The registry then refuses.
       const forAnybody = isPublic(name) ? asked.filter((action) => action === "pull") : [];
       return { type, name, actions: authorization === undefined ? forAnybody : asked };
     });
@@ -116,7 +117,7 @@ export class TokenServer implements AsyncDisposable {
   }
 }
 
-/** For ES256. Node reads certificates but makes none, so the openssl program does. */
+/** For ES256. Node reads certificates but can't make them; the openssl program can. */
 async function createSelfSigned(directory: string): Promise<{ signingKey: KeyObject; certificate: X509Certificate }> {
   const keyPath = join(directory, "key.pem");
   const certificatePath = join(directory, certificateName);

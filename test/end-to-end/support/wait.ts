@@ -1,4 +1,4 @@
-// Waiting by looking again until a deadline, with a message that says what was last seen.
+// Waiting by polling until a deadline; the message says what was last seen.
 import { setTimeout as delay } from "node:timers/promises";
 
 export interface WaitOptions<T> {
@@ -7,7 +7,7 @@ export interface WaitOptions<T> {
   readonly intervalMs?: number;
   /** Undefined means not yet. */
   readonly attempt: () => Promise<T | undefined> | T | undefined;
-  /** What was seen last, for the message. */
+  /** The last observation, for the message. */
   readonly seen?: () => Promise<string> | string;
 }
 

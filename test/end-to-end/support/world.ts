@@ -1,8 +1,8 @@
-// What a process of a task sees of its world, printed by a script in sections.
+// A process's view of its world in a task, printed by a script in sections.
 import assert from "node:assert/strict";
 import type { Allocation } from "./allocation.ts";
 
-/** What differs from process to process by nature is left out. */
+/** Values that differ between processes by nature are left out. */
 const script = `
 section() { echo "== $1"; }
 section id; id
@@ -31,7 +31,7 @@ export function worldTask(more = ""): string {
   return `command = "/bin/sh"\nargs = ["-c", ${JSON.stringify(`${script}\n${more}\nexec sleep 1d`)}]`;
 }
 
-/** As the task itself sees it, and as an exec'd process does. */
+/** As the task itself sees it, and as an exec process does. */
 export async function worldsOf(allocation: Allocation): Promise<{ task: World; exec: World }> {
   await allocation.waitForLog(/^== end$/m);
   const task = sections(await allocation.log());
