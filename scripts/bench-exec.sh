@@ -21,7 +21,7 @@ esac
 target_directory=${CARGO_TARGET_DIR:-$cache/target}
 # Static: it runs in the guest, on an image without libraries.
 cargo build --release --locked --quiet --target x86_64-unknown-linux-gnu --target-dir "$target_directory" \
-  --package litegix-init --example bench-copy
+  --package litegix-sys --example bench-copy
 export LITEGIX_BENCH_COPY=$target_directory/x86_64-unknown-linux-gnu/release/examples/bench-copy
 
 if [ "${LITEGIX_E2E_VMM:-}" = firecracker ]; then exec_with_kvm node test/bench/exec/bench-exec.ts; fi

@@ -23,9 +23,8 @@ const crates: Readonly<Record<string, Layers>> = {
     ["memory", "network", "logs"],
     ["wire"],
     ["console"],
-    ["sys"],
   ],
-  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "sys", "unlz4"]],
+  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["clock_watch", "config", "log", "unlz4"]],
 };
 
 function room(path: string): string {

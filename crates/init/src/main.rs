@@ -19,7 +19,6 @@ mod memory;
 mod network;
 mod program;
 mod root;
-mod sys;
 mod task;
 mod wire;
 
@@ -46,10 +45,10 @@ const MOST_STREAMS: u32 = 512;
 /// Before listening again when that failed.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// Called by the C start-up code.
 #[cfg(not(test))]
-#[unsafe(no_mangle)]
-pub extern "C" fn main() -> i32 {
+litegix_sys::entry!(start);
+
+fn start() -> i32 {
     if std::process::id() != 1 {
         if std::env::args_os().nth(1).is_some_and(|it| it == "zygote") {
             return program::zygote::run();
@@ -73,7 +72,7 @@ fn run() -> ! {
         restart();
     }
     steps::done("init");
-    sys::machine::keep_freed_memory();
+    litegix_sys::machine::keep_freed_memory();
     early::standard_streams();
     early::prepare();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -2,10 +2,10 @@
 //! The guest may be any time away, so that only its answers count: its time lies within the round trip, and the shortest
 //! of some round trips says it best.
 
+use crate::clock_watch::ClockWatch;
 use crate::control::{Measured, Shared};
 use crate::dial::Guest;
 use crate::log;
-use crate::sys;
 use litegix_protocol::guest::ClockRequest;
 use litegix_protocol::guest::guest_client::GuestClient;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ type Client = GuestClient<Channel>;
 
 /// Runs as long as it is let.
 pub async fn keep(guest: Guest, shared: Arc<Shared>) {
-    let watch = sys::ClockWatch::new()
+    let watch = ClockWatch::new()
         .inspect_err(|error| log::line(&format!("watching the host's clock: {error}")))
         .ok();
     // Whoever asks has found the guest awake: one that boots is dialled by enough others.
@@ -65,7 +65,7 @@ pub async fn keep(guest: Guest, shared: Arc<Shared>) {
 
 async fn keep_connected(
     client: &mut Client,
-    watch: Option<&sys::ClockWatch>,
+    watch: Option<&ClockWatch>,
     shared: &Shared,
 ) -> Result<std::convert::Infallible, Status> {
     let mut pause = EARLY_PAUSE;
@@ -99,7 +99,7 @@ fn next_pause(before: Duration, measured: Measured, took: Duration) -> Duration 
     wanted.min(LONGEST_PAUSE).max(took * MOST_SHARE)
 }
 
-async fn changed(watch: Option<&sys::ClockWatch>) {
+async fn changed(watch: Option<&ClockWatch>) {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,

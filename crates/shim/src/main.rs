@@ -5,12 +5,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod clock;
+mod clock_watch;
 mod config;
 mod control;
 mod dial;
 mod log;
 mod logs;
-mod sys;
 mod unlz4;
 mod vm;
 

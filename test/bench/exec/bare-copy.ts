@@ -1,7 +1,7 @@
 // The yardstick: bytes between the host and a program in the guest over a vsock connection, with nothing else between.
 import { connect, type Socket } from "node:net";
 
-/** Of crates/init/examples/bench-copy.rs. */
+/** Of crates/sys/examples/bench-copy.rs. */
 const port = 9999;
 
 export interface BareCopyOptions {

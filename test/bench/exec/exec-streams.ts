@@ -6,7 +6,7 @@ import { nomadPath } from "../../end-to-end/support/environment.ts";
 
 export interface Side {
   readonly allocation: Allocation;
-  /** Where crates/init/examples/bench-copy.rs is for the allocation's task. */
+  /** Where crates/sys/examples/bench-copy.rs is for the allocation's task. */
   readonly program: string;
 }
 

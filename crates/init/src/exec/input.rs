@@ -1,9 +1,10 @@
 //! The host's input of an exec session, on its way to the program's pipe or terminal.
 
 use crate::exec::channel::{Host, Message};
-use crate::sys::{files, tty};
 use bytes::{Buf, Bytes};
 use litegix_protocol::guest::TerminalSize;
+use litegix_sys::{descriptors, tty};
+use nix::sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -35,7 +36,7 @@ pub struct Input {
 impl Input {
     fn new(descriptor: OwnedFd, terminal: bool) -> io::Result<Self> {
         Ok(Self {
-            descriptor: Some(files::watch(descriptor)?),
+            descriptor: Some(descriptors::watch(descriptor)?),
             terminal,
             queue: VecDeque::new(),
             queued: 0,
@@ -128,7 +129,7 @@ impl Input {
         }
         if self.terminal {
             self.ending = false;
-            let character = self.descriptor.as_ref().and_then(tty_end);
+            let character = self.descriptor.as_ref().and_then(end_of_file_character);
             if let Some(character) = character {
                 let times = if self.within_line { 2 } else { 1 };
                 self.append(vec![character; times].into());
@@ -140,8 +141,13 @@ impl Input {
     }
 }
 
-fn tty_end(descriptor: &AsyncFd<File>) -> Option<u8> {
-    tty::end_of_file_character(descriptor.get_ref())
+/// The end-of-file character, if the terminal is in canonical mode, which gives it a meaning.
+fn end_of_file_character(terminal: &AsyncFd<File>) -> Option<u8> {
+    let settings = tcgetattr(terminal.get_ref()).ok()?;
+    settings
+        .local_flags
+        .contains(LocalFlags::ICANON)
+        .then_some(settings.control_chars[SpecialCharacterIndices::VEOF as usize])
 }
 
 /// Clients without a terminal say 0 x 0, which means nothing.

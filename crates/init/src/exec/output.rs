@@ -1,9 +1,10 @@
 //! The output of an exec session's program, in messages for the host, and where it ends.
 
 use crate::exec::channel::{Answer, Answers};
-use crate::sys::{files, process};
 use bytes::Bytes;
 use litegix_protocol::frame::LARGEST_PAYLOAD as LARGEST_CHUNK;
+use litegix_sys::descriptors;
+use nix::sched::sched_yield;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,7 +34,7 @@ pub struct Output {
 impl Output {
     pub fn pipe(descriptor: OwnedFd, wrap: fn(Bytes) -> Answer) -> io::Result<Self> {
         Ok(Self {
-            descriptor: files::watch(descriptor)?,
+            descriptor: descriptors::watch(descriptor)?,
             terminal: false,
             wrap,
         })
@@ -41,7 +42,7 @@ impl Output {
 
     pub fn terminal(descriptor: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            descriptor: files::watch(descriptor)?,
+            descriptor: descriptors::watch(descriptor)?,
             terminal: true,
             wrap: Answer::Stdout,
         })
@@ -58,11 +59,11 @@ impl Output {
                 // First: whom the program has left behind may write without a pause. The sender going away means the same
                 // as its message.
                 _ = ended.changed() => break,
-                read = files::receive(&self.descriptor, &mut chunk) => match read {
+                read = descriptors::receive(&self.descriptor, &mut chunk) => match read {
                     Ok(length) if length > 0 => {
                         if length < WORTH_A_MESSAGE {
                             // The program may be in the middle of its write.
-                            process::let_others_run();
+                            let _ = sched_yield();
                             self.read_waiting(&mut chunk);
                         }
                         if chunk.len() < WORTH_A_MESSAGE && !bulk {
@@ -90,7 +91,7 @@ impl Output {
         let (mut owed, quiet) = if self.terminal {
             (TERMINAL_BUFFER, TERMINAL_QUIET)
         } else {
-            let waiting = files::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
+            let waiting = descriptors::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
             (waiting, QUIET)
         };
         let deadline = Instant::now() + LONGEST_TAIL;
@@ -98,7 +99,7 @@ impl Output {
         while waited < LONGEST_TAIL && (owed > 0 || Instant::now() < deadline) {
             let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
             let asked = Instant::now();
-            let read = timeout(quiet, files::receive(&self.descriptor, &mut chunk)).await;
+            let read = timeout(quiet, descriptors::receive(&self.descriptor, &mut chunk)).await;
             waited += asked.elapsed();
             match read {
                 Ok(Ok(length)) if length > 0 => {
@@ -115,7 +116,7 @@ impl Output {
 
     /// What is there without waiting, as far as it fits. An end or error shows up again at the next read.
     fn read_waiting(&self, chunk: &mut Vec<u8>) {
-        while matches!(files::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
+        while matches!(descriptors::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
         {
         }
     }
@@ -128,7 +129,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::tty;
+    use litegix_sys::tty;
     use std::io::Write;
     use std::thread;
     use tokio::sync::mpsc;
@@ -158,7 +159,7 @@ mod tests {
     }
 
     fn pipe() -> (Output, File) {
-        let (from, to) = files::large_pipe().expect("pipe");
+        let (from, to) = descriptors::large_pipe().expect("pipe");
         let output = Output::pipe(from, Answer::Stdout).expect("output");
         (output, File::from(to))
     }

@@ -8,8 +8,8 @@ use crate::program::plan::{Failure, Plan};
 use crate::program::reaper::{End, Reaper};
 use crate::program::spawn::{Spawner, Streams};
 use crate::program::terminals;
-use crate::sys::files;
 use litegix_protocol::guest::{ExecStart, ExecStarted, ExitStatus};
+use litegix_sys::descriptors;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -74,9 +74,9 @@ impl Session {
                 grace,
             })
         } else {
-            let (stdin, to_stdin) = files::large_pipe().map_err(broken)?;
-            let (from_stdout, stdout) = files::large_pipe().map_err(broken)?;
-            let (from_stderr, stderr) = files::pipe().map_err(broken)?;
+            let (stdin, to_stdin) = descriptors::large_pipe().map_err(broken)?;
+            let (from_stdout, stdout) = descriptors::large_pipe().map_err(broken)?;
+            let (from_stderr, stderr) = descriptors::pipe().map_err(broken)?;
             let streams = Streams {
                 stdin,
                 stdout,
@@ -213,7 +213,7 @@ mod tests {
         let (mut host, guest) = UnixStream::pair().expect("pair");
         let filled = fill(&guest);
         let frames = Frames::new(Arc::new(Socket::new(guest.into()).expect("socket")));
-        let (stdin, to_stdin) = files::pipe().expect("pipe");
+        let (stdin, to_stdin) = descriptors::pipe().expect("pipe");
         let (ended, end) = oneshot::channel();
         let session = Session {
             pid: i32::MAX,
@@ -232,7 +232,7 @@ mod tests {
         host.write_all(&[0; 100]).expect("input");
         let mut answers = session.run(Arc::default(), Host::new(frames), permit);
         // Once the program has its input, the session tells the host so, who does not read.
-        while files::bytes_waiting(&stdin).expect("pipe") < 100 {
+        while descriptors::bytes_waiting(&stdin).expect("pipe") < 100 {
             tokio::task::yield_now().await;
         }
         let end = End {

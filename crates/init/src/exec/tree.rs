@@ -3,7 +3,8 @@
 //! process that was given an id again.
 
 use crate::program::reaper::Reaper;
-use crate::sys::process;
+use litegix_sys::proc_stat::Stat;
+use litegix_sys::process;
 use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,15 +29,6 @@ pub struct Tree<'a> {
 struct Seen {
     pid: i32,
     stat: Stat,
-}
-
-/// Of /proc/PID/stat.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Stat {
-    parent: i32,
-    session: i32,
-    /// In ticks since the kernel's own start. With the id it tells a process from a later one.
-    start: u64,
 }
 
 impl<'a> Tree<'a> {
@@ -145,44 +137,21 @@ fn processes() -> impl Iterator<Item = Seen> {
 }
 
 fn see(pid: i32) -> Option<Stat> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    Stat::of(u32::try_from(pid).ok()?)
 }
 
 /// Only of those that belong to the session: a machine may run more processes than init may have descriptors. Whoever has
 /// the id once the descriptor is there is who is held.
 fn hold(seen: Seen) -> Option<OwnedFd> {
     let descriptor = process::open_pidfd(seen.pid).ok()?;
-    (see(seen.pid)?.start == seen.stat.start).then_some(descriptor)
-}
-
-/// The program's name, field 2, stands in parentheses and may contain anything.
-fn parse(stat: &str) -> Option<Stat> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    Some(Stat {
-        parent: fields.nth(1)?.parse().ok()?,
-        session: fields.nth(1)?.parse().ok()?,
-        start: fields.nth(15)?.parse().ok()?,
-    })
+    (see(seen.pid)?.start_time == seen.stat.start_time).then_some(descriptor)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
-
-    #[test]
-    fn the_fields_are_found_behind_any_name() {
-        let stat = Stat {
-            parent: 3,
-            session: 5,
-            start: 22,
-        };
-        let line = "7 (a) b) S 3 4 5 6 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23";
-        assert_eq!(parse(line), Some(stat));
-        assert_eq!(parse("7 (a) S 3"), None);
-    }
 
     /// A session's first program, of whose end the reaper is told as in the machine.
     fn leader(script: &str, reaper: &Reaper) -> (Child, i32) {
@@ -224,8 +193,7 @@ mod tests {
     fn a_tree_is_found_among_more_processes_than_there_are_descriptors() {
         // The limit is a whole process's: this test runs itself again in one of its own.
         if std::env::var_os("FEW_DESCRIPTORS").is_none() {
-            let name =
-                "tree::tests::a_tree_is_found_among_more_processes_than_there_are_descriptors";
+            let name = "exec::tree::tests::a_tree_is_found_among_more_processes_than_there_are_descriptors";
             let outcome = Command::new("sh")
                 .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
                 .arg(std::env::current_exe().expect("this program"))
@@ -266,12 +234,5 @@ mod tests {
         assert!(!tree.is_gone());
         tree.signal(libc::SIGKILL);
         assert_eq!(child.wait().expect("wait").code(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_stat_is_read(text in ".{0,100}") {
-            let _ = parse(&text);
-        }
     }
 }

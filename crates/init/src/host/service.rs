@@ -10,7 +10,6 @@ use crate::logs::stream::Logs;
 use crate::machine::clock;
 use crate::machine::steps;
 use crate::memory::stats;
-use crate::sys::machine;
 use crate::task::agent::Agent;
 use crate::task::shutdown;
 use crate::wire::frames::Frames;
@@ -91,6 +90,13 @@ impl Service {
     }
 }
 
+/// As `uname -r` prints it.
+fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
 #[tonic::async_trait]
 impl Guest for Service {
     async fn hello(
@@ -102,14 +108,17 @@ impl Guest for Service {
         let generation = generation::agree(request.generation_min..=request.generation_max)
             .map_err(Status::failed_precondition)?;
         if !request.entropy.is_empty() {
-            console::warn_on_error("adding entropy", machine::add_entropy(&request.entropy));
+            console::warn_on_error(
+                "adding entropy",
+                litegix_sys::machine::add_entropy(&request.entropy),
+            );
         }
         Ok(Response::new(HelloResponse {
             generation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel_release: machine::kernel_release(),
+            kernel_release: kernel_release(),
             state: self.agent.state().into(),
-            uptime_ns: machine::uptime_ns(),
+            uptime_ns: steps::uptime_ns(),
         }))
     }
 

@@ -1,7 +1,7 @@
 //! What the task writes, on its way into the log: from its pipe or terminal, as far as there is room.
 
 use crate::logs::buffer::LogBuffer;
-use crate::sys::scheduling;
+use litegix_sys::scheduling;
 use std::cell::Cell;
 use std::fs::File;
 use std::future::pending;
@@ -123,14 +123,14 @@ impl Drop for Flood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::files;
+    use litegix_sys::descriptors;
     use std::io::Write;
     use std::pin::pin;
     use tokio::io::Interest;
 
     fn pipe() -> (AsyncFd<File>, File) {
-        let (from, to) = files::large_pipe().expect("pipe");
-        let from = files::watch_for(from, Interest::READABLE).expect("watch");
+        let (from, to) = descriptors::large_pipe().expect("pipe");
+        let from = descriptors::watch_for(from, Interest::READABLE).expect("watch");
         (from, File::from(to))
     }
 

@@ -114,15 +114,15 @@ mod tests {
     use super::*;
     use crate::host::bulk::tests::{connected, read, write};
     use crate::logs::fill::fill;
-    use crate::sys::files;
+    use litegix_sys::descriptors;
     use std::fs::File;
     use std::io::Write;
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_log_larger_than_the_buffer_goes_on_as_it_is_acknowledged() {
         let (agent, mut host) = connected();
-        let (from, to) = files::pipe().expect("pipe");
-        let from = files::watch_for(from, tokio::io::Interest::READABLE).expect("watch");
+        let (from, to) = descriptors::pipe().expect("pipe");
+        let from = descriptors::watch_for(from, tokio::io::Interest::READABLE).expect("watch");
         let over = tokio::sync::watch::Sender::new(false);
         let all: Vec<u8> = (0..5_000_000_u32).map(|it| (it >> 8) as u8).collect();
         let wanted = all.clone();

@@ -1,7 +1,7 @@
 //! The guest's wall clock. The host measures how far it is off and says how to correct it: only the host can know how old
 //! a time is that it has sent.
 
-use crate::sys::machine;
+use litegix_sys::machine;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -6,31 +6,56 @@ use crate::machine::modules::Modules;
 use crate::machine::restart::restart;
 use crate::machine::steps;
 use crate::memory::cgroup;
-use crate::sys::{files, machine, process, rights};
-use std::fs;
-use std::path::Path;
+use crate::network;
+use litegix_sys::process;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::set_cad_enabled;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::LazyLock;
 use std::thread;
 use tokio::sync::watch;
 
 /// What Docker allows a container. The kernel would give 1,024, which 256 sessions exceed. What the task gets is in `limits`.
-const MOST_DESCRIPTORS: u64 = 524_288;
+const MAX_DESCRIPTORS: u64 = 524_288;
 
 /// /dev first: without it not even the standard streams are there.
 pub fn standard_streams() {
     let _ = fs::create_dir_all("/dev");
-    let _ = files::mount(
-        Path::new("devtmpfs"),
-        Path::new("/dev"),
-        "devtmpfs",
-        files::MS_NOSUID,
-        "mode=0755",
+    let _ = mount(
+        Some("devtmpfs"),
+        "/dev",
+        Some("devtmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=0755"),
     );
-    let _ = files::null_standard_streams();
+    let _ = null_standard_streams();
+}
+
+/// Makes 0, 1 and 2 refer to /dev/null. A kernel without a console starts init with none of them open.
+fn null_standard_streams() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    if null.as_raw_fd() < 3 {
+        // The file itself became a standard stream and has to stay open, also in the programs that init executes.
+        let _ = null.into_raw_fd();
+        fcntl(io::stdin(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        fcntl(io::stdout(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        fcntl(io::stderr(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
 }
 
 pub fn prepare() {
-    rights::set_umask(0o022);
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     process::ignore_terminal_signals();
     mount_kernel_file_systems();
     // Otherwise the kernel drops most of what init says in its first seconds.
@@ -39,10 +64,10 @@ pub fn prepare() {
         "oom_score_adj",
         fs::write("/proc/self/oom_score_adj", "-1000"),
     );
-    console::warn_on_error("Ctrl-Alt-Del", machine::catch_control_alt_delete());
+    console::warn_on_error("Ctrl-Alt-Del", set_cad_enabled(false));
     console::warn_on_error(
         "descriptors",
-        rights::set_limit(libc::RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS),
+        setrlimit(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS, MAX_DESCRIPTORS),
     );
     // The kernel counts them by user, whatever its rights, and the task's root is the same user as init: it could leave none
     // for init's own connections and pipes. Their memory counts as the task's, and ends before this does.
@@ -62,7 +87,7 @@ pub fn finish_in_background(mut modules: Modules) {
         layers::mount_in_background();
         modules.load_rest();
         cgroup::prepare();
-        console::warn_on_error("loopback", machine::bring_loopback_up());
+        console::warn_on_error("loopback", network::bring_loopback_up());
         // As docker sets them in a container's network.
         let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
@@ -89,9 +114,9 @@ pub async fn finished() {
 }
 
 fn mount_kernel_file_systems() {
-    let hidden = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
-    let no_programs = files::MS_NOSUID | files::MS_NOEXEC;
-    let no_devices = files::MS_NOSUID | files::MS_NODEV;
+    let hidden = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let no_programs = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let no_devices = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let mounts = [
         ("proc", "/proc", hidden, ""),
         ("sysfs", "/sys", hidden, ""),
@@ -107,8 +132,8 @@ fn mount_kernel_file_systems() {
     ];
     for (kind, target, flags, data) in mounts {
         let _ = fs::create_dir_all(target);
-        match files::mount(Path::new(kind), Path::new(target), kind, flags, data) {
-            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+        match mount(Some(kind), target, Some(kind), flags, Some(data)) {
+            Err(error) if error != Errno::EBUSY => {
                 console::warn(&format!("mounting {kind} on {target}: {error}"));
             }
             _ => {}

@@ -4,7 +4,7 @@
 
 use crate::machine::step_error::{StepError, failed};
 use crate::machine::steps;
-use crate::sys::files;
+use nix::mount::{MsFlags, mount as mount_at};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,20 +58,20 @@ fn mount() -> Outcome {
     for path in [IMAGE, SCRATCH, ROOT] {
         fs::create_dir_all(path).map_err(failed(path))?;
     }
-    files::mount(
-        Path::new(IMAGE_DEVICE),
-        Path::new(IMAGE),
-        "squashfs",
-        files::MS_RDONLY,
-        "",
+    mount_at(
+        Some(IMAGE_DEVICE),
+        IMAGE,
+        Some("squashfs"),
+        MsFlags::MS_RDONLY,
+        None::<&str>,
     )
     .map_err(failed("mounting the image"))?;
-    files::mount(
-        Path::new(SCRATCH_DEVICE),
-        Path::new(SCRATCH),
-        "ext4",
-        files::MS_RELATIME,
-        "",
+    mount_at(
+        Some(SCRATCH_DEVICE),
+        SCRATCH,
+        Some("ext4"),
+        MsFlags::MS_RELATIME,
+        None::<&str>,
     )
     .map_err(failed("mounting the scratch disk"))?;
     let upper = PathBuf::from(format!("{SCRATCH}/upper"));
@@ -84,12 +84,12 @@ fn mount() -> Outcome {
         upper.display(),
         work.display()
     );
-    files::mount(
-        Path::new("overlay"),
-        Path::new(ROOT),
-        "overlay",
-        files::MS_RELATIME,
-        &layers,
+    mount_at(
+        Some("overlay"),
+        ROOT,
+        Some("overlay"),
+        MsFlags::MS_RELATIME,
+        Some(layers.as_str()),
     )
     .map_err(failed("joining image and scratch disk"))?;
     steps::done("root mounted");

@@ -3,7 +3,7 @@
 
 use crate::console;
 use crate::machine::steps;
-use crate::sys::machine;
+use nix::kmod::{ModuleInitFlags, finit_module};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
@@ -85,7 +85,8 @@ fn load(entry: &Entry) {
     let name = &entry.file;
     let load = || -> io::Result<()> {
         let file = File::open(Path::new(DIRECTORY).join(name))?;
-        machine::load_module(&file)
+        finit_module(&file, c"", ModuleInitFlags::empty())?;
+        Ok(())
     };
     match load() {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

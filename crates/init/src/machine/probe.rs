@@ -3,7 +3,8 @@
 //! argument of this form on as an environment variable, so nothing has to be mounted to see it.
 
 use crate::machine::early;
-use crate::sys::machine;
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::termios::tcdrain;
 use std::fs::File;
 use std::io::Write;
 
@@ -19,7 +20,7 @@ pub fn answer() {
         early::standard_streams();
         say("/dev/ttyS0");
     }
-    machine::restart();
+    let _ = reboot(RebootMode::RB_AUTOBOOT);
 }
 
 fn say(path: &str) -> bool {
@@ -27,6 +28,6 @@ fn say(path: &str) -> bool {
         return false;
     };
     let said = terminal.write_all(ANSWER);
-    let _ = machine::drain(&terminal);
+    let _ = tcdrain(&terminal);
     said.is_ok()
 }

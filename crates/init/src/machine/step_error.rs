@@ -21,9 +21,12 @@ impl fmt::Display for StepError {
     }
 }
 
-pub fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> StepError {
+pub fn failed<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> StepError {
     let step = step.into();
-    move |source| StepError { step, source }
+    move |source| StepError {
+        step,
+        source: source.into(),
+    }
 }
 
 /// An error's text as C programs print it: without Rust's "(os error N)".

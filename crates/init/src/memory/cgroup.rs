@@ -2,7 +2,7 @@
 
 use crate::console;
 use crate::memory::victim;
-use crate::sys::files;
+use litegix_sys::descriptors;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -184,7 +184,7 @@ impl TaskGroup {
         let mut file = File::open(self.file("memory.events"))?;
         // The kernel tells of what came after the file was read (kernfs_fop_poll).
         io::copy(&mut file, &mut io::sink())?;
-        let events = files::watch_for(file.into(), Interest::PRIORITY)?;
+        let events = descriptors::watch_for(file.into(), Interest::PRIORITY)?;
         events.ready(Interest::PRIORITY).await?.retain_ready();
         Ok(())
     }

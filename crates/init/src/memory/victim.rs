@@ -1,6 +1,6 @@
 //! Whom to end for want of memory: the kernel's own choice, but one process only.
 
-use crate::sys::process::{open_pidfd, signal_pidfd};
+use litegix_sys::process::{open_pidfd, signal_pidfd};
 use std::fs;
 use std::os::fd::AsFd;
 

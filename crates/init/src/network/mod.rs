@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Of connections to other tasks' ports, which leave the VM although their address is its own.
 const OUTSIDE_TABLE: u8 = 77;
+/// Of `lo`, in each network namespace.
+const LOOPBACK_INDEX: u32 = 1;
 
 /// An address of 4 or 16 bytes.
 fn address(bytes: &[u8]) -> io::Result<IpAddr> {
@@ -35,6 +37,11 @@ fn optional(bytes: &[u8]) -> io::Result<Option<IpAddr>> {
     }
 }
 
+/// The kernel itself then gives `lo` its addresses, 127.0.0.1 and ::1.
+pub fn bring_loopback_up() -> io::Result<()> {
+    Route::open()?.link_up(LOOPBACK_INDEX, None)
+}
+
 pub fn set_up(wanted: &NetworkInterface) -> io::Result<()> {
     let name = device_with(&wanted.mac)?;
     let index = read(&name, "ifindex")?.parse().map_err(io::Error::other)?;
@@ -52,7 +59,7 @@ pub fn set_up(wanted: &NetworkInterface) -> io::Result<()> {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{switch}"), value);
     }
     let kernel = Route::open()?;
-    kernel.link_up(index, wanted.mtu)?;
+    kernel.link_up(index, Some(wanted.mtu))?;
     for item in &wanted.addresses {
         let own = address(&item.address)?;
         kernel.add_address(index, own, prefix(item.prefix_length)?, item.on_link)?;

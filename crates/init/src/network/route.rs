@@ -1,9 +1,12 @@
 //! The few requests of routing netlink that a VM needs (structures and numbers: linux/rtnetlink.h, linux/fib_rules.h).
 
 use super::message::{Message, read_acknowledgement};
-use crate::sys::netlink::RouteSocket;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 /// Replacing, so that a corrected request may follow one that failed half-way.
@@ -20,9 +23,12 @@ const FRA_DPORT_RANGE: u16 = 24;
 const FR_ACT_TO_TBL: u8 = 1;
 const PORT_RULE_PRIORITY: u32 = 10;
 const LOCAL_RULE_PRIORITY: u32 = 32;
+/// Larger than any acknowledgement: those quote the request.
+const ANSWER_BYTES: usize = 16 << 10;
 
+/// A socket of the kernel's routing netlink: requests go out, acknowledgements come back.
 pub struct Route {
-    socket: RouteSocket,
+    socket: OwnedFd,
 }
 
 pub struct NewRoute {
@@ -37,21 +43,31 @@ pub struct NewRoute {
 
 impl Route {
     pub fn open() -> io::Result<Self> {
-        RouteSocket::open().map(|socket| Self { socket })
+        let protocol = SockProtocol::NetlinkRoute;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+        Ok(Self { socket })
     }
 
+    /// The kernel writes its answer within the call that sends the request.
     fn ask(&self, message: Message) -> io::Result<()> {
-        read_acknowledgement(&self.socket.exchange(&message.finish())?)
+        let socket = self.socket.as_raw_fd();
+        send(socket, &message.finish(), MsgFlags::empty())?;
+        let mut answer = vec![0; ANSWER_BYTES];
+        let length = recv(socket, &mut answer, MsgFlags::empty())?;
+        read_acknowledgement(&answer[..length])
     }
 
-    pub fn link_up(&self, index: u32, mtu: u32) -> io::Result<()> {
+    /// Without an MTU it stays as it is.
+    pub fn link_up(&self, index: u32, mtu: Option<u32>) -> io::Result<()> {
         let up = (libc::IFF_UP as u32).to_ne_bytes();
         // struct ifinfomsg: family, padding, type, index, flags, mask of flags.
         let fixed = [[0; 4], index.to_ne_bytes(), up, up].concat();
-        self.ask(
-            Message::new(libc::RTM_NEWLINK, REQUEST, &fixed)
-                .attribute(libc::IFLA_MTU, &mtu.to_ne_bytes()),
-        )
+        let mut message = Message::new(libc::RTM_NEWLINK, REQUEST, &fixed);
+        if let Some(mtu) = mtu {
+            message = message.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        self.ask(message)
     }
 
     pub fn add_address(

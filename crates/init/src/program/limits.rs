@@ -2,7 +2,7 @@
 
 use crate::machine::step_error::reason;
 use crate::program::plan::{Failure, Limit};
-use crate::sys::rights;
+use nix::sys::resource::{Resource, setrlimit};
 
 /// A limit that docker's daemon gives every container: enough files, and as many processes as the control group allows.
 fn defaults() -> [Limit; 2] {
@@ -17,24 +17,24 @@ fn defaults() -> [Limit; 2] {
     ]
 }
 
-fn number(name: &str) -> Option<libc::__rlimit_resource_t> {
+fn number(name: &str) -> Option<Resource> {
     Some(match name {
-        "as" => libc::RLIMIT_AS,
-        "core" => libc::RLIMIT_CORE,
-        "cpu" => libc::RLIMIT_CPU,
-        "data" => libc::RLIMIT_DATA,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "locks" => libc::RLIMIT_LOCKS,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "msgqueue" => libc::RLIMIT_MSGQUEUE,
-        "nice" => libc::RLIMIT_NICE,
-        "nofile" => libc::RLIMIT_NOFILE,
-        "nproc" => libc::RLIMIT_NPROC,
-        "rss" => libc::RLIMIT_RSS,
-        "rtprio" => libc::RLIMIT_RTPRIO,
-        "rttime" => libc::RLIMIT_RTTIME,
-        "sigpending" => libc::RLIMIT_SIGPENDING,
-        "stack" => libc::RLIMIT_STACK,
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
         _ => return None,
     })
 }
@@ -48,13 +48,13 @@ pub fn set(own: &[Limit]) -> Result<(), Failure> {
     for limit in defaults().iter().chain(own) {
         let resource = number(&limit.name)
             .ok_or_else(|| Failure::invalid(format!("ulimit {}: unknown", limit.name)))?;
-        rights::set_limit(resource, limit.soft, limit.hard).map_err(|error| {
+        setrlimit(resource, limit.soft, limit.hard).map_err(|error| {
             Failure::invalid(format!(
                 "ulimit {} = {}:{}: {}",
                 limit.name,
                 limit.soft,
                 limit.hard,
-                reason(&error)
+                reason(&error.into())
             ))
         })?;
     }

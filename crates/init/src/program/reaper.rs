@@ -3,7 +3,7 @@
 //! never used twice. The task's programs can make children of init too, with any id that is free (CLONE_PARENT): their ends
 //! are nobody's.
 
-use crate::sys::process;
+use litegix_sys::process;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};

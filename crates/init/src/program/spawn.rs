@@ -3,7 +3,8 @@
 use crate::program::plan::{Failure, FailureKind, Plan, Report};
 use crate::program::reaper::{End, Reaper};
 use crate::program::zygote::DESCRIPTORS;
-use crate::sys::{files, passing};
+use litegix_sys::{descriptors, passing};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -110,8 +111,8 @@ impl Spawner {
     /// Asks the zygote; gives where the second stage reports.
     async fn launch(&self, plan: &Plan, streams: Streams) -> io::Result<pipe::Receiver> {
         let plan = write_plan(plan)?;
-        let (reports, report) = files::pipe()?;
-        files::set_nonblocking(&reports)?;
+        let (reports, report) = descriptors::pipe()?;
+        descriptors::set_nonblocking(&reports)?;
         let descriptors = [
             plan.as_fd(),
             report.as_fd(),
@@ -147,7 +148,7 @@ impl Zygote {
             .spawn()?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         Ok(Self {
-            socket: files::watch(socket)?,
+            socket: descriptors::watch(socket)?,
             end: reaper.claim(pid),
         })
     }
@@ -173,7 +174,7 @@ impl Zygote {
 
 /// In memory, so that no reader is needed while it is written.
 fn write_plan(plan: &Plan) -> io::Result<File> {
-    let mut file = files::memory_file("plan")?;
+    let mut file = File::from(memfd_create("plan", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&serde_json::to_vec(plan)?)?;
     file.rewind()?;
     Ok(file)

@@ -7,13 +7,26 @@ use crate::program::lookup;
 use crate::program::plan::{Failure, FailureKind, Plan, Report};
 use crate::program::users;
 use crate::program::world;
-use crate::sys::process::{self, Side};
-use crate::sys::{files, rights, tty};
+use litegix_sys::process::{self, Side};
+use litegix_sys::{rights, tty};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, SFlag, fstat, minor, umask};
+use nix::unistd::{
+    Gid, Pid, Uid, execve, fchown, getpgrp, setgroups, setpgid, setresgid, setresuid, setsid,
+    tcsetpgrp,
+};
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 const JOINING: &str = "entering the control group";
+
+/// New PID, mount and IPC namespaces.
+const TASK_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWIPC);
 
 /// Does what the plan says, and reports. Does not return in the program's process.
 pub fn run(mut plan: File, report: &mut File) -> i32 {
@@ -51,7 +64,7 @@ fn fork(plan: &Plan, report: &mut File) -> Result<(), Failure> {
     )
     .map_err(failed("oom_score_adj"))?;
     // Once in the task's namespaces this process can be seen there, and it may do more than the task.
-    rights::forbid_tracing();
+    let _ = prctl::set_dumpable(false);
     // Opened here, where it can be seen; written by the program's process for itself, as late as it may. Moving a
     // process is always possible, forking one inside a group at its limit of processes is not, and until then the work
     // has init's share of the processor.
@@ -66,10 +79,10 @@ fn fork(plan: &Plan, report: &mut File) -> Result<(), Failure> {
                 _ => Failure::internal("entering the task's namespaces", &error),
             };
             let pidfd = process::open_pidfd(main).map_err(gone)?;
-            process::enter_task_namespaces(pidfd.as_fd()).map_err(gone)?;
-            0
+            setns(pidfd, TASK_NAMESPACES).map_err(|error| gone(error.into()))?;
+            CloneFlags::empty()
         }
-        None => process::NEW_TASK_NAMESPACES,
+        None => TASK_NAMESPACES,
     };
     let side = process::clone_sibling(new).map_err(|error| match error.raw_os_error() {
         // A PID namespace whose first process has ended takes no more.
@@ -97,11 +110,38 @@ fn not_running() -> Failure {
 fn become_program(plan: &Plan, group: &File) -> Failure {
     match prepare(plan, group) {
         Ok((program, env)) => {
-            let error = process::execute(program.as_bytes(), &plan.argv, &env);
+            let error = execute(&program, &plan.argv, &env);
             lookup::execution_failure(&program, &error)
         }
         Err(failure) => failure,
     }
+}
+
+/// Returns only the error.
+fn execute(program: &str, arguments: &[String], environment: &[String]) -> io::Error {
+    let strings = |texts: &[String]| -> io::Result<Vec<CString>> {
+        let text = |text: &String| CString::new(text.as_str()).map_err(io::Error::from);
+        texts.iter().map(text).collect()
+    };
+    let run = || -> io::Result<std::convert::Infallible> {
+        let program = CString::new(program)?;
+        Ok(execve(
+            &program,
+            &strings(arguments)?,
+            &strings(environment)?,
+        )?)
+    };
+    let Err(error) = run();
+    error
+}
+
+fn set_identity(identity: &users::Identity) -> nix::Result<()> {
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    let user = Uid::from_raw(identity.user);
+    let group = Gid::from_raw(identity.group);
+    setgroups(&groups)?;
+    setresgid(group, group, group)?;
+    setresuid(user, user, user)
 }
 
 fn prepare(plan: &Plan, mut group: &File) -> Result<(String, Vec<String>), Failure> {
@@ -116,23 +156,23 @@ fn prepare(plan: &Plan, mut group: &File) -> Result<(String, Vec<String>), Failu
         &read_user_file(users::GROUP),
     )
     .map_err(|error| Failure::invalid(error.to_string()))?;
-    process::new_session().map_err(failed("setsid"))?;
+    setsid().map_err(|error| failed("setsid")(error.into()))?;
     own_standard_streams(plan, identity.user).map_err(failed("standard streams"))?;
     if plan.terminal {
         tty::control(io::stdin()).map_err(failed("controlling terminal"))?;
         if plan.enter.is_none() {
-            tty::index(io::stdin())
-                .and_then(world::show_console)
+            fstat(io::stdin())
+                .map_err(io::Error::from)
+                .and_then(|found| world::show_console(minor(found.st_rdev)))
                 .map_err(failed("/dev/console"))?;
         }
     }
     rights::join_new_keyring();
-    rights::set_umask(0o022);
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     limits::set(&plan.limits)?;
     rights::limit_bounding_set(plan.capabilities).map_err(failed("capabilities"))?;
     group.write_all(b"0").map_err(failed(JOINING))?;
-    rights::set_identity(identity.user, identity.group, &identity.groups)
-        .map_err(failed("user and groups"))?;
+    set_identity(&identity).map_err(|error| failed("user and groups")(error.into()))?;
     let own = if identity.user == 0 {
         plan.capabilities
     } else {
@@ -140,7 +180,7 @@ fn prepare(plan: &Plan, mut group: &File) -> Result<(String, Vec<String>), Failu
     };
     rights::set_capabilities(own).map_err(failed("capabilities"))?;
     if plan.no_new_privileges {
-        rights::forbid_new_privileges().map_err(failed("no_new_privs"))?;
+        prctl::set_no_new_privs().map_err(|error| failed("no_new_privs")(error.into()))?;
     }
     let work_dir = if plan.work_dir.is_empty() {
         "/"
@@ -183,18 +223,24 @@ fn read_user_file(path: &str) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
+fn change_owner(stream: impl AsFd, user: u32) -> io::Result<()> {
+    fchown(stream, Some(Uid::from_raw(user)), None)?;
+    Ok(())
+}
+
 /// So that the program may open its streams anew by /dev/stdout and the like.
 fn own_standard_streams(plan: &Plan, user: u32) -> io::Result<()> {
     if plan.terminal {
         // The group stays "tty".
-        return files::change_owner(io::stdin(), user, None);
+        return change_owner(io::stdin(), user);
     }
     // An input that is the shared null device belongs to nobody in particular.
-    if files::is_pipe(io::stdin())? {
-        files::change_owner(io::stdin(), user, None)?;
+    let mode = SFlag::from_bits_truncate(fstat(io::stdin())?.st_mode);
+    if mode & SFlag::S_IFMT == SFlag::S_IFIFO {
+        change_owner(io::stdin(), user)?;
     }
-    files::change_owner(io::stdout(), user, None)?;
-    files::change_owner(io::stderr(), user, None)
+    change_owner(io::stdout(), user)?;
+    change_owner(io::stderr(), user)
 }
 
 fn environment(plan: &Plan, home: &str) -> Vec<String> {
@@ -225,9 +271,11 @@ fn stay_as_init(terminal: bool) -> io::Result<()> {
     match process::fork()? {
         Side::Child => {
             // A group of its own, so that a terminal's signals reach the program and its children.
-            process::lead_group()?;
+            let own = Pid::from_raw(0);
+            setpgid(own, own)?;
             if terminal {
-                tty::put_in_foreground(io::stdin())?;
+                // With SIGTTOU blocked.
+                tcsetpgrp(io::stdin(), getpgrp())?;
             }
             Ok(())
         }

@@ -1,8 +1,9 @@
 //! New terminals of the task's own devpts, by whatever the task has made of its root.
 
 use crate::root::rooted::Root;
-use crate::sys::files;
-use crate::sys::tty::{self, Terminal};
+use litegix_sys::tty::{self, Terminal};
+use nix::fcntl::OFlag;
+use nix::sys::stat::makedev;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,9 +13,9 @@ const MULTIPLEXER: &str = "/dev/pts/ptmx";
 
 /// A root that the task may have changed can hold anything there, also a link to a path of init's own.
 pub fn open(root: &Path) -> io::Result<Terminal> {
-    let found = Root::open(root)?.find(Path::new(MULTIPLEXER), libc::O_PATH, 0)?;
+    let found = Root::open(root)?.find(Path::new(MULTIPLEXER), OFlag::O_PATH)?;
     let reached = Root::reach(&found);
-    if fs::metadata(&reached)?.rdev() != files::device(5, 2) {
+    if fs::metadata(&reached)?.rdev() != makedev(5, 2) {
         return Err(io::Error::from_raw_os_error(libc::ENOTTY));
     }
     tty::open(&reached)

@@ -2,13 +2,16 @@
 
 use crate::machine::step_error::reason;
 use crate::program::plan::{Failure, Setup};
-use crate::root::rooted::Root;
-use crate::sys::{files, machine};
+use crate::root::rooted::{Root, bind, remount_read_only};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::chroot;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-const HIDDEN: u64 = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
+const HIDDEN: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -47,16 +50,16 @@ pub fn set_up(root: &Path, setup: &Setup) -> Result<(), Failure> {
 /// The root of an initramfs cannot be pivoted away from; moving a mount over it and changing the root has the same
 /// effect, as every initramfs does it.
 fn move_into(path: &Path) -> io::Result<()> {
-    let slash = Path::new("/");
-    let private = files::MS_REC | files::MS_PRIVATE;
-    files::mount(Path::new("none"), slash, "none", private, "")?;
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none)?;
     let root = Root::open(path)?;
     root.mount("/proc", "proc", HIDDEN, "")?;
     // Not every kernel has message queues.
     let _ = root.mount("/dev/mqueue", "mqueue", HIDDEN, "");
     std::env::set_current_dir(path)?;
-    files::mount(Path::new("."), slash, "none", files::MS_MOVE, "")?;
-    machine::change_root(".")?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    chroot(".")?;
     std::env::set_current_dir("/")
 }
 
@@ -97,22 +100,22 @@ fn restrict() {
             continue;
         };
         let _ = if found.is_dir() {
-            let flags = HIDDEN | files::MS_RDONLY;
-            files::mount(Path::new("tmpfs"), path, "tmpfs", flags, "size=0k")
+            let flags = HIDDEN | MsFlags::MS_RDONLY;
+            mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some("size=0k"))
+                .map_err(io::Error::from)
         } else {
-            files::mount(Path::new("/dev/null"), path, "none", files::MS_BIND, "")
+            bind(Path::new("/dev/null"), path, MsFlags::empty())
         };
     }
     for path in READ_ONLY.map(Path::new) {
-        if files::mount(path, path, "none", files::MS_BIND | files::MS_REC, "").is_ok() {
-            let flags = files::MS_BIND | files::MS_REMOUNT | files::MS_RDONLY | HIDDEN;
-            let _ = files::mount(Path::new("none"), path, "none", flags, "");
+        if bind(path, path, MsFlags::MS_REC).is_ok() {
+            let _ = remount_read_only(path, HIDDEN);
         }
     }
 }
 
 /// The task's terminal, by its number in /dev/pts, also as /dev/console, as docker shows it.
-pub fn show_console(terminal: u32) -> io::Result<()> {
+pub fn show_console(terminal: u64) -> io::Result<()> {
     let console = Path::new("/dev/console");
     // A privileged task has the guest's own there already.
     let _ = fs::File::options()
@@ -120,7 +123,7 @@ pub fn show_console(terminal: u32) -> io::Result<()> {
         .write(true)
         .open(console);
     let terminal = format!("/dev/pts/{terminal}");
-    files::mount(Path::new(&terminal), console, "none", files::MS_BIND, "")
+    bind(Path::new(&terminal), console, MsFlags::empty())
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 
 use crate::program::plan::{Failure, Report};
 use crate::program::stage2::{self, tell};
-use crate::sys::process::{self, Side};
-use crate::sys::{files, passing, scheduling};
+use litegix_sys::process::{self, Side};
+use litegix_sys::{passing, scheduling};
+use nix::sched::CloneFlags;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,7 +29,7 @@ pub fn run() -> i32 {
             Err(_) => return 1,
         };
         let mut report = File::from(report);
-        match process::clone_sibling(0) {
+        match process::clone_sibling(CloneFlags::empty()) {
             Ok(Side::Child) => process::exit_now(become_stage(
                 File::from(plan),
                 &mut report,
@@ -44,12 +46,14 @@ pub fn run() -> i32 {
 
 /// The first of the streams takes the place of the connection with init, which the task must not get hold of.
 fn become_stage(plan: File, report: &mut File, streams: [OwnedFd; 3]) -> i32 {
-    for (number, stream) in streams.into_iter().enumerate() {
-        if let Err(error) = files::become_standard_stream(stream, number) {
-            let failure = Failure::internal("standard streams", &error);
-            tell(report, &Report::Failed(failure));
-            return 1;
-        }
+    let [input, output, error] = streams;
+    let replaced = dup2_stdin(input)
+        .and_then(|()| dup2_stdout(output))
+        .and_then(|()| dup2_stderr(error));
+    if let Err(error) = replaced {
+        let failure = Failure::internal("standard streams", &error.into());
+        tell(report, &Report::Failed(failure));
+        return 1;
     }
     stage2::run(plan, report)
 }

@@ -1,12 +1,20 @@
 //! The device nodes that a task finds. All are the VM's: none of the host's is in reach of it.
 
 use crate::root::rooted::Root;
-use crate::sys::files;
 use litegix_protocol::guest::Device;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+
+/// A device node whose type and exact permissions `mode` gives, whatever the umask.
+fn make_device(path: &Path, mode: u32, device: u64) -> io::Result<()> {
+    let permissions = mode & 0o7777;
+    let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
+    mknod(path, kind, Mode::from_bits_truncate(permissions), device)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(permissions))
+}
 
 /// The disks that the job asked for; vda and vdb are the machine's own. They are there: the driver's module, loaded by now,
 /// finds them all at once.
@@ -16,7 +24,7 @@ fn extra_disks(directory: &Path) -> io::Result<()> {
         let Ok(facts) = fs::symlink_metadata(Path::new("/dev").join(&name)) else {
             break;
         };
-        files::make_device(&directory.join(name), libc::S_IFBLK | 0o660, facts.rdev())?;
+        make_device(&directory.join(name), libc::S_IFBLK | 0o660, facts.rdev())?;
     }
     Ok(())
 }
@@ -34,8 +42,8 @@ pub fn fill(root: &Root) -> io::Result<()> {
         ("tty", 5, 0),
     ];
     for (name, major, minor) in nodes {
-        let device = files::device(major, minor);
-        files::make_device(&directory.join(name), libc::S_IFCHR | 0o666, device)?;
+        let device = makedev(major, minor);
+        make_device(&directory.join(name), libc::S_IFCHR | 0o666, device)?;
     }
     extra_disks(&directory)?;
     let links = [
@@ -69,7 +77,7 @@ pub fn give(root: &Root, wanted: &Device) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     };
     let parent = root.directory(parent)?;
-    match files::make_device(&Root::reach(&parent).join(name), found.mode(), found.rdev()) {
+    match make_device(&Root::reach(&parent).join(name), found.mode(), found.rdev()) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
@@ -87,7 +95,7 @@ pub fn copy(root: &Root, from: &Path, to: &Path) -> io::Result<()> {
         if kind.is_dir() && found.dev() == device && found.ino() == entry.ino() {
             copy(root, &path, &to.join(entry.file_name()))?;
         } else if kind.is_char_device() || kind.is_block_device() {
-            match files::make_device(
+            match make_device(
                 &directory.join(entry.file_name()),
                 found.mode(),
                 found.rdev(),

@@ -3,15 +3,18 @@
 
 use crate::machine::step_error::{StepError, failed};
 use crate::root::devices;
-use crate::root::rooted::Root;
-use crate::sys::files;
+use crate::root::rooted::{Root, bind, remount_read_only};
 use litegix_protocol::guest::{ConfigureRequest, TmpfsMount};
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-const HIDDEN: u64 = files::MS_NOSUID | files::MS_NODEV | files::MS_NOEXEC;
+const HIDDEN: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const ANYONE: u32 = 0o1777;
 
@@ -34,11 +37,11 @@ pub fn mount(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
 }
 
 fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
-    let devices = files::MS_NOSUID | files::MS_NOEXEC;
+    let devices = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let read_only = if request.privileged {
-        0
+        MsFlags::empty()
     } else {
-        files::MS_RDONLY
+        MsFlags::MS_RDONLY
     };
     let terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5";
     let shared = match request.shm_size_bytes {
@@ -54,7 +57,7 @@ fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError
         (
             "/dev",
             "tmpfs",
-            files::MS_NOSUID | files::MS_STRICTATIME,
+            MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME,
             "mode=755,size=65536k",
         ),
         ("/dev/pts", "devpts", devices, terminals),
@@ -69,7 +72,7 @@ fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError
 /// docker's defaults: nothing in it is a program, a device or privileged, and it has the mode of what it covers.
 fn mount_tmpfs(root: &Root, mount: &TmpfsMount) -> io::Result<()> {
     let path = Path::new(&mount.path);
-    let covered = match root.find(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+    let covered = match root.find(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
         Ok(found) => fs::metadata(Root::reach(&found))?.mode() & 0o7777,
         Err(error) if error.kind() == io::ErrorKind::NotFound => ANYONE,
         Err(error) => return Err(error),
@@ -78,7 +81,7 @@ fn mount_tmpfs(root: &Root, mount: &TmpfsMount) -> io::Result<()> {
     root.mount(&mount.path, "tmpfs", flags, &data)
 }
 
-fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (u64, String) {
+fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (MsFlags, String) {
     let mode = if mount.mode == 0 { covered } else { mount.mode };
     let mut flags = HIDDEN;
     let mut data = vec![format!("mode={mode:o}")];
@@ -87,31 +90,31 @@ fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (u64, String) {
     }
     for option in &mount.options {
         let (bit, on) = match option.as_str() {
-            "ro" => (files::MS_RDONLY, true),
-            "rw" => (files::MS_RDONLY, false),
-            "noexec" => (files::MS_NOEXEC, true),
-            "exec" => (files::MS_NOEXEC, false),
-            "nosuid" => (files::MS_NOSUID, true),
-            "suid" => (files::MS_NOSUID, false),
-            "nodev" => (files::MS_NODEV, true),
-            "dev" => (files::MS_NODEV, false),
-            "sync" => (libc::MS_SYNCHRONOUS, true),
-            "async" => (libc::MS_SYNCHRONOUS, false),
-            "noatime" => (libc::MS_NOATIME, true),
-            "atime" => (libc::MS_NOATIME, false),
-            "nodiratime" => (libc::MS_NODIRATIME, true),
-            "diratime" => (libc::MS_NODIRATIME, false),
-            "relatime" => (files::MS_RELATIME, true),
-            "norelatime" => (files::MS_RELATIME, false),
-            "strictatime" => (files::MS_STRICTATIME, true),
-            "nostrictatime" => (files::MS_STRICTATIME, false),
+            "ro" => (MsFlags::MS_RDONLY, true),
+            "rw" => (MsFlags::MS_RDONLY, false),
+            "noexec" => (MsFlags::MS_NOEXEC, true),
+            "exec" => (MsFlags::MS_NOEXEC, false),
+            "nosuid" => (MsFlags::MS_NOSUID, true),
+            "suid" => (MsFlags::MS_NOSUID, false),
+            "nodev" => (MsFlags::MS_NODEV, true),
+            "dev" => (MsFlags::MS_NODEV, false),
+            "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+            "async" => (MsFlags::MS_SYNCHRONOUS, false),
+            "noatime" => (MsFlags::MS_NOATIME, true),
+            "atime" => (MsFlags::MS_NOATIME, false),
+            "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+            "diratime" => (MsFlags::MS_NODIRATIME, false),
+            "relatime" => (MsFlags::MS_RELATIME, true),
+            "norelatime" => (MsFlags::MS_RELATIME, false),
+            "strictatime" => (MsFlags::MS_STRICTATIME, true),
+            "nostrictatime" => (MsFlags::MS_STRICTATIME, false),
             other => {
                 // The last of a setting wins in the kernel.
                 data.push(other.to_owned());
                 continue;
             }
         };
-        flags = if on { flags | bit } else { flags & !bit };
+        flags.set(bit, on);
     }
     (flags, data.join(","))
 }
@@ -123,9 +126,9 @@ pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
     for path in writable {
         let found = inside.directory(Path::new(path)).map_err(failed(path))?;
         let reached = Root::reach(&found);
-        files::mount(&reached, &reached, "none", files::MS_BIND, "").map_err(failed(path))?;
+        bind(&reached, &reached, MsFlags::empty()).map_err(failed(path))?;
     }
-    files::remount_read_only(root, 0).map_err(failed("making the root read-only"))
+    remount_read_only(root, MsFlags::empty()).map_err(failed("making the root read-only"))
 }
 
 /// Whether a path is one that a task may have a file system of its own on.
@@ -155,12 +158,15 @@ mod tests {
         );
         assert_eq!(
             tmpfs_options(&mount(0o1700, 4096, &["ro"]), 0o755),
-            (HIDDEN | files::MS_RDONLY, "mode=1700,size=4096".to_owned())
+            (
+                HIDDEN | MsFlags::MS_RDONLY,
+                "mode=1700,size=4096".to_owned()
+            )
         );
         assert_eq!(
             tmpfs_options(&mount(0, 0, &["exec", "size=1m", "uid=3"]), 0o1777),
             (
-                files::MS_NOSUID | files::MS_NODEV,
+                MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
                 "mode=1777,size=1m,uid=3".to_owned()
             )
         );

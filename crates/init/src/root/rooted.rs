@@ -1,15 +1,17 @@
 //! Paths inside the task's root. The image decides what symlinks stand there, so every path is resolved by the kernel
 //! with the root as its limit, and mounts go onto the descriptor so found.
 
-use crate::sys::files;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, mkdirat};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// As the kernel's own limit is 40, and each level here may cost several directories.
-const MOST_LINKS: u32 = 16;
+const MAX_LINKS: u32 = 16;
 
 pub struct Root {
     descriptor: OwnedFd,
@@ -22,8 +24,8 @@ impl Root {
         })
     }
 
-    pub fn find(&self, path: &Path, flags: i32, mode: u32) -> io::Result<OwnedFd> {
-        files::open_in_root(self.descriptor.as_fd(), path, flags, mode)
+    pub fn find(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+        open_in_root(self.descriptor.as_fd(), path, flags, Mode::empty())
     }
 
     /// A path by which this process reaches what the descriptor refers to.
@@ -33,13 +35,13 @@ impl Root {
 
     /// Finds a directory, making what is missing of it with mode 0755.
     pub fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.directory_through(path, MOST_LINKS)
+        self.directory_through(path, MAX_LINKS)
     }
 
     fn directory_through(&self, path: &Path, links: u32) -> io::Result<OwnedFd> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut so_far = PathBuf::from("/");
-        let mut current = self.find(&so_far, flags, 0)?;
+        let mut current = self.find(&so_far, flags)?;
         for component in path.components() {
             let parent = so_far.clone();
             match component {
@@ -47,17 +49,17 @@ impl Root {
                 Component::ParentDir => so_far.push(".."),
                 _ => continue,
             }
-            current = match self.find(&so_far, flags, 0) {
+            current = match self.find(&so_far, flags) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let name = Path::new(component.as_os_str());
-                    match files::make_directory_at(current.as_fd(), name, 0o755) {
-                        Ok(()) => self.find(&so_far, flags, 0)?,
+                    match mkdirat(&current, name, Mode::from_bits_truncate(0o755)) {
+                        Ok(()) => self.find(&so_far, flags)?,
                         // A symlink that leads nowhere yet.
-                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && links > 0 => {
+                        Err(Errno::EEXIST) if links > 0 => {
                             let target = self.link_target(&current, &parent, name)?;
                             self.directory_through(&target, links - 1)?
                         }
-                        Err(error) => return Err(error),
+                        Err(error) => return Err(error.into()),
                     }
                 }
                 found => found?,
@@ -72,17 +74,16 @@ impl Root {
         parent_path: &Path,
         name: &Path,
     ) -> io::Result<PathBuf> {
-        let target = files::read_link_at(parent.as_fd(), name)?;
-        Ok(parent_path.join(std::ffi::OsStr::from_bytes(&target)))
+        Ok(parent_path.join(readlinkat(parent, name)?))
     }
 
     /// Finds a file, making it empty where it is missing, also behind a symlink that leads nowhere yet.
     pub fn file(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.file_through(path, MOST_LINKS)
+        self.file_through(path, MAX_LINKS)
     }
 
     fn file_through(&self, path: &Path, links: u32) -> io::Result<OwnedFd> {
-        match self.find(path, libc::O_PATH, 0) {
+        match self.find(path, OFlag::O_PATH) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found,
         }
@@ -96,16 +97,28 @@ impl Root {
         {
             return self.file_through(&target, links - 1);
         }
-        let create = libc::O_CREAT | libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let create = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         // Written through the parent's descriptor, whose last component is plain.
-        files::open_in_root(parent.as_fd(), name, create, 0o644)?;
-        self.find(path, libc::O_PATH, 0)
+        open_in_root(
+            parent.as_fd(),
+            name,
+            create,
+            Mode::from_bits_truncate(0o644),
+        )?;
+        self.find(path, OFlag::O_PATH)
     }
 
     /// Mounts a file system on a directory, which is made where it is missing.
-    pub fn mount(&self, path: &str, kind: &str, flags: u64, data: &str) -> io::Result<()> {
+    pub fn mount(&self, path: &str, kind: &str, flags: MsFlags, data: &str) -> io::Result<()> {
         let target = self.directory(Path::new(path))?;
-        files::mount(Path::new(kind), &Self::reach(&target), kind, flags, data)
+        mount(
+            Some(kind),
+            &Self::reach(&target),
+            Some(kind),
+            flags,
+            Some(data),
+        )?;
+        Ok(())
     }
 
     /// Shows the file `source` in the place of `path`.
@@ -114,15 +127,44 @@ impl Root {
         if fs::metadata(Self::reach(&target))?.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
-        files::mount(source, &Self::reach(&target), "none", files::MS_BIND, "")?;
+        bind(source, &Self::reach(&target), MsFlags::empty())?;
         if read_only {
             // A descriptor from before the mount is of what lies below it.
-            let mounted = self.find(Path::new(path), libc::O_PATH, 0)?;
-            let flags = files::MS_NOSUID | files::MS_NODEV;
-            files::remount_read_only(&Self::reach(&mounted), flags)?;
+            let mounted = self.find(Path::new(path), OFlag::O_PATH)?;
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+            remount_read_only(&Self::reach(&mounted), flags)?;
         }
         Ok(())
     }
+}
+
+/// `path`, its `..` and its symlinks never leave `root`.
+fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .mode(mode)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(root, path, how)?)
+}
+
+/// Shows `source` at `target` too; `flags` may ask for what is mounted below it as well.
+pub fn bind(source: &Path, target: &Path, flags: MsFlags) -> io::Result<()> {
+    let none = None::<&str>;
+    mount(Some(source), target, none, flags | MsFlags::MS_BIND, none)?;
+    Ok(())
+}
+
+/// Makes a bind mount, or one place of a mounted file system, read-only. Its other flags become `flags`.
+pub fn remount_read_only(path: &Path, flags: MsFlags) -> io::Result<()> {
+    let none = None::<&str>;
+    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(none, path, none, flags, none)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The end of the task's root.
 
-use crate::sys::files;
+use nix::mount::{MntFlags, umount2};
 use std::fs;
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub fn tear_down() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for path in task_mounts(&mounts).into_iter().rev() {
-        if files::unmount(&path, 0).is_err() {
-            let _ = files::unmount(&path, files::MNT_DETACH);
+        if umount2(&path, MntFlags::empty()).is_err() {
+            let _ = umount2(&path, MntFlags::MNT_DETACH);
         }
     }
 }

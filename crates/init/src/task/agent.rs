@@ -278,7 +278,7 @@ impl Agent {
         }
         for pid in group.processes() {
             // It may have ended since it was listed.
-            let _ = crate::sys::process::kill(pid, signal);
+            let _ = litegix_sys::process::kill(pid, signal);
         }
         Ok(())
     }

@@ -8,10 +8,11 @@ use crate::network;
 use crate::root::mounts;
 use crate::root::rooted::Root;
 use crate::root::tear_down::tear_down;
-use crate::sys::machine;
 use crate::task::error::ConfigureError;
 use crate::task::validate;
 use litegix_protocol::guest::ConfigureRequest;
+use nix::fcntl::OFlag;
+use nix::unistd::sethostname;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -40,7 +41,7 @@ async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> 
     layers::mounted().await?;
     let root = Root::open(Path::new(ROOT)).map_err(failed("opening the root"))?;
     if !request.hostname.is_empty() {
-        machine::set_hostname(&request.hostname).map_err(failed("setting the host name"))?;
+        sethostname(&request.hostname).map_err(failed("setting the host name"))?;
     }
     mounts::mount(&root, request)?;
     write_network_files(&root, request)?;
@@ -66,7 +67,7 @@ async fn build(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> 
 /// Makes a directory that every user may write to, unless the image has it already.
 fn open_directory(root: &Root, path: &str) -> io::Result<()> {
     let path = Path::new(path);
-    if root.find(path, libc::O_PATH, 0).is_err() {
+    if root.find(path, OFlag::O_PATH).is_err() {
         let made = root.directory(path)?;
         fs::set_permissions(Root::reach(&made), fs::Permissions::from_mode(0o777))?;
     }

@@ -5,8 +5,8 @@ use crate::console;
 use crate::machine::restart::restart;
 use crate::memory::cgroup::TaskGroup;
 use crate::root::tear_down::tear_down;
-use crate::sys::machine;
 use crate::task::agent::Agent;
+use nix::unistd::sync;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn shut_down(agent: &Agent) -> ! {
         restart();
     });
     tear_down();
-    machine::sync();
+    sync();
     restart();
 }
 

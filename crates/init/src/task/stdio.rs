@@ -2,7 +2,7 @@
 
 use crate::program::spawn::Streams;
 use crate::program::terminals;
-use crate::sys::files;
+use litegix_sys::descriptors;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,13 +24,13 @@ pub fn open(root: &Path, terminal: bool, open_stdin: bool) -> io::Result<MainStr
     if terminal {
         return terminal_streams(root);
     }
-    let (from_stdout, stdout) = files::large_pipe()?;
-    let (from_stderr, stderr) = files::large_pipe()?;
+    let (from_stdout, stdout) = descriptors::large_pipe()?;
+    let (from_stderr, stderr) = descriptors::large_pipe()?;
     let (stdin, hold) = if open_stdin {
-        let (stdin, to_stdin) = files::large_pipe()?;
+        let (stdin, to_stdin) = descriptors::large_pipe()?;
         (stdin, Some(to_stdin))
     } else {
-        (files::null_input()?, None)
+        (File::open("/dev/null")?.into(), None)
     };
     Ok(MainStreams {
         streams: Streams {
@@ -47,7 +47,7 @@ pub fn open(root: &Path, terminal: bool, open_stdin: bool) -> io::Result<MainStr
 fn terminal_streams(root: &Path) -> io::Result<MainStreams> {
     let terminal = terminals::open(root)?;
     // Never written to: everything that a terminal shows is stdout.
-    let (from_stderr, _) = files::pipe()?;
+    let (from_stderr, _) = descriptors::pipe()?;
     let slave = terminal.slave;
     Ok(MainStreams {
         streams: Streams {
@@ -62,5 +62,5 @@ fn terminal_streams(root: &Path) -> io::Result<MainStreams> {
 }
 
 fn readable(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
-    files::watch_for(fd, Interest::READABLE)
+    descriptors::watch_for(fd, Interest::READABLE)
 }

@@ -1,11 +1,12 @@
 //! The socket of a bulk stream: frames (guest.proto, FrameKind) are written whole, bytes read as they come.
 
-use crate::sys::files;
 use litegix_protocol::frame::{self, HEADER_BYTES};
 use litegix_protocol::guest::FrameKind;
+use litegix_sys::descriptors;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -20,7 +21,7 @@ pub struct Socket {
 impl Socket {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            fd: files::watch_for(fd, Interest::READABLE)?,
+            fd: descriptors::watch_for(fd, Interest::READABLE)?,
             turn: Mutex::default(),
         })
     }
@@ -31,7 +32,7 @@ impl Socket {
             Some(watched) => watched.writable().await?.clear_ready(),
             None => {
                 let copy = self.fd.get_ref().try_clone()?;
-                *watched = Some(files::watch_for(copy.into(), Interest::WRITABLE)?);
+                *watched = Some(descriptors::watch_for(copy.into(), Interest::WRITABLE)?);
             }
         }
         Ok(())
@@ -47,17 +48,19 @@ impl Socket {
 
     /// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
     pub async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        files::receive(&self.fd, buffer).await
+        descriptors::receive(&self.fd, buffer).await
     }
 
     /// Its reader is woken by so many bytes, not by fewer.
     pub fn wake_at(&self, bytes: usize) -> io::Result<()> {
-        files::wake_at(self.fd.get_ref(), bytes)
+        descriptors::wake_at(self.fd.get_ref(), bytes)
     }
 
-    /// Whether the host has closed its end.
+    /// Whether the host has closed its end, even if there is still something to read.
     pub fn hung_up(&self) -> bool {
-        files::hung_up(self.fd.get_ref())
+        let closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut asked = [PollFd::new(self.fd.get_ref().as_fd(), closed)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 }
 

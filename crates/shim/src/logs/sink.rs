@@ -1,7 +1,8 @@
 //! The host's end of one log stream: a FIFO that Nomad's logmon reads, a plain file, or /dev/null. Open for the
 //! supervisor's whole life, so that logmon sees one writer from the first byte to the end.
 
-use crate::sys;
+use litegix_sys::descriptors;
+use nix::fcntl::{SpliceFFlags, splice};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,8 +27,8 @@ impl Sink {
             .custom_flags(libc::O_NONBLOCK)
             .open(path)?;
         if file.metadata()?.file_type().is_fifo() {
-            sys::widen_pipe(&file);
-            Ok(Self::Fifo(sys::watch(file)?))
+            descriptors::widen_pipe(&file);
+            Ok(Self::Fifo(descriptors::watch(file.into())?))
         } else {
             Ok(Self::Plain(file))
         }
@@ -48,11 +49,13 @@ impl Sink {
             from.readable().await?;
             let mut room = fifo.writable().await?;
             let moved = from.try_io(Interest::READABLE, || {
-                match sys::splice(from, fifo.get_ref(), most) {
+                let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+                match splice(from, None, fifo.get_ref(), None, most, flags).map_err(io::Error::from)
+                {
                     // It is the FIFO that has no room.
                     Err(error)
                         if error.kind() == io::ErrorKind::WouldBlock
-                            && sys::bytes_waiting(from)? > 0 =>
+                            && descriptors::bytes_waiting(from)? > 0 =>
                     {
                         Ok(None)
                     }

@@ -2,10 +2,11 @@
 
 use crate::config::Process;
 use crate::log;
-use crate::sys;
 use crate::vm::isolation;
 use crate::vm::output::{self, Tail};
 use litegix_protocol::shim::VmmExit;
+use litegix_sys::descriptors;
+use litegix_sys::proc_stat::Stat;
 use std::fs;
 use std::future::{Future, poll_fn};
 use std::os::unix::process::ExitStatusExt;
@@ -37,7 +38,7 @@ impl Running {
         let program = &process.argv[0];
         let failed =
             |error: std::io::Error| format!("can't start {}: {error}", program.escape_debug());
-        let (reader, writer) = sys::pipe().map_err(failed)?;
+        let (reader, writer) = descriptors::pipe().map_err(failed)?;
         let mut command = Command::new(program);
         command
             .args(&process.argv[1..])
@@ -52,14 +53,14 @@ impl Running {
             .kill_on_drop(true);
         let child = isolation::spawn(&mut command, process).map_err(failed)?;
         let pid = child.id().unwrap_or(0);
-        sys::set_nonblocking(&reader).map_err(failed)?;
+        descriptors::set_nonblocking(&reader).map_err(failed)?;
         let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
         let tail = Tail::default();
         let output = tokio::spawn(output::keep(reader, process.output.clone(), tail.clone()));
         Ok(Self {
             name: process.name.clone(),
             pid,
-            start_time: start_time(pid).unwrap_or(0),
+            start_time: Stat::of(pid).map_or(0, |stat| stat.start_time),
             child,
             tail,
             output,
@@ -170,33 +171,10 @@ pub fn vmm_exit(status: ExitStatus) -> VmmExit {
     }
 }
 
-/// Start of a process in clock ticks since boot: field 22 of its stat. With the pid it names the process for good.
-pub fn start_time(pid: u32) -> Option<u64> {
-    parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The program's name, field 2, stands in parentheses and may contain anything.
-fn parse_start_time(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
-        assert_eq!(parse_start_time(&format!("7 (a) b) {rest}")), Some(4242));
-        assert_eq!(parse_start_time("7 (a) S 1"), None);
-        assert!(start_time(std::process::id()).is_some());
-    }
 
     fn start(program: &str, argument: &str) -> Running {
         Running::start(&Process {
@@ -240,11 +218,6 @@ mod tests {
         #[test]
         fn any_line_of_sockets_is_read(text in ".{0,100}") {
             let _ = listening_path(&text);
-        }
-
-        #[test]
-        fn any_stat_is_read(text in ".{0,100}") {
-            let _ = parse_start_time(&text);
         }
     }
 }

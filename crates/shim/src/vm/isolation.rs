@@ -3,14 +3,17 @@
 //! on the host when the child is gone, whatever ended it.
 
 use crate::config::Process;
-use crate::sys::{self, Bind};
+use litegix_sys::spawn::{self, Bind};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use tokio::process::{Child, Command};
 
-/// Starts the process with its isolation around it.
+/// Starts the process with its isolation around it. It dies with this program, unless it changes its user: such a one is
+/// ended by the driver, by its cgroup.
 pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
     let groups = process
         .cgroup_procs
@@ -28,13 +31,23 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
-    sys::tie_to_parent(command, process.pid_namespace);
-    sys::isolate(command, groups, binds);
+    spawn::tie_to_parent(command.as_std_mut(), process.pid_namespace);
+    spawn::isolate(command.as_std_mut(), groups, binds);
     if process.pid_namespace {
-        sys::in_new_pid_namespace(|| command.spawn())
+        in_new_pid_namespace(|| command.spawn())
     } else {
         command.spawn()
     }
+}
+
+/// What `spawn` forks is the first process of a new process namespace, and its direct parent is this process. Threads must
+/// not be made meanwhile; their namespace would be another than this thread's, which the kernel refuses.
+fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let own = File::open("/proc/self/ns/pid")?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let spawned = spawn();
+    setns(own, CloneFlags::CLONE_NEWPID)?;
+    spawned
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

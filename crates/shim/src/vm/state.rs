@@ -1,8 +1,9 @@
 //! The file that tells, for as long as the VM lives, by which processes it does: who finds one of them knows it again.
 
 use crate::config::Config;
-use crate::vm::children::{self, Running};
+use crate::vm::children::Running;
 use crate::vm::record;
+use litegix_sys::proc_stat::Stat;
 use serde::Serialize;
 use std::io;
 
@@ -26,7 +27,7 @@ pub fn write(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Result<
     let shim_pid = std::process::id();
     let state = State {
         shim_pid,
-        shim_start_time: children::start_time(shim_pid).unwrap_or(0),
+        shim_start_time: Stat::of(shim_pid).map_or(0, |stat| stat.start_time),
         vmm_pid: vmm.pid,
         vmm_start_time: vmm.start_time,
         processes: helpers

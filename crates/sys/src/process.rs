@@ -1,7 +1,8 @@
-//! Processes: namespaces, signals, identity, limits, reaping.
+//! Processes: clones, signals, reaping. `nix` has most of these calls, but knows no real-time signals: its `kill` can't send
+//! them, its `waitpid` loses a process that one has ended, and its `SigSet::wait` one that has come.
 
-use super::{c_string, check, check_long};
-use std::ffi::CString;
+use crate::{check, check_long};
+use nix::sched::CloneFlags;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -11,14 +12,10 @@ pub enum Side {
     Child,
 }
 
-/// New PID, mount and IPC namespaces for the clone.
-pub const NEW_TASK_NAMESPACES: libc::c_int =
-    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC;
-
 /// Forks with the given namespace flags; the child is a child of this process's parent, who can then wait for it. To be
 /// called by a process with one thread only.
-pub fn clone_sibling(namespaces: libc::c_int) -> io::Result<Side> {
-    let flags = namespaces | libc::CLONE_PARENT | libc::SIGCHLD;
+pub fn clone_sibling(namespaces: CloneFlags) -> io::Result<Side> {
+    let flags = namespaces.bits() | libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: no new stack and no shared memory: this is fork. With one thread there is no lock another could hold.
     let pid = check_long(unsafe {
         libc::syscall(
@@ -58,12 +55,6 @@ pub fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
         )
     })
     .map(drop)
-}
-
-/// Enters the mount, IPC and (for children) PID namespaces of the process.
-pub fn enter_task_namespaces(pidfd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::setns(pidfd.as_raw_fd(), NEW_TASK_NAMESPACES) }).map(drop)
 }
 
 /// kill(2): a process, or with a negative id a process group.
@@ -170,27 +161,10 @@ pub fn next_signal() -> Option<i32> {
     (signal > 0).then_some(signal)
 }
 
-/// Makes this process the leader of a process group of its own.
-pub fn lead_group() -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::setpgid(0, 0) }).map(drop)
-}
-
 /// Closes everything from `first` up.
 pub fn close_from(first: u32) {
     // SAFETY: no owner of these descriptors runs any more code in this process.
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-}
-
-pub fn new_session() -> io::Result<()> {
-    // SAFETY: no argument.
-    check(unsafe { libc::setsid() }).map(drop)
-}
-
-/// Lets another process that is ready run first.
-pub fn let_others_run() {
-    // SAFETY: no argument; it cannot fail.
-    unsafe { libc::sched_yield() };
 }
 
 /// Marks everything from `first` up close-on-exec.
@@ -205,41 +179,6 @@ pub fn close_from_on_exec(first: u32) {
             CLOSE_RANGE_CLOEXEC,
         )
     };
-}
-
-/// execve(2). Returns only the error.
-pub fn execute(program: &[u8], arguments: &[String], environment: &[String]) -> io::Error {
-    let strings = |list: &[String]| -> io::Result<Vec<CString>> {
-        list.iter().map(|text| c_string(text.as_bytes())).collect()
-    };
-    let prepare = || {
-        Ok((
-            c_string(program)?,
-            strings(arguments)?,
-            strings(environment)?,
-        ))
-    };
-    let (program, arguments, environment) = match prepare() {
-        Ok(prepared) => prepared,
-        Err(error) => return error,
-    };
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter()
-            .map(|text| text.as_ptr())
-            .chain(std::iter::once(std::ptr::null()))
-            .collect()
-    };
-    let arguments_pointers = pointers(&arguments);
-    let environment_pointers = pointers(&environment);
-    // SAFETY: both vectors end in NULL and point to strings that outlive the call.
-    unsafe {
-        libc::execve(
-            program.as_ptr(),
-            arguments_pointers.as_ptr(),
-            environment_pointers.as_ptr(),
-        )
-    };
-    io::Error::last_os_error()
 }
 
 /// Ends this process at once, running no destructors.

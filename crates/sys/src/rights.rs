@@ -1,12 +1,7 @@
-//! What a process may do: user, groups, capabilities, limits.
+//! The capabilities and the session keyring of this process.
 
-use super::{check, check_long};
+use crate::{check, check_long};
 use std::io;
-
-pub fn set_umask(mask: u32) {
-    // SAFETY: it cannot fail.
-    unsafe { libc::umask(mask) };
-}
 
 /// A session keyring of its own, so that programs do not share keys by accident.
 pub fn join_new_keyring() {
@@ -19,28 +14,6 @@ pub fn join_new_keyring() {
             std::ptr::null::<libc::c_char>(),
         )
     };
-}
-
-/// setrlimit(2); `u64::MAX` is unlimited.
-pub fn set_limit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {
-    let value = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: reads one rlimit.
-    check(unsafe { libc::setrlimit(resource, &raw const value) }).map(drop)
-}
-
-/// No program of this process gets more than it has, by set-user-ID or file capabilities.
-pub fn forbid_new_privileges() -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
-}
-
-/// Until the next execve nobody without special rights may trace this process or read its memory.
-pub fn forbid_tracing() {
-    // SAFETY: no memory is involved; it cannot fail for this value.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
 /// Drops every capability that is not in the mask from the bounding set.
@@ -70,14 +43,4 @@ pub fn set_capabilities(mask: u64) -> io::Result<()> {
     let data = [low, low, 0, high, high, 0];
     // SAFETY: header and data have the layout of version 3.
     check_long(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }).map(drop)
-}
-
-pub fn set_identity(user: u32, group: u32, groups: &[u32]) -> io::Result<()> {
-    // SAFETY: the pointer is valid for the length.
-    unsafe {
-        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
-        check(libc::setresgid(group, group, group))?;
-        check(libc::setresuid(user, user, user))?;
-    }
-    Ok(())
 }

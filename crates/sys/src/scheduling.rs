@@ -1,6 +1,6 @@
 //! How the kernel shares the processor between the calling thread and others.
 
-use super::check;
+use crate::check;
 use std::io;
 
 /// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from who runs.
@@ -17,7 +17,6 @@ pub fn set_batch(batch: bool) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
 pub fn is_batch() -> bool {
     // SAFETY: no memory is involved.
     unsafe { libc::sched_getscheduler(0) == libc::SCHED_BATCH }

@@ -1,0 +1,80 @@
+//! What happens in a child process between fork and exec.
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::{getppid, setsid, write};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The child dies with this process, and leads a session of its own. The kernel ties it to the thread that forks, so the
+/// caller must start children on its main thread only. A child that changes its user is no longer tied.
+pub fn tie_to_parent(command: &mut Command, other_pid_namespace: bool) {
+    // A parent outside the child's process namespace is 0 to it.
+    let parent = if other_pid_namespace {
+        0
+    } else {
+        std::process::id()
+    };
+    let before_exec = move || {
+        // SAFETY: no memory is involved.
+        crate::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+        setsid()?;
+        // Died between the fork and prctl: nobody would send the signal any more.
+        if getppid().as_raw().unsigned_abs() != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: the closure is async-signal-safe: system calls without memory.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// A file that is seen in the place of another.
+pub struct Bind {
+    pub source: CString,
+    pub target: CString,
+    pub read_only: bool,
+}
+
+/// The child joins the cgroups whose `cgroup.procs` are given and, if there are binds, a mount namespace of its own with them.
+pub fn isolate(command: &mut Command, cgroup_procs: Vec<CString>, binds: Vec<Bind>) {
+    let before_exec = move || {
+        for path in &cgroup_procs {
+            join_cgroup(path)?;
+        }
+        if binds.is_empty() {
+            return Ok(());
+        }
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        // These mounts must not show on the host.
+        mount_at(None, c"/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+        for bind in &binds {
+            mount_at(Some(&bind.source), &bind.target, MsFlags::MS_BIND)?;
+            if bind.read_only {
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                let closed = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+                mount_at(None, &bind.target, flags | closed)?;
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure is async-signal-safe: system calls on memory that was allocated before the fork. `nix` passes a C
+    // string on as it is.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// "0" is the writer itself.
+fn join_cgroup(path: &CStr) -> io::Result<()> {
+    let group = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&group, b"0")?;
+    Ok(())
+}
+
+fn mount_at(source: Option<&CStr>, target: &CStr, flags: MsFlags) -> io::Result<()> {
+    mount(source, target, None::<&CStr>, flags, None::<&CStr>)?;
+    Ok(())
+}
