@@ -206,20 +206,25 @@ test("modules come after what they depend on; built-in ones are left out", async
   ]);
 });
 
-test("what serves a device is loaded only for that device, with what it depends on", async (context) => {
+test("a module of a device or of a hypervisor is loaded only there, with what it depends on", async (context) => {
   const directory = await temporary(context);
-  await writeModules(directory, { ...modules, virtio_net: ["net_failover", "virtio"], net_failover: [] });
+  await writeModules(directory, {
+    ...modules,
+    ...{ virtio_net: ["net_failover", "virtio"], net_failover: [], ptp_kvm: ["ptp"], ptp: [] },
+  });
   const collected = await collectModules({ directory });
-  const conditional = collected.filter((module) => module.virtioDevice !== undefined);
+  const conditional = collected.filter((module) => module.condition !== undefined);
   assert.deepEqual(
-    conditional.map(({ fileName, virtioDevice }) => [fileName, virtioDevice]),
+    conditional.map(({ fileName, condition }) => [fileName, condition]),
     [
       ["net_failover.ko", 1],
       ["virtio_net.ko", 1],
+      ["ptp.ko", "kvm"],
+      ["ptp_kvm.ko", "kvm"],
     ],
   );
   const archive = buildInitramfs({ init: Buffer.from("init"), modules: collected }).toString("latin1");
-  assert.ok(archive.includes("squashfs.ko\nnet_failover.ko 1\nvirtio_net.ko 1\n"));
+  assert.ok(archive.includes("squashfs.ko\nnet_failover.ko 1\nvirtio_net.ko 1\nptp.ko kvm\nptp_kvm.ko kvm\n"));
 });
 
 test("a module is carried without its signature and with its type information out of sight", () => {

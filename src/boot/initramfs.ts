@@ -21,8 +21,8 @@ const fileMode = 0o100644;
 const characterDeviceMode = 0o20600;
 
 export function buildInitramfs(content: InitramfsContent): Buffer {
-  // Each line: a file, and the virtio device type without which it is not loaded.
-  const order = content.modules.map(({ fileName, virtioDevice }) => `${fileName} ${virtioDevice ?? ""}`.trimEnd());
+  // Each line: a file, and the condition under which init loads it.
+  const order = content.modules.map(({ fileName, condition }) => `${fileName} ${condition ?? ""}`.trimEnd());
   const entries: Entry[] = [
     ...["dev", "proc", "sys", "run", "modules"].map((name) => ({ name, mode: directoryMode })),
     // The kernel opens it for init before anything is mounted.

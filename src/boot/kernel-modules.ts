@@ -2,7 +2,7 @@
 // symbols it needs (there is no modprobe in the guest). Dependencies come from each module's own .modinfo ("depends="), so
 // that a package that was only unpacked (no depmod run, no modules.dep) is as good as an installed one. Loading modules is
 // a good part of a guest's boot: what it makes longer without use (signature, type information) is taken out here, and what
-// serves a device is loaded only where there is such a device.
+// serves a device, or a hypervisor, is loaded only where there is such a one.
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
@@ -15,16 +15,18 @@ export interface KernelModule {
   readonly fileName: string;
   /** The uncompressed module. */
   readonly content: Buffer;
-  /** The virtio device type that it serves; absent for what every guest needs. */
-  readonly virtioDevice?: number;
+  /** Where it is of use; absent for what every guest needs. */
+  readonly condition?: ModuleCondition;
 }
+
+/** A virtio device of this type (virtio specification, "Device Types"), or a hypervisor that is KVM. */
+export type ModuleCondition = number | "kvm";
 
 interface Need {
   readonly name: string;
   /** The guest boots without it. */
   readonly optional?: true;
-  /** As in KernelModule. Numbers: virtio specification, "Device Types". */
-  readonly virtioDevice?: number;
+  readonly condition?: ModuleCondition;
 }
 
 /**
@@ -37,9 +39,11 @@ const needs: readonly Need[] = [
   { name: "virtio_blk" },
   { name: "squashfs" },
   { name: "overlay" },
-  { name: "virtio_net", optional: true, virtioDevice: 1 },
-  { name: "virtio_rng", optional: true, virtioDevice: 4 },
-  { name: "virtio_balloon", optional: true, virtioDevice: 5 },
+  { name: "virtio_net", optional: true, condition: 1 },
+  { name: "virtio_rng", optional: true, condition: 4 },
+  { name: "virtio_balloon", optional: true, condition: 5 },
+  // The host's wall clock.
+  { name: "ptp_kvm", optional: true, condition: "kvm" },
 ];
 
 const normalise = (name: string): string => name.replaceAll("-", "_");
@@ -57,7 +61,7 @@ export async function collectModules(options: CollectModulesOptions): Promise<Ke
   const builtIn = new Set((await readLines(join(options.directory, "modules.builtin"))).map(moduleName));
   const collected = new Map<string, KernelModule>();
 
-  const add = async ({ name, optional, virtioDevice }: Need): Promise<void> => {
+  const add = async ({ name, optional, condition }: Need): Promise<void> => {
     if (collected.has(name) || builtIn.has(name)) return;
     const file = files.get(name);
     if (file === undefined) {
@@ -65,9 +69,9 @@ export async function collectModules(options: CollectModulesOptions): Promise<Ke
       return;
     }
     const content = trimModule(await readModule(join(options.directory, file), options.signal));
-    const condition = virtioDevice === undefined ? {} : { virtioDevice };
-    for (const dependency of dependenciesOf(content)) await add({ name: dependency, ...condition });
-    collected.set(name, { fileName: `${name}.ko`, content, ...condition });
+    const conditional = condition === undefined ? {} : { condition };
+    for (const dependency of dependenciesOf(content)) await add({ name: dependency, ...conditional });
+    collected.set(name, { fileName: `${name}.ko`, content, ...conditional });
   };
   for (const need of needs) await add(need);
   return [...collected.values()];

@@ -24,7 +24,7 @@ mod wire;
 
 use host::{bulk, service::Service};
 use litegix_protocol::guest::guest_server::GuestServer;
-use machine::{early, modules::Modules, probe, restart::restart, steps};
+use machine::{clock, early, modules::Modules, probe, restart::restart, steps};
 use program::reaper::Reaper;
 use std::io;
 use std::sync::Arc;
@@ -110,6 +110,11 @@ async fn serve() -> io::Result<()> {
         while ended_children.recv().await.is_some() {
             reaper.collect();
         }
+    });
+    let timed = Arc::clone(&agent);
+    tokio::spawn(async move {
+        early::finished().await;
+        clock::follow_host(|| timed.running().is_some()).await;
     });
     let stopping = Arc::clone(&agent);
     tokio::spawn(async move {

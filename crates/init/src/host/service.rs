@@ -8,6 +8,7 @@ use crate::host::generation;
 use crate::host::statuses::{status_of, status_of_life};
 use crate::logs::stream::Logs;
 use crate::machine::clock;
+use crate::machine::early;
 use crate::machine::steps;
 use crate::memory::stats;
 use crate::task::agent::Agent;
@@ -204,11 +205,18 @@ impl Guest for Service {
         &self,
         request: Request<ClockRequest>,
     ) -> Result<Response<ClockResponse>, Status> {
-        let task_runs = self.agent.running().is_some();
-        clock::adjust(request.into_inner().adjust_ns, task_runs)
-            .map_err(|error| Status::internal(format!("adjusting the clock: {error}")))?;
-        let unix_ns = clock::now_unix_ns();
-        Ok(Response::new(ClockResponse { unix_ns }))
+        // Until then nobody knows whether the hypervisor tells its time.
+        early::finished().await;
+        let follows_host = clock::follows_host();
+        if !follows_host {
+            let task_runs = self.agent.running().is_some();
+            clock::adjust(request.into_inner().adjust_ns, task_runs)
+                .map_err(|error| Status::internal(format!("adjusting the clock: {error}")))?;
+        }
+        Ok(Response::new(ClockResponse {
+            unix_ns: clock::now_unix_ns(),
+            follows_host,
+        }))
     }
 
     async fn shutdown(

@@ -1,6 +1,7 @@
 //! What PID 1 does before anyone can talk to it: the kernel's file systems, modules, control groups, loopback.
 
 use crate::console;
+use crate::machine::clock;
 use crate::machine::layers;
 use crate::machine::modules::Modules;
 use crate::machine::restart::restart;
@@ -86,6 +87,7 @@ pub fn finish_in_background(mut modules: Modules) {
         modules.load_for_layers();
         layers::mount_in_background();
         modules.load_rest();
+        clock::find_host_clock();
         cgroup::prepare();
         console::warn_on_error("loopback", network::bring_loopback_up());
         // As docker sets them in a container's network.

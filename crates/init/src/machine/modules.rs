@@ -1,4 +1,4 @@
-//! The kernel's modules, in the order of /modules/order. Each line names a file, and may name the type of the virtio device
+//! The kernel's modules, in the order of /modules/order. Each line names a file, and may name the condition
 //! without which it is of no use. A kernel with everything built in has no such list.
 
 use crate::console;
@@ -11,14 +11,31 @@ use std::path::Path;
 
 const DIRECTORY: &str = "/modules";
 const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
+const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
 /// With it the host can reach us.
 const TRANSPORT: &str = "vmw_vsock_virtio_transport.ko";
 
 #[derive(Debug, PartialEq)]
 struct Entry {
     file: String,
-    /// As in the virtio specification: 1 is a network card.
-    virtio_device: Option<u32>,
+    condition: Option<Condition>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Condition {
+    /// A device of this type, as in the virtio specification: 1 is a network card.
+    VirtioDevice(u32),
+    /// The hypervisor is KVM.
+    Kvm,
+}
+
+impl Condition {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "kvm" => Some(Self::Kvm),
+            number => number.parse().ok().map(Self::VirtioDevice),
+        }
+    }
 }
 
 /// What the task's root is mounted with.
@@ -61,12 +78,16 @@ fn end_of_layers(entries: &[Entry]) -> usize {
 fn load_all(entries: impl Iterator<Item = Entry>) {
     let mut devices = None;
     for entry in entries {
-        if let Some(wanted) = entry.virtio_device
-            && !devices.get_or_insert_with(virtio_devices).contains(&wanted)
-        {
-            continue;
+        let useful = match entry.condition {
+            None => true,
+            Some(Condition::VirtioDevice(wanted)) => {
+                devices.get_or_insert_with(virtio_devices).contains(&wanted)
+            }
+            Some(Condition::Kvm) => runs_on_kvm(),
+        };
+        if useful {
+            load(&entry);
         }
-        load(&entry);
     }
 }
 
@@ -75,7 +96,7 @@ fn parse(order: &str) -> Vec<Entry> {
         let mut words = line.split_ascii_whitespace();
         Some(Entry {
             file: words.next()?.to_owned(),
-            virtio_device: words.next().and_then(|word| word.parse().ok()),
+            condition: words.next().and_then(Condition::parse),
         })
     };
     order.lines().filter_map(entry).collect()
@@ -96,6 +117,12 @@ fn load(entry: &Entry) {
     }
 }
 
+/// The kernel offers KVM's clock wherever the hypervisor says that it is KVM.
+fn runs_on_kvm() -> bool {
+    fs::read_to_string(CLOCK_SOURCES)
+        .is_ok_and(|sources| sources.split_ascii_whitespace().any(|it| it == "kvm-clock"))
+}
+
 /// The types of the devices that the VMM gave this machine.
 fn virtio_devices() -> HashSet<u32> {
     let Ok(entries) = fs::read_dir(VIRTIO_DEVICES) else {
@@ -113,14 +140,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_name_a_file_and_perhaps_a_device() {
-        let entry = |file: &str, virtio_device| Entry {
+    fn lines_name_a_file_and_perhaps_a_condition() {
+        let entry = |file: &str, condition| Entry {
             file: file.to_owned(),
-            virtio_device,
+            condition,
         };
         assert_eq!(
-            parse("virtio.ko\n\nvirtio_net.ko 1\n"),
-            [entry("virtio.ko", None), entry("virtio_net.ko", Some(1))]
+            parse("virtio.ko\n\nvirtio_net.ko 1\nptp_kvm.ko kvm\n"),
+            [
+                entry("virtio.ko", None),
+                entry("virtio_net.ko", Some(Condition::VirtioDevice(1))),
+                entry("ptp_kvm.ko", Some(Condition::Kvm)),
+            ]
         );
         assert_eq!(parse(""), []);
     }

@@ -922,6 +922,13 @@ export declare type ClockResponse = Message<"litegix.guest.v1.ClockResponse"> & 
    * @generated from field: int64 unix_ns = 1;
    */
   unixNs: bigint;
+
+  /**
+   * The guest reads the host's clock through its hypervisor. It has ignored the adjustment.
+   *
+   * @generated from field: bool follows_host = 2;
+   */
+  followsHost: boolean;
 };
 
 /**
@@ -1382,7 +1389,8 @@ export declare const Guest: GenService<{
   },
   /**
    * Moves the wall clock and reads it, for the host to find out by how much theirs differ: the host asks with no
-   * adjustment, takes half of the round trip off, and asks again with what is to be corrected.
+   * adjustment, takes half of the round trip off, and asks again with the correction. A guest that can read the host's clock
+   * through its hypervisor corrects itself, and says so.
    *
    * @generated from rpc litegix.guest.v1.Guest.Clock
    */
