@@ -24,7 +24,7 @@ const crates: Readonly<Record<string, Layers>> = {
     ["wire"],
     ["console"],
   ],
-  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["clock_watch", "config", "log", "unlz4"]],
+  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "unlz4"]],
 };
 
 function room(path: string): string {

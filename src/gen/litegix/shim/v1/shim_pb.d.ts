@@ -295,8 +295,7 @@ export declare const Shim: GenService<{
     output: typeof KillResponseSchema;
   },
   /**
-   * Brings the guest's clock to the host's now; otherwise the supervisor does that every some seconds, and when the host's
-   * clock was set. Fails with UNAVAILABLE when the guest does not answer in time.
+   * Brings the guest's clock to the host's now, as the supervisor does by itself every 15 seconds. Fails with UNAVAILABLE when the guest does not answer in time.
    *
    * @generated from rpc litegix.shim.v1.Shim.SyncClock
    */
