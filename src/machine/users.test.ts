@@ -15,15 +15,15 @@ describe("users of jailed VMs", () => {
     const range = { first: 70_000, last: 70_004 };
     let made = 0;
     const records = new VmRecords(machinesDirectory);
-    const start = (): Promise<number> =>
-      records.inTurn(async () => {
-        const uid = freeUser(range, await records.list());
-        made += 1;
-        const directory = join(machinesDirectory, `${made}`);
-        await mkdir(directory);
-        await writeRecord(machineFiles(directory).record, { ...sampleRecord, user: { uid, gid: uid } });
-        return uid;
-      });
+    const start = async (): Promise<number> => {
+      using _turn = await records.turn(new AbortController().signal);
+      const uid = freeUser(range, await records.list());
+      made += 1;
+      const directory = join(machinesDirectory, `${made}`);
+      await mkdir(directory);
+      await writeRecord(machineFiles(directory).record, { ...sampleRecord, user: { uid, gid: uid } });
+      return uid;
+    };
     const given = await Promise.all([start(), start(), start(), start(), start()]);
     assert.deepEqual(
       given.toSorted((a, b) => a - b),

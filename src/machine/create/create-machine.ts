@@ -71,7 +71,7 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
   const { host, request, timeline, signal } = options;
   const { records, vmm } = host;
   const { network, workload } = request;
-  const { cgroup, ...registered } = await records.inTurn(() => register(host, request));
+  const { cgroup, ...registered } = await register(host, request, signal);
   const { files, config, record } = registered;
   try {
     await cgroup?.create();
@@ -100,9 +100,10 @@ interface Registered extends Omit<CreatedMachine, "networkOpen"> {
 }
 
 /** Takes an id, a user and disks that no other VM has. From here on the record tells what must be undone. */
-async function register(host: MachineHost, request: MachineRequest): Promise<Registered> {
+async function register(host: MachineHost, request: MachineRequest, signal: AbortSignal): Promise<Registered> {
   const { vmm, records, users } = host;
   const { spec, network, workload } = request;
+  using _turn = await records.turn(signal);
   const others = await records.list();
   const uid = vmm.jailed ? freeUser(users, others) : undefined;
   const user: VmUser | undefined = uid === undefined ? undefined : { uid, gid: uid };

@@ -3,7 +3,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";
-import { KeyedTurns } from "../../system/wait.ts";
+import { Slots } from "../../system/wait.ts";
 import { type MachineFiles, machineFiles } from "./files.ts";
 import { type MachineRecord, readRecord } from "./manifest.ts";
 
@@ -16,7 +16,7 @@ export interface RecordedVm {
 export class VmRecords {
   /** The folder of all VMs. */
   readonly directory: string;
-  readonly #turns = new KeyedTurns();
+  readonly #turns = new Slots(1);
 
   constructor(directory: string) {
     this.directory = directory;
@@ -56,11 +56,11 @@ export class VmRecords {
   }
 
   /**
-   * Runs `take` when those before it are over; its own record must be there when it resolves. The turns are this process's: no other
-   * process of this base path starts VMs.
+   * To be disposed of once the VM's own record is written. The turns are this process's: no other process of this base path starts
+   * VMs. Rejects with the signal's reason.
    */
-  async inTurn<T>(take: () => Promise<T>): Promise<T> {
-    return await this.#turns.take(this.directory, take);
+  async turn(signal: AbortSignal): Promise<Disposable> {
+    return await this.#turns.take(signal);
   }
 }
 
