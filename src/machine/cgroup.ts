@@ -20,7 +20,7 @@ export interface CpuLimits {
 }
 
 /** A VMM has a thread a vCPU and two more; io_uring and vhost may add theirs. */
-const maximumThreads = 512;
+const maxThreads = 512;
 
 export class MachineCgroup {
   readonly #options: { hierarchies: CgroupHierarchies; parent: string; name: string; limits: GroupLimits };
@@ -42,7 +42,7 @@ export class MachineCgroup {
         cpuShares: cpu.shares,
         cpuPercent: cpu.percent,
         cpuset: cpu.cpuset,
-        pids: maximumThreads,
+        pids: maxThreads,
       },
     };
     this.directories = groupDirectories(this.#options);

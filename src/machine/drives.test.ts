@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { sampleRecord } from "../../test/fakes/sample-record.ts";
 import type { ExtraDrive } from "../vmm/vm-options.ts";
-import { giveDrivesBack, lookAtDrives, refuseSharedDrives } from "./drives.ts";
+import { giveDrivesBack, inspectDrives, refuseSharedDrives } from "./drives.ts";
 import type { HostDriveRecord, MachineRecord } from "./records/manifest.ts";
 
 const users = { first: 70_000, last: 70_009 };
@@ -20,7 +20,7 @@ const drive = (path: string, readOnly?: boolean): ExtraDrive => ({
   path_on_host: path,
   ...(readOnly === undefined ? {} : { is_read_only: readOnly }),
 });
-const lookAt = (...drives: ExtraDrive[]): Promise<HostDriveRecord[]> => lookAtDrives(drives, users);
+const lookAt = (...drives: ExtraDrive[]): Promise<HostDriveRecord[]> => inspectDrives(drives, users);
 const vmWith = (drives: HostDriveRecord[]): MachineRecord => ({
   ...sampleRecord,
   user,

@@ -13,7 +13,7 @@ import type { UserRange } from "./users.ts";
  * The part of a VM's record about these disks. If a file still belongs to a VM's user, root counts as its owner. Fails as stat
  * does.
  */
-export async function lookAtDrives(drives: readonly ExtraDrive[], users: UserRange): Promise<HostDriveRecord[]> {
+export async function inspectDrives(drives: readonly ExtraDrive[], users: UserRange): Promise<HostDriveRecord[]> {
   return await Promise.all(
     drives.map(async ({ path_on_host: path, is_read_only: readOnly = false }) => {
       const facts = await stat(path);

@@ -2,13 +2,13 @@
 import { open } from "node:fs/promises";
 import { printable } from "../system/error.ts";
 
-/** The file's last `maximumBytes`; empty if there is no file. */
-export async function fileEnd(path: string, maximumBytes: number): Promise<string> {
+/** The file's last `maxBytes`; empty if there is no file. */
+export async function fileEnd(path: string, maxBytes: number): Promise<string> {
   try {
     const file = await open(path);
     try {
       const { size } = await file.stat();
-      const length = Math.min(size, maximumBytes);
+      const length = Math.min(size, maxBytes);
       const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length);
       return buffer.toString("utf8", 0, bytesRead);
     } finally {

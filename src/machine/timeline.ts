@@ -12,7 +12,7 @@ export interface GuestStep {
   readonly uptimeMs: number;
 }
 
-const mostGuestSteps = 32;
+const maxGuestSteps = 32;
 
 export class BootTimeline {
   readonly #startedAtMs = performance.now();
@@ -28,7 +28,7 @@ export class BootTimeline {
     const last = steps.at(-1);
     if (last === undefined) return;
     const kernelAtMs = performance.now() - this.#startedAtMs - last.uptimeMs;
-    const bounded = steps.slice(0, mostGuestSteps);
+    const bounded = steps.slice(0, maxGuestSteps);
     this.#steps.push(
       ...bounded.map(({ name, uptimeMs }) => ({
         name: `guest: ${printable(name, 40)}`,

@@ -1,5 +1,6 @@
 // /etc/hosts and /etc/resolv.conf of a guest.
 import { readFile } from "node:fs/promises";
+import type { TaskConfig } from "../nomad-driver.ts";
 
 export function etcHosts(options: {
   hostname: string;
@@ -19,11 +20,7 @@ export function etcHosts(options: {
   ].join("\n");
 }
 
-export interface DnsSettings {
-  readonly servers: readonly string[];
-  readonly searches: readonly string[];
-  readonly options: readonly string[];
-}
+type DnsSettings = NonNullable<TaskConfig["dns"]>;
 
 /**
  * The job's `dns` block is the whole file. Without one the task's own dns_* settings replace each its part of the host's

@@ -1,18 +1,11 @@
 // How large a VM is when the task's config does not say: what the job's `resources` give.
 import { cpus } from "node:os";
 import type { CpuLimits } from "../../machine/cgroup.ts";
-import { maximumVcpus, minimumMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
+import { maxVcpus, minMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
 import { ConfigError } from "../errors.ts";
+import type { TaskConfig } from "../nomad-driver.ts";
 
-export interface TaskResources {
-  /** MHz granted. */
-  readonly cpuMhz: number;
-  /** Reserved core ids, comma-separated, or empty. */
-  readonly cpusetCpus: string;
-  readonly memoryMib: number;
-  /** 0 unless the cluster allows oversubscription and the job asks for it. */
-  readonly memoryMaxMib: number;
-}
+type TaskResources = TaskConfig["resources"];
 
 export interface MachineSize {
   readonly vcpuCount: number;
@@ -29,8 +22,8 @@ export function machineSize(options: {
 }): MachineSize {
   const { settings, resources, coreMhz } = options;
   const memSizeMib = settings.memSizeMib ?? Math.max(resources.memoryMib, resources.memoryMaxMib);
-  if (memSizeMib < minimumMemoryMib) {
-    const rule = `must be at least ${minimumMemoryMib} MiB for a guest to boot; raise it, or set mem_size`;
+  if (memSizeMib < minMemoryMib) {
+    const rule = `must be at least ${minMemoryMib} MiB for a guest to boot; raise it, or set mem_size`;
     throw new ConfigError("resources.memory", memSizeMib, rule);
   }
   return {
@@ -55,10 +48,10 @@ const coreMhzOf = (known: number): number => (known > 0 ? known : (cpus()[0]?.sp
 
 function vcpusFor(resources: TaskResources, coreMhz: number): number {
   const cores = countCores(resources.cpusetCpus);
-  if (cores > 0) return Math.min(cores, maximumVcpus);
+  if (cores > 0) return Math.min(cores, maxVcpus);
   const mhz = coreMhzOf(coreMhz);
   if (mhz <= 0) return 1;
-  return Math.min(Math.max(Math.ceil(resources.cpuMhz / mhz), 1), maximumVcpus);
+  return Math.min(Math.max(Math.ceil(resources.cpuMhz / mhz), 1), maxVcpus);
 }
 
 /** "0,2-3" has three. */

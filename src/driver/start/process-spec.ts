@@ -1,19 +1,11 @@
 // The process that runs in the guest: the image's configuration and the task's, combined as docker and Nomad's docker driver do.
 import type { ProcessSpec } from "../../guest/setup.ts";
+import type { ImageConfig } from "../../images/registry/image-config.ts";
 import type { TaskSettings } from "../config/task/task-config.ts";
 import { ConfigError } from "../errors.ts";
 
-/** The parts of an image's configuration that decide what runs. */
-export interface ImageProcess {
-  readonly entrypoint: readonly string[];
-  readonly cmd: readonly string[];
-  readonly env: readonly string[];
-  readonly user: string;
-  readonly workingDir: string;
-}
-
 export interface ProcessSpecOptions {
-  readonly image: ImageProcess;
+  readonly image: Omit<ImageConfig, "stopSignal">;
   readonly settings: TaskSettings;
   /** Nomad's environment: NOMAD_* and the job's own. */
   readonly nomadEnv: Readonly<Record<string, string>>;
@@ -44,7 +36,7 @@ export function processSpec(options: ProcessSpecOptions): ProcessSpec {
  * docker's rules: the task's command replaces the image's CMD; without a command its args do. A task's entrypoint replaces
  * the image's and with it the image's CMD.
  */
-function argv(image: ImageProcess, settings: TaskSettings): string[] {
+function argv(image: Pick<ImageConfig, "entrypoint" | "cmd">, settings: TaskSettings): string[] {
   const args = settings.args ?? [];
   const command = settings.command === undefined || settings.command === "" ? args : [settings.command, ...args];
   const entrypoint = settings.entrypoint ?? [];

@@ -6,7 +6,7 @@ import { ConfigError } from "../errors.ts";
 import { freeHugePages } from "../host/host-facts.ts";
 
 /** Interrupt lines that Firecracker has for devices on x86-64. */
-const mostDevices = 17;
+const maxDevices = 17;
 const hugePageMib = 2;
 
 export interface VmFacts {
@@ -67,8 +67,8 @@ function checkNetwork(options: VmOptions, facts: VmFacts): void {
 function checkDevices(options: VmOptions, facts: VmFacts): void {
   const drives = options.drives?.length ?? 0;
   const others = 3 + facts.networkInterfaces + (options.balloon ? 1 : 0) + (options.entropy ? 1 : 0);
-  if (drives + others <= mostDevices) return;
-  const rule = `are too many: a VM has at most ${mostDevices} devices, and ${others} are taken`;
+  if (drives + others <= maxDevices) return;
+  const rule = `are too many: a VM has at most ${maxDevices} devices, and ${others} are taken`;
   throw new ConfigError("drive", drives, rule);
 }
 

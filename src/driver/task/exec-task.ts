@@ -9,7 +9,7 @@ import type { ExecResult } from "../nomad-driver.ts";
 import type { Task } from "./task.ts";
 
 /** As Nomad's own drivers: what a check prints beyond it is dropped. */
-const maximumOutputBytes = 64 * 1024;
+const maxOutputBytes = 64 * 1024;
 
 /** The exit code and text that a failed start stands for; undefined if the failure is not an answer to the command. */
 function startFailure(error: unknown): { exitCode: number; text: string } | undefined {
@@ -96,7 +96,7 @@ class BoundedOutput {
   #length = 0;
 
   add(data: Uint8Array): void {
-    const kept = data.subarray(0, maximumOutputBytes - this.#length);
+    const kept = data.subarray(0, maxOutputBytes - this.#length);
     this.#length += kept.length;
     if (kept.length > 0) this.#chunks.push(kept);
   }

@@ -6,7 +6,7 @@ import { ownIdentity } from "../../system/processes.ts";
 import type { MachineSpec } from "../../vmm/machine-spec.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../../vmm/vmm.ts";
 import { type CgroupSettings, type CpuLimits, MachineCgroup } from "../cgroup.ts";
-import { lookAtDrives, refuseSharedDrives, toDrives } from "../drives.ts";
+import { inspectDrives, refuseSharedDrives, toDrives } from "../drives.ts";
 import { type MachineFiles, machineFiles } from "../records/files.ts";
 import { type HostDriveRecord, type MachineRecord, writeRecord } from "../records/manifest.ts";
 import type { RecordedVm, VmRecords } from "../records/vm-records.ts";
@@ -107,7 +107,7 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
   const others = await records.list();
   const uid = vmm.jailed ? freeUser(users, others) : undefined;
   const user: VmUser | undefined = uid === undefined ? undefined : { uid, gid: uid };
-  const hostDrives = await lookAtDrives(spec.options.drives ?? [], users);
+  const hostDrives = await inspectDrives(spec.options.drives ?? [], users);
   refuseSharedDrives(hostDrives, others);
   const { id, directory } = await makeDirectory(records.directory);
   const files = machineFiles(directory);

@@ -29,8 +29,8 @@ export function machineFiles(directory: string): MachineFiles {
 }
 
 /** The longest path of a unix socket in Linux, without its terminating zero. */
-const maximumSocketPathBytes = 107;
+const maxSocketPathBytes = 107;
 const longestSocketName = "/vms/01234567/shim.sock_1024";
 
 /** How long a base directory may be for every VM's sockets to be reachable. */
-export const maximumBasePathBytes = maximumSocketPathBytes - longestSocketName.length;
+export const maxBasePathBytes = maxSocketPathBytes - longestSocketName.length;

@@ -25,14 +25,14 @@ interface Answer {
 }
 
 /** Answers are a few hundred bytes; the VMM is not trusted with more. */
-const maximumAnswerBytes = 1 << 20;
+const maxAnswerBytes = 1 << 20;
 /** Firecracker refuses an eleventh; some are left for an operator who looks at a VM. */
-const maximumConnections = 6;
+const maxConnections = 6;
 
 export class FirecrackerApi implements Disposable {
   readonly #options: ApiClientOptions;
   readonly #deadline: AbortSignal;
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: maximumConnections });
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: maxConnections });
 
   constructor(options: ApiClientOptions) {
     this.#options = options;
@@ -105,7 +105,7 @@ export class FirecrackerApi implements Disposable {
           let received = 0;
           incoming.on("data", (chunk: Buffer) => {
             received += chunk.length;
-            if (received > maximumAnswerBytes) incoming.destroy(new Error("the answer is too long"));
+            if (received > maxAnswerBytes) incoming.destroy(new Error("the answer is too long"));
             chunks.push(chunk);
           });
           incoming.on("end", () =>

@@ -1,5 +1,5 @@
 // The `config` block of the plugin in the agent's configuration.
-import { maximumBasePathBytes } from "../../../machine/records/files.ts";
+import { maxBasePathBytes } from "../../../machine/records/files.ts";
 import type { VmmChoice } from "../../../vmm/select-vmm.ts";
 import { ConfigError } from "../../errors.ts";
 import { key, labelledBlocks, type Parsed, readTable } from "../table.ts";
@@ -22,8 +22,8 @@ const defaultBasePath = "/var/lib/litegix-fc-driver";
 
 const basePath = refine(absolutePath, (given, name) => {
   const path = given.replace(/\/+$/, "");
-  if (Buffer.byteLength(path) <= maximumBasePathBytes) return path;
-  const rule = `must have at most ${maximumBasePathBytes} bytes (unix socket paths below it end at 107)`;
+  if (Buffer.byteLength(path) <= maxBasePathBytes) return path;
+  const rule = `must have at most ${maxBasePathBytes} bytes (unix socket paths below it end at 107)`;
   throw new ConfigError(name, path, rule);
 });
 
@@ -40,7 +40,7 @@ export const pluginTable = {
     emptyIsAbsent: true,
     default: defaultBasePath,
     flag: "directory",
-    doc: `The directory for images, kernels and VMs. Its path has at most ${maximumBasePathBytes} bytes. Two agents on one host need different ones.`,
+    doc: `The directory for images, kernels and VMs. Its path has at most ${maxBasePathBytes} bytes. Two agents on one host need different ones.`,
   }),
   vmm: key("vmm", {
     reader: oneOf<VmmChoice>("auto", "firecracker", "qemu"),

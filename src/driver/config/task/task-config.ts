@@ -7,12 +7,12 @@ import { type ImageOptions, imageTable } from "./image.ts";
 import { type NetworkSettings, parseNetwork } from "./network.ts";
 import { parseVm, type VmSettings } from "./vm.ts";
 
-export const maximumVcpus = 32;
+export const maxVcpus = 32;
 /** Below it Debian's cloud kernel with our initramfs does not come up. */
-export const minimumMemoryMib = 128;
+export const minMemoryMib = 128;
 const maxMemoryMib = 4 * 1024 * 1024;
 
-const cpuCount = integer({ min: 1, max: maximumVcpus, unit: "CPUs" });
+const cpuCount = integer({ min: 1, max: maxVcpus, unit: "CPUs" });
 
 export const sizeTable = {
   vpuCount: key("vpu_count", {
@@ -26,7 +26,7 @@ export const sizeTable = {
     doc: "Another spelling of `vpu_count`. If a job gives both, they must be equal.",
   }),
   memSizeMib: key("mem_size", {
-    reader: integer({ min: minimumMemoryMib, max: maxMemoryMib, unit: "MiB" }),
+    reader: integer({ min: minMemoryMib, max: maxMemoryMib, unit: "MiB" }),
     absent: "`memory_max` in `resources`, else `memory`",
     doc: "The VM's memory. The guest's kernel takes its share of it.",
   }),
