@@ -1,13 +1,14 @@
 //! The configuration of this VM's supervisor, written by the driver that starts it. Both are of one build.
 
 use serde::Deserialize;
-use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use thiserror::Error;
 
 const VERSION: u32 = 1;
 /// sun_path holds 108 bytes with the NUL.
-const LONGEST_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 /// The last process is the hypervisor; the others are its helpers, started before it.
 pub const VMM: &str = "vmm";
 
@@ -54,49 +55,40 @@ pub struct BindMount {
     pub read_only: bool,
 }
 
-#[derive(Debug)]
-pub struct ConfigError(String);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("can't be read: {0}")]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("version {0} of the configuration, but only {VERSION} is known")]
+    Version(u32),
+    #[error("the last process must be \"{VMM}\"")]
+    NoVmm,
+    #[error("process \"{0}\" has no argv")]
+    NoProgram(String),
+    #[error("{} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have", .0.display())]
+    LongSocketPath(PathBuf),
 }
 
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| ConfigError(format!("can't read {}: {error}", path.display())))?;
-    parse(&text).map_err(|ConfigError(error)| ConfigError(format!("{}: {error}", path.display())))
+    parse(&fs::read_to_string(path)?)
 }
 
 pub fn parse(text: &str) -> Result<Config, ConfigError> {
-    let config: Config =
-        serde_json::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+    let config: Config = serde_json::from_str(text)?;
     if config.version != VERSION {
-        return Err(ConfigError(format!(
-            "version {} of the configuration, but only {VERSION} is known",
-            config.version
-        )));
+        return Err(ConfigError::Version(config.version));
     }
     if config.processes.last().is_none_or(|last| last.name != VMM) {
-        return Err(ConfigError(format!("the last process must be \"{VMM}\"")));
+        return Err(ConfigError::NoVmm);
     }
-    if let Some(process) = config
-        .processes
-        .iter()
-        .find(|process| process.argv.is_empty())
-    {
-        return Err(ConfigError(format!(
-            "process \"{}\" has no argv",
-            process.name
-        )));
+    if let Some(process) = config.processes.iter().find(|it| it.argv.is_empty()) {
+        return Err(ConfigError::NoProgram(process.name.clone()));
     }
     for socket in [&config.control_socket, &config.vsock_socket] {
-        if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
-            return Err(ConfigError(format!(
-                "{} is longer than the {LONGEST_SOCKET_PATH} bytes that a socket's path may have",
-                socket.display()
-            )));
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(ConfigError::LongSocketPath(socket.clone()));
         }
     }
     Ok(config)

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let config = match config::read(Path::new(path)) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("litegix-shim: {error}");
+            eprintln!("litegix-shim: {}: {error}", Path::new(path).display());
             return ExitCode::from(65);
         }
     };

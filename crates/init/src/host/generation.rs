@@ -2,19 +2,22 @@
 //! may be the older one.
 
 use std::ops::RangeInclusive;
+use thiserror::Error;
 
 const OWN: RangeInclusive<u32> = 1..=1;
 
-/// The highest that both speak; else a sentence that names both sides' generations.
-pub fn agree(host: RangeInclusive<u32>) -> Result<u32, String> {
-    highest_of_both(&host, &OWN).ok_or_else(|| {
-        let spoken = |range: &RangeInclusive<u32>| format!("{} to {}", range.start(), range.end());
-        format!(
-            "the guest speaks generations {} of its protocol, the driver {}",
-            spoken(&OWN),
-            spoken(&host)
-        )
-    })
+#[derive(Debug, Error, PartialEq)]
+#[error(
+    "the guest speaks generations {} to {} of its protocol, the driver {} to {}",
+    OWN.start(), OWN.end(), host.start(), host.end()
+)]
+pub struct NoCommonGeneration {
+    host: RangeInclusive<u32>,
+}
+
+/// The highest that both speak.
+pub fn agree(host: RangeInclusive<u32>) -> Result<u32, NoCommonGeneration> {
+    highest_of_both(&host, &OWN).ok_or(NoCommonGeneration { host })
 }
 
 fn highest_of_both(one: &RangeInclusive<u32>, other: &RangeInclusive<u32>) -> Option<u32> {
@@ -43,7 +46,7 @@ mod tests {
     #[test]
     fn a_host_of_another_age_is_told_what_both_speak() {
         assert_eq!(agree(1..=4), Ok(1));
-        let refusal = agree(2..=4).expect_err("refused");
+        let refusal = agree(2..=4).expect_err("refused").to_string();
         assert!(refusal.contains("2 to 4") && refusal.contains("1 to 1"));
     }
 }

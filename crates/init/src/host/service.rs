@@ -107,7 +107,7 @@ impl Guest for Service {
         steps::done("hello");
         let request = request.into_inner();
         let generation = generation::agree(request.generation_min..=request.generation_max)
-            .map_err(Status::failed_precondition)?;
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
         if !request.entropy.is_empty() {
             console::warn_on_error(
                 "adding entropy",

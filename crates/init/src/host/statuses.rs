@@ -2,10 +2,8 @@
 //! bytes.
 
 use crate::logs::stream::LogError;
-use crate::machine::step_error::reason;
 use crate::program::plan::{Failure, FailureKind};
-use crate::task::agent::LifeError;
-use crate::task::error::ConfigureError;
+use crate::task::error::{ConfigureError, LifeError};
 use tonic::Status;
 
 pub fn status_of(failure: Failure) -> Status {
@@ -19,14 +17,14 @@ pub fn status_of(failure: Failure) -> Status {
 }
 
 pub fn status_of_life(error: LifeError) -> Status {
+    let message = error.to_string();
     match error {
-        LifeError::State(message) => Status::failed_precondition(message),
-        LifeError::Configure(error @ ConfigureError::Invalid(_)) => {
-            Status::invalid_argument(error.to_string())
+        LifeError::State(_) => Status::failed_precondition(message),
+        LifeError::Configure(ConfigureError::Invalid(_)) => Status::invalid_argument(message),
+        LifeError::Configure(ConfigureError::Step(_)) | LifeError::Peers(_) => {
+            Status::internal(message)
         }
-        LifeError::Configure(error) => Status::internal(error.to_string()),
         LifeError::Start(failure) => status_of(failure),
-        LifeError::Peers(error) => Status::internal(format!("/etc/hosts: {}", reason(&error))),
     }
 }
 
@@ -34,7 +32,7 @@ pub fn status_of_log(error: LogError) -> Status {
     let message = error.to_string();
     match error {
         LogError::NoSuchStream => Status::invalid_argument(message),
-        LogError::OutOfRange { .. } => Status::out_of_range(message),
+        LogError::OutOfRange(_) => Status::out_of_range(message),
         LogError::Replaced => Status::aborted(message),
         LogError::Lost => Status::data_loss(message),
     }

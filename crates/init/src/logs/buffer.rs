@@ -6,6 +6,7 @@ use crate::wire::socket::Payload;
 use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
 use tokio::sync::watch;
 
 pub struct LogBuffer {
@@ -32,8 +33,10 @@ pub enum Next {
     Replaced,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Error, PartialEq)]
+#[error("offset {from} is not held; {first} to {last} are")]
 pub struct OutOfRange {
+    pub from: u64,
     pub first: u64,
     pub last: u64,
 }
@@ -84,7 +87,7 @@ impl LogBuffer {
             let mut log = self.log();
             let (first, last) = (log.ring.start(), log.ring.end());
             if from < first || from > last {
-                return Err(OutOfRange { first, last });
+                return Err(OutOfRange { from, first, last });
             }
             log.session += 1;
             log.session
@@ -223,8 +226,10 @@ mod tests {
         assert_eq!(now(&buffer, session, 0), Some(Next::Lost));
         let lost = buffer.held(0, 5).write(0, |_| Ok(5));
         assert!(lost.is_err());
-        assert_eq!(buffer.open(2), Err(OutOfRange { first: 3, last: 5 }));
-        assert_eq!(buffer.open(6), Err(OutOfRange { first: 3, last: 5 }));
+        let (first, last) = (3, 5);
+        for from in [2, 6] {
+            assert_eq!(buffer.open(from), Err(OutOfRange { from, first, last }));
+        }
         let session = buffer.open(3).expect("open");
         buffer.finish();
         let (length, end) = (2, true);

@@ -5,9 +5,9 @@ use crate::wire::frames::Frames;
 use crate::wire::socket::{Socket, send};
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message as _;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::time::timeout;
 
 /// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
@@ -23,25 +23,16 @@ pub struct Logs {
 }
 
 /// Why the host is not served a log, or not any longer.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Error, PartialEq)]
 pub enum LogError {
+    #[error("no such stream")]
     NoSuchStream,
-    OutOfRange { from: u64, first: u64, last: u64 },
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    #[error("another reader took over")]
     Replaced,
+    #[error("acknowledged before it was sent")]
     Lost,
-}
-
-impl fmt::Display for LogError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchStream => out.write_str("no such stream"),
-            Self::OutOfRange { from, first, last } => {
-                write!(out, "offset {from} is not held; {first} to {last} are")
-            }
-            Self::Replaced => out.write_str("another reader took over"),
-            Self::Lost => out.write_str("acknowledged before it was sent"),
-        }
-    }
 }
 
 impl Logs {
@@ -52,10 +43,7 @@ impl Logs {
             LogStream::Stderr => &self.stderr,
             LogStream::Unspecified => return Err(LogError::NoSuchStream),
         };
-        let from = open.from;
-        let session = buffer
-            .open(from)
-            .map_err(|OutOfRange { first, last }| LogError::OutOfRange { from, first, last })?;
+        let session = buffer.open(open.from)?;
         Ok((buffer, session))
     }
 }

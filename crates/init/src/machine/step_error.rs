@@ -1,24 +1,14 @@
 //! A step in preparing the machine or the task's root that failed on this machine.
 
-use std::fmt;
 use std::io;
+use thiserror::Error;
 
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("{}: {}", step.escape_debug(), reason(source))]
 pub struct StepError {
     /// The step, or the path that it was about.
     pub step: String,
     pub source: io::Error,
-}
-
-impl fmt::Display for StepError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{}: {}",
-            self.step.escape_debug(),
-            reason(&self.source)
-        )
-    }
 }
 
 pub fn failed<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> StepError {

@@ -3,6 +3,7 @@
 use crate::machine::step_error::reason;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use thiserror::Error;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -72,7 +73,8 @@ pub enum FailureKind {
     Internal,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Error, Serialize, Deserialize)]
+#[error("{message}")]
 pub struct Failure {
     pub kind: FailureKind,
     pub message: String,

@@ -1,7 +1,7 @@
 //! Users and groups as docker reads them: from the image's own passwd and group files, never from any service.
 
 use std::collections::HashSet;
-use std::fmt;
+use thiserror::Error;
 
 pub const PASSWD: &str = "/etc/passwd";
 pub const GROUP: &str = "/etc/group";
@@ -19,27 +19,12 @@ pub struct Identity {
     pub home: String,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Error, PartialEq)]
 pub enum UserError {
+    #[error("unable to find user {}: no matching entries in passwd file", .0.escape_debug())]
     UnknownUser(String),
+    #[error("unable to find group {}: no matching entries in group file", .0.escape_debug())]
     UnknownGroup(String),
-}
-
-impl fmt::Display for UserError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownUser(name) => write!(
-                out,
-                "unable to find user {}: no matching entries in passwd file",
-                name.escape_debug()
-            ),
-            Self::UnknownGroup(name) => write!(
-                out,
-                "unable to find group {}: no matching entries in group file",
-                name.escape_debug()
-            ),
-        }
-    }
 }
 
 struct User<'a> {

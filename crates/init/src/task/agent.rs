@@ -14,7 +14,7 @@ use crate::program::reaper::{End, Reaper};
 use crate::program::spawn::{Spawner, Started};
 use crate::program::world;
 use crate::task::configure;
-use crate::task::error::ConfigureError;
+use crate::task::error::LifeError;
 use crate::task::peers;
 use crate::task::stdio::{self, MainStreams};
 use litegix_protocol::guest::{ConfigureRequest, ExitStatus, Peer, ResourceLimit, State, Sysctl};
@@ -49,15 +49,6 @@ struct Life {
 struct Main {
     pid: i32,
     running: bool,
-}
-
-#[derive(Debug)]
-pub enum LifeError {
-    /// Not possible in this state; the message says which.
-    State(&'static str),
-    Configure(ConfigureError),
-    Start(Failure),
-    Peers(io::Error),
 }
 
 impl Agent {
@@ -111,9 +102,7 @@ impl Agent {
                 Err(LifeError::State("configured before, differently"))
             };
         }
-        let group = configure::configure(&request)
-            .await
-            .map_err(LifeError::Configure)?;
+        let group = configure::configure(&request).await?;
         let hosts = peers::open(&configure::etc_hosts()).map_err(LifeError::Peers)?;
         let mut life = self.life();
         life.hosts = Some(Arc::new(hosts));
@@ -187,11 +176,7 @@ impl Agent {
         } = stdio::open(Path::new(layers::ROOT), plan.terminal, self.open_stdin())
             .map_err(broken)?;
         let started_at_unix_ns = clock::now_unix_ns();
-        let Started { pid, end } = self
-            .spawner
-            .start(&plan, streams)
-            .await
-            .map_err(LifeError::Start)?;
+        let Started { pid, end } = self.spawner.start(&plan, streams).await?;
         self.life().main = Some(Main { pid, running: true });
         let agent = Arc::clone(self);
         let watch = tokio::spawn(thrash::watch(group.clone()));

@@ -1,26 +1,28 @@
-//! Why a task cannot be configured.
+//! Why a call that changes the task's life fails.
 
-use crate::machine::step_error::StepError;
-use std::fmt;
+use crate::machine::step_error::{StepError, reason};
+use crate::program::plan::Failure;
+use std::io;
+use thiserror::Error;
 
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum ConfigureError {
     /// The request asks for something impossible.
+    #[error("{0}")]
     Invalid(String),
-    Step(StepError),
+    #[error(transparent)]
+    Step(#[from] StepError),
 }
 
-impl fmt::Display for ConfigureError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(message) => out.write_str(message),
-            Self::Step(error) => error.fmt(out),
-        }
-    }
-}
-
-impl From<StepError> for ConfigureError {
-    fn from(error: StepError) -> Self {
-        Self::Step(error)
-    }
+#[derive(Debug, Error)]
+pub enum LifeError {
+    /// Not possible in this state; the message names the state.
+    #[error("{0}")]
+    State(&'static str),
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    #[error(transparent)]
+    Start(#[from] Failure),
+    #[error("/etc/hosts: {}", reason(.0))]
+    Peers(io::Error),
 }

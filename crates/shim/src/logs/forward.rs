@@ -3,7 +3,7 @@
 
 use crate::dial::Guest;
 use crate::log;
-use crate::logs::frames::{Frames, Next};
+use crate::logs::frames::{FrameError, Frames, Next};
 use crate::logs::sink::Sink;
 use litegix_protocol::frame;
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -32,6 +33,20 @@ pub struct Stream {
     pub sink: Sink,
     /// Where the offset is noted, for whoever looks into a VM's directory; the VM never outlives this process.
     pub offsets: Option<Arc<File>>,
+}
+
+/// Why a connection ended before the stream's end.
+#[derive(Debug, Error)]
+enum ForwardError {
+    #[error("the stream broke off: {0}")]
+    Broken(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A full disk, say: the task waits, as it would for a full pipe.
+    #[error("can't write the log: {0}")]
+    Write(io::Error),
+    #[error("can't move the log: {0}")]
+    Move(io::Error),
 }
 
 impl Stream {
@@ -57,10 +72,10 @@ impl Stream {
         loop {
             match self.connection(&mut offset).await {
                 Ok(()) => return,
-                Err(status) => {
+                Err(error) => {
                     // Once is enough: while a guest misbehaves this would come twenty times a second.
                     if !told {
-                        log::line(&format!("{} at {offset}: {status}", self.name()));
+                        log::line(&format!("{} at {offset}: {error}", self.name()));
                         told = true;
                     }
                     sleep(PAUSE).await;
@@ -69,13 +84,13 @@ impl Stream {
         }
     }
 
-    async fn connection(&mut self, offset: &mut u64) -> Result<(), String> {
+    async fn connection(&mut self, offset: &mut u64) -> Result<(), ForwardError> {
         let open = LogsOpen {
             stream: self.kind.into(),
             from: *offset,
         };
         let mut guest = Connection::new(self.guest.open_bulk().await, *offset);
-        guest.send(FrameKind::Logs, &open).await.map_err(broken)?;
+        guest.send(FrameKind::Logs, &open).await?;
         loop {
             // What has arrived is taken without waiting, piece by piece: a guest that sends tiny ones must not keep this
             // thread from what else it has to do.
@@ -83,39 +98,39 @@ impl Stream {
             if self.move_large(&mut guest, offset).await? {
                 continue;
             }
-            let piece = match guest.next(*offset).await.map_err(broken)? {
+            let piece = match guest.next(*offset).await? {
                 Next::Piece(piece) => piece,
                 Next::End => return Ok(()),
-                Next::Wrong(what) => return Err(what),
             };
             if piece.is_empty() {
                 continue;
             }
             let written = self.sink.write_all(piece, |count| *offset += count as u64);
-            if let Err(error) = written.await {
-                // A full disk: the task waits, as it would for a full pipe.
-                return Err(format!("can't write the log: {error}"));
-            }
+            written.await.map_err(ForwardError::Write)?;
             self.note(*offset);
         }
     }
 
     /// What is still to come of a large frame goes from the connection into the FIFO without passing this program. False where
     /// that is nothing.
-    async fn move_large(&self, guest: &mut Connection, offset: &mut u64) -> Result<bool, String> {
+    async fn move_large(
+        &self,
+        guest: &mut Connection,
+        offset: &mut u64,
+    ) -> Result<bool, ForwardError> {
         let Some(most) = guest.frames.movable().filter(|_| self.sink.is_fifo()) else {
             return Ok(false);
         };
-        guest.acknowledge_much(*offset).await.map_err(broken)?;
+        guest.acknowledge_much(*offset).await?;
         match self.sink.move_from(&guest.stream, most).await {
-            Ok(0) => Err(broken(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => Err(ForwardError::Broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => {
                 guest.frames.moved(count);
                 *offset += count as u64;
                 self.note(*offset);
                 Ok(true)
             }
-            Err(error) => Err(format!("can't move the log: {error}")),
+            Err(error) => Err(ForwardError::Move(error)),
         }
     }
 
@@ -125,10 +140,6 @@ impl Stream {
             let _ = file.write_all_at(&offset.to_le_bytes(), place);
         }
     }
-}
-
-fn broken(error: io::Error) -> String {
-    format!("the stream broke off: {error}")
 }
 
 /// A log's connection with the guest.
@@ -155,7 +166,7 @@ impl Connection {
     }
 
     /// `written` is the offset up to which everything given before has been written.
-    async fn next(&mut self, written: u64) -> io::Result<Next<'_>> {
+    async fn next(&mut self, written: u64) -> Result<Next<'_>, ForwardError> {
         self.acknowledge_much(written).await?;
         while !self.frames.has_next() {
             let room = self.frames.room();
@@ -171,11 +182,11 @@ impl Connection {
                 }
             };
             if length == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(ForwardError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
             self.frames.filled(length);
         }
-        Ok(self.frames.take())
+        Ok(self.frames.take()?)
     }
 
     async fn acknowledge_much(&mut self, written: u64) -> io::Result<()> {

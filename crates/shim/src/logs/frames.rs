@@ -4,6 +4,7 @@
 use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_PAYLOAD};
 use litegix_protocol::guest::{FrameKind, Refusal};
 use prost::Message;
+use thiserror::Error;
 
 const BUFFER_BYTES: usize = 128 << 10;
 /// A frame of so much is worth moving without a copy. A pipe keeps each piece that is moved so in pages of its own: small ones
@@ -14,8 +15,15 @@ pub enum Next<'a> {
     /// The bytes that follow; none where only a frame's header has come so far.
     Piece(&'a [u8]),
     End,
-    /// What no honest guest sends, or its refusal.
-    Wrong(String),
+}
+
+/// A refusal, or a frame that no honest guest sends.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    #[error("the guest refuses: {0}")]
+    Refused(String),
+    #[error("the guest sent a {kind:?} of {length} bytes for its log")]
+    Unexpected { kind: FrameKind, length: usize },
 }
 
 /// The bytes from the guest between the socket and the log.
@@ -93,7 +101,7 @@ impl Frames {
     }
 
     /// Only where `has_next` said yes.
-    pub fn take(&mut self) -> Next<'_> {
+    pub fn take(&mut self) -> Result<Next<'_>, FrameError> {
         if self.left == 0 {
             let (kind, length) = self.head().unwrap_or_default();
             match kind {
@@ -102,18 +110,15 @@ impl Frames {
                     self.left = length;
                     self.large = length >= LARGE;
                 }
-                FrameKind::End if length == 0 => return Next::End,
+                FrameKind::End if length == 0 => return Ok(Next::End),
                 FrameKind::Refused if length <= LARGEST_PAYLOAD => {
                     let payload = &self.here()[HEADER_BYTES..HEADER_BYTES + length];
-                    return Next::Wrong(match Refusal::decode(payload) {
-                        Ok(refusal) => format!("the guest refuses: {}", refusal.message),
-                        Err(error) => format!("the guest refuses: {error}"),
-                    });
+                    return Err(FrameError::Refused(match Refusal::decode(payload) {
+                        Ok(refusal) => refusal.message,
+                        Err(error) => error.to_string(),
+                    }));
                 }
-                _ => {
-                    let what = format!("the guest sent a {kind:?} of {length} bytes for its log");
-                    return Next::Wrong(what);
-                }
+                _ => return Err(FrameError::Unexpected { kind, length }),
             }
             self.start += HEADER_BYTES;
         }
@@ -121,7 +126,7 @@ impl Frames {
         let length = self.left.min(self.end - start);
         self.start += length;
         self.left -= length;
-        Next::Piece(&self.buffer[start..start + length])
+        Ok(Next::Piece(&self.buffer[start..start + length]))
     }
 }
 
@@ -139,9 +144,9 @@ mod tests {
         loop {
             while frames.has_next() {
                 match frames.take() {
-                    Next::Piece(piece) => log.extend(piece),
-                    Next::End => return (log, Some(true)),
-                    Next::Wrong(_) => return (log, Some(false)),
+                    Ok(Next::Piece(piece)) => log.extend(piece),
+                    Ok(Next::End) => return (log, Some(true)),
+                    Err(_) => return (log, Some(false)),
                 }
             }
             let cut = cuts.next().map_or(1, |cut| *cut).min(wire.len());

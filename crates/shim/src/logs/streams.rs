@@ -7,9 +7,11 @@ use crate::logs::sink::Sink;
 use litegix_protocol::guest::LogStream;
 use std::fs::File;
 use std::future::{Future, ready};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,9 +20,19 @@ pub struct Logs {
     cut: watch::Sender<bool>,
 }
 
-pub fn open_sinks(config: &Config) -> Result<[Sink; 2], String> {
+#[derive(Debug, Error)]
+#[error("can't open the log {}: {source}", path.display())]
+pub struct SinkError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+pub fn open_sinks(config: &Config) -> Result<[Sink; 2], SinkError> {
     let open = |path: &Path| {
-        Sink::open(path).map_err(|error| format!("can't open the log {}: {error}", path.display()))
+        Sink::open(path).map_err(|source| SinkError {
+            path: path.to_owned(),
+            source,
+        })
     };
     Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
 }

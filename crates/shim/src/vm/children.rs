@@ -9,11 +9,13 @@ use litegix_sys::descriptors;
 use litegix_sys::proc_stat::Stat;
 use std::fs;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::task::Poll;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,6 +25,24 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_millis(5);
 /// For a dead child's last output to be read.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    #[error("can't start {}: {source}", program.escape_debug())]
+    Start { program: String, source: io::Error },
+    #[error("{name} ended early ({how}){last_words}")]
+    EndedEarly {
+        name: String,
+        how: String,
+        last_words: String,
+    },
+    #[error("{name} did not listen at {} within {READY_DEADLINE:?}{last_words}", path.display())]
+    NotListening {
+        name: String,
+        path: PathBuf,
+        last_words: String,
+    },
+}
 
 pub struct Running {
     pub name: String,
@@ -34,10 +54,12 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(process: &Process) -> Result<Self, String> {
+    pub fn start(process: &Process) -> Result<Self, ProcessError> {
         let program = &process.argv[0];
-        let failed =
-            |error: std::io::Error| format!("can't start {}: {error}", program.escape_debug());
+        let failed = |source: io::Error| ProcessError::Start {
+            program: program.clone(),
+            source,
+        };
         let (reader, writer) = descriptors::pipe().map_err(failed)?;
         let mut command = Command::new(program);
         command
@@ -68,24 +90,22 @@ impl Running {
     }
 
     /// Waits until the process listens at the socket; an error says what it said when it ended before.
-    pub async fn ready(&mut self, path: &Path) -> Result<(), String> {
+    pub async fn ready(&mut self, path: &Path) -> Result<(), ProcessError> {
         let deadline = Instant::now() + READY_DEADLINE;
         while !listens(self.pid, path) {
             if let Ok(Some(status)) = self.child.try_wait() {
-                let words = self.last_words().await;
-                return Err(format!(
-                    "{} ended early ({}){words}",
-                    self.name,
-                    describe(status)
-                ));
+                return Err(ProcessError::EndedEarly {
+                    name: self.name.clone(),
+                    how: describe(status),
+                    last_words: self.last_words().await,
+                });
             }
             if Instant::now() >= deadline {
-                let words = self.tail.quote();
-                return Err(format!(
-                    "{} did not listen at {} within {READY_DEADLINE:?}{words}",
-                    self.name,
-                    path.display()
-                ));
+                return Err(ProcessError::NotListening {
+                    name: self.name.clone(),
+                    path: path.to_owned(),
+                    last_words: self.tail.quote(),
+                });
             }
             sleep(READY_PAUSE).await;
         }

@@ -6,15 +6,19 @@ use crate::control::Shared;
 use crate::dial::Guest;
 use crate::log;
 use crate::logs::forward::Stream;
-use crate::logs::streams::{self, Logs};
-use crate::vm::children::{self, Running};
+use crate::logs::sink::Sink;
+use crate::logs::streams::{self, Logs, SinkError};
+use crate::vm::children::{self, ProcessError, Running};
 use crate::vm::record;
 use crate::vm::state;
 use litegix_protocol::guest::guest_client::GuestClient;
 use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
 use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::time::sleep;
 
 /// From the task's end until its last log byte is written, should a FIFO's reader be stuck.
@@ -43,31 +47,26 @@ enum Ending {
     Killed,
 }
 
+/// Why a VM never came to life.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("no hypervisor is configured")]
+    NoVmm,
+    #[error("can't write {}: {source}", path.display())]
+    State { path: PathBuf, source: io::Error },
+}
+
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
-    let sinks = match streams::open_sinks(config) {
-        Ok(sinks) => sinks,
-        Err(error) => return fail(config, shared, Vec::new(), error).await,
-    };
+    let mut running = Vec::new();
     // A kill meanwhile is heard right after: starting has its own, short deadlines.
-    let mut running = match start_all(config).await {
-        Ok(running) => running,
-        Err((running, error)) => return fail(config, shared, running, error).await,
+    let (sinks, mut vmm) = match start(config, shared, &mut running).await {
+        Ok(started) => started,
+        Err(error) => return fail(config, shared, running, &error).await,
     };
-    let Some(mut vmm) = running.pop() else {
-        return fail(
-            config,
-            shared,
-            running,
-            "no hypervisor is configured".to_owned(),
-        )
-        .await;
-    };
-    shared.vmm_pid.send_replace(vmm.pid);
-    if let Err(error) = state::write(config, &vmm, &running) {
-        running.push(vmm);
-        let error = format!("can't write {}: {error}", config.state_file.display());
-        return fail(config, shared, running, error).await;
-    }
     log::line(&format!("VM {} runs, hypervisor {}", config.id, vmm.pid));
 
     let guest = Guest {
@@ -138,9 +137,9 @@ fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
 }
 
 /// The end of a VM that never came to life.
-async fn fail(config: &Config, shared: &Arc<Shared>, running: Vec<Running>, error: String) {
+async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &StartError) {
     kill_all(running).await;
-    settle(config, shared, record_without_task(None, error));
+    settle(config, shared, record_without_task(None, error.to_string()));
     shared.all_reaped.send_replace(true);
     tokio::select! {
         () = shared.fetched.notified() => {}
@@ -149,20 +148,30 @@ async fn fail(config: &Config, shared: &Arc<Shared>, running: Vec<Running>, erro
     }
 }
 
-async fn start_all(config: &Config) -> Result<Vec<Running>, (Vec<Running>, String)> {
-    let mut running: Vec<Running> = Vec::new();
+/// Starts everything; `running` holds the VMM's helpers, and after a failure all that has to be killed.
+async fn start(
+    config: &Config,
+    shared: &Shared,
+    running: &mut Vec<Running>,
+) -> Result<([Sink; 2], Running), StartError> {
+    let sinks = streams::open_sinks(config)?;
     for process in &config.processes {
-        match Running::start(process) {
-            Ok(started) => running.push(started),
-            Err(error) => return Err((running, error)),
-        }
-        if let (Some(path), Some(started)) = (&process.ready_path, running.last_mut())
-            && let Err(error) = started.ready(path).await
-        {
-            return Err((running, error));
-        }
+        let mut started = Running::start(process)?;
+        let ready = match &process.ready_path {
+            Some(path) => started.ready(path).await,
+            None => Ok(()),
+        };
+        running.push(started);
+        ready?;
     }
-    Ok(running)
+    let vmm = running.pop().ok_or(StartError::NoVmm)?;
+    shared.vmm_pid.send_replace(vmm.pid);
+    if let Err(source) = state::write(config, &vmm, running) {
+        running.push(vmm);
+        let path = config.state_file.clone();
+        return Err(StartError::State { path, source });
+    }
+    Ok((sinks, vmm))
 }
 
 async fn kill_all(running: Vec<Running>) {
