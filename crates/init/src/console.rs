@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 static KMSG: OnceLock<Option<File>> = OnceLock::new();
 
 /// The longest record that /dev/kmsg takes is a little under 1 KiB.
-const LONGEST: usize = 900;
+const MAX_CHARACTERS: usize = 900;
 
 fn write(level: u8, message: &str) {
     let kmsg = KMSG.get_or_init(|| File::options().write(true).open("/dev/kmsg").ok());
     if let Some(mut kmsg) = kmsg.as_ref() {
-        let text: String = message.escape_debug().take(LONGEST).collect();
+        let text: String = message.escape_debug().take(MAX_CHARACTERS).collect();
         // There is nowhere to report a failure to log.
         let _ = kmsg.write_all(format!("<{level}>litegix-init: {text}\n").as_bytes());
     }

@@ -1,8 +1,8 @@
 //! PID 1 of the microVM. Prepares the machine, serves `guest.proto` on AF_VSOCK, and never ends: its end is the kernel's
 //! panic. The same program run as `zygote` forks the processes of the task's programs.
 //!
-//! There is no Rust `main`: the standard library's start-up wants open standard streams or a /dev/null, and a kernel
-//! without a console gives init neither.
+//! There is no Rust `main`: the standard library's start-up needs open standard streams or a /dev/null. A kernel
+//! without a console gives init none of these.
 
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(
@@ -35,13 +35,13 @@ use tokio_stream::StreamExt;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use tonic::transport::Server;
 
-/// Where the host finds init.
+/// The vsock port of the service.
 const PORT: u32 = 10;
-const LARGEST_MESSAGE_BYTES: usize = 4 << 20;
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 const WINDOW_BYTES: u32 = 1 << 20;
 /// A whole chunk of bulk data in one frame: each frame is two writes, each write an exit to the hypervisor.
-const LARGEST_FRAME_BYTES: u32 = 128 << 10;
-const MOST_STREAMS: u32 = 512;
+const MAX_FRAME_BYTES: u32 = 128 << 10;
+const MAX_STREAMS: u32 = 512;
 /// Before listening again when that failed.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -132,7 +132,7 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-/// A task may have a socket of this kind too. What it says to its own machine's init is not for it to say.
+/// A task may open a socket of this kind too, but may not command its own machine's init.
 fn from_host(connection: &io::Result<VsockStream>) -> bool {
     connection.as_ref().is_ok_and(|stream| {
         stream
@@ -156,13 +156,13 @@ async fn listen(
     console::info(&format!("listening on vsock port {PORT}"));
     steps::done("listening");
     let guest = GuestServer::new(service)
-        .max_decoding_message_size(LARGEST_MESSAGE_BYTES)
-        .max_encoding_message_size(LARGEST_MESSAGE_BYTES);
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(LARGEST_FRAME_BYTES)
-        .max_concurrent_streams(MOST_STREAMS)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
         .add_service(guest)
         .serve_with_incoming(listener.incoming().filter(from_host))
         .await?;

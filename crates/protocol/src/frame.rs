@@ -6,15 +6,15 @@ use crate::guest::FrameKind;
 pub const PORT: u32 = 11;
 pub const HEADER_BYTES: usize = 4;
 /// With its header no more than a vsock packet carries: a byte more would cost a second packet.
-pub const LARGEST_PAYLOAD: usize = (64 << 10) - HEADER_BYTES;
-/// Of a log, which is passed on before its frame is complete: a few full packets.
-pub const LARGEST_LOG_PAYLOAD: usize = (256 << 10) - HEADER_BYTES;
-/// Of a host's first frame: a command line.
-pub const LARGEST_OPENING: usize = 4 << 20;
+pub const MAX_PAYLOAD: usize = (64 << 10) - HEADER_BYTES;
+/// A log is passed on before its frame is complete: a few full packets.
+pub const MAX_LOG_PAYLOAD: usize = (256 << 10) - HEADER_BYTES;
+/// A host's first frame holds a command line.
+pub const MAX_OPENING: usize = 4 << 20;
 
-/// The length is at most `LARGEST_OPENING`.
+/// The length is at most `MAX_OPENING`.
 pub fn header(kind: FrameKind, length: usize) -> [u8; HEADER_BYTES] {
-    debug_assert!(length <= LARGEST_OPENING);
+    debug_assert!(length <= MAX_OPENING);
     let [_, high, middle, low] = (length as u32).to_be_bytes();
     [kind as u8, high, middle, low]
 }
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn a_header_is_read_as_it_was_written() {
-        for length in [0, 1, 255, 256, LARGEST_PAYLOAD, LARGEST_OPENING] {
+        for length in [0, 1, 255, 256, MAX_PAYLOAD, MAX_OPENING] {
             assert_eq!(
                 parse(header(FrameKind::Stdout, length)),
                 (FrameKind::Stdout, length)

@@ -2,13 +2,13 @@
 
 pub mod frame;
 
-/// What the guest's PID 1 serves.
+/// The service of the guest's PID 1.
 pub mod guest {
     #![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     tonic::include_proto!("litegix.guest.v1");
 }
 
-/// What the per-VM supervisor serves.
+/// The service of the per-VM supervisor.
 pub mod shim {
     #![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     tonic::include_proto!("litegix.shim.v1");

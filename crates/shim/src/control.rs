@@ -23,7 +23,7 @@ pub struct Measured {
     pub uncertainty_ns: i64,
 }
 
-/// What the control socket and the supervision share.
+/// State that the control socket and the supervision share.
 pub struct Shared {
     pub id: String,
     pub vmm_pid: watch::Sender<u32>,

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-const LONGEST_ANSWER: usize = 64;
+const MAX_ANSWER: usize = 64;
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(1);
 /// For HTTP/2's own greeting.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,10 +62,10 @@ async fn dial(socket: &Path, port: u32) -> io::Result<UnixStream> {
         stream
             .write_all(format!("CONNECT {port}\n").as_bytes())
             .await?;
-        let mut answer = Vec::with_capacity(LONGEST_ANSWER);
+        let mut answer = Vec::with_capacity(MAX_ANSWER);
         // Byte by byte: what follows the line belongs to the connection.
         while !answer.ends_with(b"\n") {
-            if answer.len() >= LONGEST_ANSWER {
+            if answer.len() >= MAX_ANSWER {
                 return Err(io::Error::other("too long an answer to CONNECT"));
             }
             answer.push(stream.read_u8().await?);

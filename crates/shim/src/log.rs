@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 static FILE: OnceLock<File> = OnceLock::new();
-const LONGEST: usize = 2_000;
+const MAX_CHARACTERS: usize = 2_000;
 
 pub fn open(path: &Path) {
     if let Ok(file) = File::options().create(true).append(true).open(path) {
@@ -20,7 +20,7 @@ pub fn line(message: &str) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let text: String = message.escape_debug().take(LONGEST).collect();
+    let text: String = message.escape_debug().take(MAX_CHARACTERS).collect();
     // There is nowhere to report a failure to log.
     let _ =
         file.write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());

@@ -31,7 +31,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use vm::{record, supervise};
 
-const LARGEST_REQUEST_BYTES: usize = 64 << 10;
+const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// For the last answers to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -104,8 +104,8 @@ async fn serve(config: &Config) -> io::Result<()> {
     let _ = fs::remove_file(&config.control_socket);
     let listener = UnixListener::bind(&config.control_socket)?;
     let (end, ended) = oneshot::channel::<()>();
-    let service = ShimServer::new(Control(Arc::clone(&shared)))
-        .max_decoding_message_size(LARGEST_REQUEST_BYTES);
+    let service =
+        ShimServer::new(Control(Arc::clone(&shared))).max_decoding_message_size(MAX_REQUEST_BYTES);
     let server = tokio::spawn(
         Server::builder()
             .add_service(service)

@@ -1,4 +1,4 @@
-//! What happens in a child process between fork and exec.
+//! Steps of a child process between fork and exec.
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};

@@ -18,7 +18,7 @@ const MAX_QUEUED_BYTES: usize = 256 << 10;
 /// Input that the program has taken is acknowledged at once from so much on, less of it once all is taken.
 const ACKNOWLEDGE_BYTES: u64 = 32 << 10;
 
-/// What the program reads.
+/// The input that the program reads.
 pub struct Input {
     /// None once closed, by the host's wish or because the program does not read any more.
     descriptor: Option<AsyncFd<File>>,
@@ -26,7 +26,7 @@ pub struct Input {
     queue: VecDeque<Bytes>,
     /// Bytes in the queue.
     queued: usize,
-    /// Bytes of the host's that have left the queue, to wherever.
+    /// Bytes of the host's that have left the queue: written to the program, or thrown away.
     taken: u64,
     ending: bool,
     /// Whether the last byte given to a terminal left its line unfinished.
@@ -122,7 +122,7 @@ impl Input {
         }
     }
 
-    /// A pipe is closed. A terminal gets its end-of-file character, twice where the first only ends the line.
+    /// A pipe is closed. A terminal gets its end-of-file character, twice if the first only ends the line.
     fn end(&mut self) {
         if !self.ending {
             return;

@@ -1,5 +1,5 @@
-//! The connections of exec sessions that are open, for the machine's end to wait for: what a host has not read yet ends with
-//! the machine.
+//! The connections of exec sessions that are open, for the machine's end to wait for: bytes that the host has not read
+//! yet are lost with the machine.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use crate::exec::channel::{Answer, Answers};
 use bytes::Bytes;
-use litegix_protocol::frame::LARGEST_PAYLOAD as LARGEST_CHUNK;
+use litegix_protocol::frame::MAX_PAYLOAD as MAX_CHUNK;
 use litegix_sys::descriptors;
 use nix::sched::sched_yield;
 use std::fs::File;
@@ -13,18 +13,18 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// After the program's end someone else may hold the pipe: silence this long, or all in all this long, is the end.
+/// After the program's end another process may hold the pipe. Silence for QUIET, or MAX_TAIL in all, is then the end.
 const QUIET: Duration = Duration::from_millis(200);
-const LONGEST_TAIL: Duration = Duration::from_secs(2);
+const MAX_TAIL: Duration = Duration::from_secs(2);
 /// A terminal's buffer is flushed by the kernel's own hands, which may take a moment.
 const TERMINAL_QUIET: Duration = Duration::from_millis(20);
 /// A program that writes line by line would cost a message each; a burst is gathered for so long, or until it is this big.
-const LINGER: Duration = Duration::from_millis(4);
-const WORTH_A_MESSAGE: usize = 16 << 10;
+const COALESCE_DELAY: Duration = Duration::from_millis(4);
+const COALESCE_BYTES: usize = 16 << 10;
 /// More than a terminal holds; unlike a pipe it does not tell how much that is.
 const TERMINAL_BUFFER: usize = 128 << 10;
 
-/// What the program writes.
+/// The output that the program writes.
 pub struct Output {
     descriptor: AsyncFd<File>,
     terminal: bool,
@@ -50,28 +50,28 @@ impl Output {
 
     /// Sends everything until the end of the stream, or until nothing more can be meant for this session.
     pub async fn pump(self, answers: Answers, mut ended: watch::Receiver<bool>) {
-        let mut last = Instant::now() - LINGER;
+        let mut last = Instant::now() - COALESCE_DELAY;
         let mut bulk = false;
         loop {
-            let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
+            let mut chunk = Vec::with_capacity(MAX_CHUNK);
             tokio::select! {
                 biased;
-                // First: whom the program has left behind may write without a pause. The sender going away means the same
-                // as its message.
+                // First: a process that the program left behind may write without a pause. The sender going away means
+                // the same as its message.
                 _ = ended.changed() => break,
                 read = descriptors::receive(&self.descriptor, &mut chunk) => match read {
                     Ok(length) if length > 0 => {
-                        if length < WORTH_A_MESSAGE {
+                        if length < COALESCE_BYTES {
                             // The program may be in the middle of its write.
                             let _ = sched_yield();
                             self.read_waiting(&mut chunk);
                         }
-                        if chunk.len() < WORTH_A_MESSAGE && !bulk {
-                            // At once after a pause, for who types; later in a burst.
-                            sleep_until(last + LINGER).await;
+                        if chunk.len() < COALESCE_BYTES && !bulk {
+                            // At once after a pause, for people who type; later in a burst.
+                            sleep_until(last + COALESCE_DELAY).await;
                             self.read_waiting(&mut chunk);
                         }
-                        bulk = chunk.len() >= WORTH_A_MESSAGE;
+                        bulk = chunk.len() >= COALESCE_BYTES;
                         if !self.send(&answers, chunk).await {
                             return;
                         }
@@ -85,8 +85,8 @@ impl Output {
         self.drain(&answers).await;
     }
 
-    /// After the program's end: everything that is there now, however long the host takes for it, and what follows without
-    /// a pause. What is there needs no waiting for.
+    /// After the program's end: everything that is there now, however long the host takes for it, and what follows
+    /// without a pause. Only bytes that are still to come are waited for.
     async fn drain(&self, answers: &Answers) {
         let (mut owed, quiet) = if self.terminal {
             (TERMINAL_BUFFER, TERMINAL_QUIET)
@@ -94,10 +94,10 @@ impl Output {
             let waiting = descriptors::bytes_waiting(self.descriptor.get_ref()).unwrap_or(0);
             (waiting, QUIET)
         };
-        let deadline = Instant::now() + LONGEST_TAIL;
+        let deadline = Instant::now() + MAX_TAIL;
         let mut waited = Duration::ZERO;
-        while waited < LONGEST_TAIL && (owed > 0 || Instant::now() < deadline) {
-            let mut chunk = Vec::with_capacity(LARGEST_CHUNK);
+        while waited < MAX_TAIL && (owed > 0 || Instant::now() < deadline) {
+            let mut chunk = Vec::with_capacity(MAX_CHUNK);
             let asked = Instant::now();
             let read = timeout(quiet, descriptors::receive(&self.descriptor, &mut chunk)).await;
             waited += asked.elapsed();
@@ -114,7 +114,7 @@ impl Output {
         }
     }
 
-    /// What is there without waiting, as far as it fits. An end or error shows up again at the next read.
+    /// Reads without waiting, as far as it fits. An end or error shows up again at the next read.
     fn read_waiting(&self, chunk: &mut Vec<u8>) {
         while matches!(descriptors::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
         {
@@ -136,7 +136,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Runs an output whose program has ended; gives the bytes that came of it. `writer` is whom it left behind.
+    /// Runs an output whose program has ended; gives the bytes that came of it. `writer` runs as a process that it left
+    /// behind.
     async fn tail(output: Output, writer: impl FnOnce() + Send + 'static) -> usize {
         let (answers, mut receiver) = mpsc::channel(4);
         let (ended, has_ended) = watch::channel(false);
@@ -197,7 +198,7 @@ mod tests {
         let pump = tokio::spawn(output.pump(answers, has_ended));
         let mut count = 0;
         while let Some(message) = receiver.recv().await {
-            tokio::time::sleep(LONGEST_TAIL / 3).await;
+            tokio::time::sleep(MAX_TAIL / 3).await;
             if let Answer::Stdout(bytes) = message {
                 count += bytes.len();
             }

@@ -1,6 +1,6 @@
-//! The processes of an exec session: its first program, whatever that started, and who shares their terminal session. The
-//! first is init's child, so only the reaper may signal it; the others are held by pidfds. Neither way a signal meets a
-//! process that was given an id again.
+//! The processes of an exec session: its first program, its descendants, and all processes of their terminal session.
+//! The first is init's child, so only the reaper may signal it; the others are held by pidfds. Neither way a signal
+//! meets a process that was given an id again.
 
 use crate::program::reaper::Reaper;
 use litegix_sys::proc_stat::Stat;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 const PAUSE: Duration = Duration::from_millis(50);
 const KILL_ROUNDS: usize = 20;
 
-/// A fork bomb shall not cost init its descriptors; what is beyond dies in the next round, or with its parents.
+/// A fork bomb shall not cost init its descriptors; further processes die in the next round, or with their parents.
 const MAX_MEMBERS: usize = 4096;
 
 pub struct Tree<'a> {
@@ -85,7 +85,7 @@ impl<'a> Tree<'a> {
     pub fn signal(&self, signal: i32) {
         let _ = self.reaper.signal(self.leader, signal);
         for (_, descriptor) in &self.members {
-            // It may have ended, which is what is wanted.
+            // It may have ended, as it should.
             let _ = process::signal_pidfd(descriptor.as_fd(), signal);
         }
     }
@@ -112,7 +112,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Forgets who has ended; says whether nobody is left.
+    /// Forgets processes that have ended; says whether none is left.
     pub fn is_gone(&mut self) -> bool {
         self.members
             .retain(|(_, descriptor)| process::signal_pidfd(descriptor.as_fd(), 0).is_ok());
@@ -140,8 +140,8 @@ fn see(pid: i32) -> Option<Stat> {
     Stat::of(u32::try_from(pid).ok()?)
 }
 
-/// Only of those that belong to the session: a machine may run more processes than init may have descriptors. Whoever has
-/// the id once the descriptor is there is who is held.
+/// Only of those that belong to the session: a machine may run more processes than init may have descriptors. The start
+/// time shows whether the descriptor is of the process that was seen.
 fn hold(seen: Seen) -> Option<OwnedFd> {
     let descriptor = process::open_pidfd(seen.pid).ok()?;
     (see(seen.pid)?.start_time == seen.stat.start_time).then_some(descriptor)
@@ -185,7 +185,7 @@ mod tests {
         let mut tree = grown(leader, &reaper, 3);
         assert!(!tree.is_gone());
         tree.signal(libc::SIGKILL);
-        // Zombies whom nobody reaps here still take signals; what counts is that they do not run.
+        // Zombies that nobody reaps here still take signals; the test is that they do not run.
         assert_eq!(child.wait().expect("wait").code(), None);
     }
 

@@ -21,9 +21,9 @@ use tokio::time::{sleep, timeout};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tonic::Status;
 
-/// A program that has not started after so long: the host is told that its session is known, by which it tells a guest that
-/// has little of a busy host's CPU from one whose agent hangs. Not sooner: a quick start needs no frame more.
-const LONG_START: Duration = Duration::from_millis(500);
+/// If the program has not started after this time, init sends a keep-alive. By it the host tells a guest that gets
+/// little CPU on a busy host from one whose agent hangs. A quick start costs no further frame.
+const KEEP_ALIVE_DELAY: Duration = Duration::from_millis(500);
 /// Before listening again when that failed.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,7 +46,7 @@ async fn listen(service: &Service) -> io::Error {
             Ok(accepted) => accepted,
             Err(error) => return error,
         };
-        // A task may have a socket of this kind too. What it says to its own machine's init is not for it to say.
+        // A task may open a socket of this kind too, but may not command its own machine's init.
         if peer.cid() != VMADDR_CID_HOST {
             continue;
         }
@@ -86,7 +86,7 @@ async fn converse(service: &Service, socket: &Arc<Socket>) {
         };
         let _ = send(socket, FrameKind::Refused, &refusal.encode_to_vec()).await;
     }
-    // What is on its way would be lost if this side closed first.
+    // A hypervisor drops bytes that are on their way if this side closes first.
     socket.drain().await;
     drop(open);
 }
@@ -98,7 +98,7 @@ async fn exec(
     socket: &Socket,
 ) -> Result<(), Status> {
     let start = ExecStart::decode(payload).map_err(no_message)?;
-    let mut answers = told_if_long(socket, service.exec_session(start, frames)).await?;
+    let mut answers = with_keep_alive(socket, service.exec_session(start, frames)).await?;
     while let Some(answer) = answers.recv().await {
         let sent = match answer {
             Answer::Started(started) => {
@@ -118,13 +118,13 @@ async fn exec(
     Ok(())
 }
 
-async fn told_if_long<T>(socket: &Socket, starting: impl Future<Output = T>) -> T {
+async fn with_keep_alive<T>(socket: &Socket, starting: impl Future<Output = T>) -> T {
     let mut starting = pin!(starting);
-    if let Ok(started) = timeout(LONG_START, &mut starting).await {
+    if let Ok(started) = timeout(KEEP_ALIVE_DELAY, &mut starting).await {
         return started;
     }
     let nothing = StdinTaken { bytes: 0 }.encode_to_vec();
-    // A host that has gone shows when it is sent the rest.
+    // If the host has gone, sending the rest fails.
     let _ = send(socket, FrameKind::Taken, &nothing).await;
     starting.await
 }
@@ -166,13 +166,13 @@ pub mod tests {
     async fn a_start_that_takes_long_is_told_of_and_no_other() {
         let (mut host, guest) = std::os::unix::net::UnixStream::pair().expect("pair");
         let socket = Socket::new(OwnedFd::from(guest)).expect("socket");
-        told_if_long(&socket, std::future::ready(())).await;
+        with_keep_alive(&socket, std::future::ready(())).await;
         send(&socket, FrameKind::Started, b"").await.expect("send");
         let mut next = host.try_clone().expect("clone");
         assert_eq!(read(&mut next).0, FrameKind::Started);
         // It ends when the host has been told.
         let told = tokio::task::spawn_blocking(move || read(&mut host));
-        let told = told_if_long(&socket, told).await.expect("told");
+        let told = with_keep_alive(&socket, told).await.expect("told");
         assert_eq!(told, (FrameKind::Taken, vec![]));
     }
 

@@ -1,4 +1,4 @@
-//! What the host calls: the service, the bulk streams, and what they answer.
+//! The service and the bulk streams that the host calls.
 
 pub mod bulk;
 pub mod generation;

@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status};
 
-const MOST_SESSIONS: usize = 256;
+const MAX_SESSIONS: usize = 256;
 /// Time for the answer to a shutdown to leave the machine.
 const ANSWER_GRACE: Duration = Duration::from_millis(50);
 const HIGHEST_SIGNAL: i32 = 64;
@@ -41,7 +41,7 @@ impl Service {
     pub fn new(agent: Arc<Agent>) -> Self {
         Self {
             agent,
-            sessions: Arc::new(Semaphore::new(MOST_SESSIONS)),
+            sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
         }
     }
 
@@ -72,7 +72,7 @@ impl Service {
         let permit = Arc::clone(&self.sessions)
             .try_acquire_owned()
             .map_err(|_| {
-                Status::resource_exhausted(format!("{MOST_SESSIONS} sessions run already"))
+                Status::resource_exhausted(format!("{MAX_SESSIONS} sessions run already"))
             })?;
         plan.argv.clone_from(&start.argv);
         plan.terminal = start.terminal;
@@ -128,7 +128,7 @@ impl Guest for Service {
         request: Request<ConfigureRequest>,
     ) -> Result<Response<ConfigureResponse>, Status> {
         steps::done("configure asked");
-        // In a task of its own, as a start: what is mounted half would be mounted again.
+        // In a task of its own, as a start is: a half-done configuration would be done twice.
         let agent = Arc::clone(&self.agent);
         tokio::spawn(async move { agent.configure(request.into_inner()).await })
             .await
@@ -180,7 +180,7 @@ impl Guest for Service {
         // 0 only asks whether the process is there.
         if !(0..=HIGHEST_SIGNAL).contains(&request.signal) {
             return Err(Status::invalid_argument(format!(
-                "{} is no signal",
+                "{} is not a signal",
                 request.signal
             )));
         }

@@ -1,4 +1,4 @@
-//! What failed, as gRPC's statuses, by which the host tells the kinds apart. Their texts are short: Nomad shows about 120
+//! Failures as gRPC's statuses, by which the host tells the kinds apart. Their texts are short: Nomad shows about 120
 //! bytes.
 
 use crate::logs::stream::LogError;
@@ -38,7 +38,7 @@ pub fn status_of_log(error: LogError) -> Status {
     }
 }
 
-/// What was sent is none of the contract's messages.
+/// The bytes are not a message of the contract.
 pub fn no_message(error: prost::DecodeError) -> Status {
     Status::invalid_argument(error.to_string())
 }

@@ -3,7 +3,7 @@
 
 use crate::logs::ring::Ring;
 use crate::wire::socket::Payload;
-use litegix_protocol::frame::LARGEST_LOG_PAYLOAD;
+use litegix_protocol::frame::MAX_LOG_PAYLOAD;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -59,18 +59,18 @@ impl LogBuffer {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Waits until there is room for so much.
+    /// Waits until there is room for so many bytes.
     pub async fn room(&self, count: usize) {
         self.until(|log| (log.ring.room() >= count).then_some(()))
             .await;
     }
 
-    /// `read` fills the slices in their order and tells how many bytes it has put there.
-    pub fn take(
+    /// `read` fills the slices in their order and gives the count of bytes.
+    pub fn append(
         &self,
         read: impl FnOnce(&mut [io::IoSliceMut<'_>; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let count = self.log().ring.fill(read)?;
+        let count = self.log().ring.append(read)?;
         self.announce();
         Ok(count)
     }
@@ -102,7 +102,7 @@ impl LogBuffer {
         self.announce();
     }
 
-    /// Waits until the look gives something.
+    /// Waits until `look` gives something.
     async fn until<R>(&self, look: impl Fn(&Log) -> Option<R>) -> R {
         let mut changes = self.changed.subscribe();
         loop {
@@ -115,8 +115,8 @@ impl LogBuffer {
         }
     }
 
-    /// Waits until so much follows on the offset, or nothing more will for this session.
-    pub async fn gathered(&self, session: u64, offset: u64, count: usize) {
+    /// Waits until so many bytes follow on the offset, or no more can follow in this session.
+    pub async fn coalesce(&self, session: u64, offset: u64, count: usize) {
         self.until(|log| {
             let enough = log.ring.end() >= offset + count as u64;
             (enough || log.ended || log.session != session).then_some(())
@@ -124,14 +124,14 @@ impl LogBuffer {
         .await;
     }
 
-    /// What follows on the offset, once something does.
+    /// Waits for bytes at the offset.
     pub async fn next(&self, session: u64, offset: u64) -> Next {
         self.until(|log| log.next(session, offset)).await
     }
 
-    /// The bytes that `next` told of.
-    pub fn held(&self, offset: u64, length: usize) -> Held<'_> {
-        Held {
+    /// The bytes that `next` has found.
+    pub fn chunk(&self, offset: u64, length: usize) -> Chunk<'_> {
+        Chunk {
             buffer: self,
             offset,
             length,
@@ -144,7 +144,7 @@ impl Log {
         if session != self.session {
             return Some(Next::Replaced);
         }
-        let Some(parts) = self.ring.part(offset, LARGEST_LOG_PAYLOAD) else {
+        let Some(parts) = self.ring.part(offset, MAX_LOG_PAYLOAD) else {
             return Some(Next::Lost);
         };
         let length = parts.map(<[u8]>::len).iter().sum();
@@ -154,13 +154,13 @@ impl Log {
 }
 
 /// A part of a log, on its way out of the ring.
-pub struct Held<'a> {
+pub struct Chunk<'a> {
     buffer: &'a LogBuffer,
     offset: u64,
     length: usize,
 }
 
-impl Payload for Held<'_> {
+impl Payload for Chunk<'_> {
     fn length(&self) -> usize {
         self.length
     }
@@ -188,7 +188,9 @@ mod tests {
     use std::task::{Context, Waker};
 
     fn put(buffer: &LogBuffer, mut bytes: &[u8]) -> usize {
-        buffer.take(|room| bytes.read_vectored(room)).expect("take")
+        buffer
+            .append(|room| bytes.read_vectored(room))
+            .expect("append")
     }
 
     fn now(buffer: &LogBuffer, session: u64, offset: u64) -> Option<Next> {
@@ -202,7 +204,7 @@ mod tests {
             Ok(bytes.len())
         };
         buffer
-            .held(offset, length)
+            .chunk(offset, length)
             .write(0, &mut write)
             .expect("held");
         bytes
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(now(&buffer, session, 5), None);
         buffer.acknowledge(3);
         assert_eq!(now(&buffer, session, 0), Some(Next::Lost));
-        let lost = buffer.held(0, 5).write(0, |_| Ok(5));
+        let lost = buffer.chunk(0, 5).write(0, |_| Ok(5));
         assert!(lost.is_err());
         let (first, last) = (3, 5);
         for from in [2, 6] {
@@ -240,18 +242,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_enough_or_all_that_will_come() {
+    fn coalescing_waits_for_enough_or_for_all_that_will_come() {
         let buffer = LogBuffer::default();
         let session = buffer.open(0).expect("open");
         put(&buffer, b"hello!");
-        assert!(waits(buffer.gathered(session, 3, 4)));
+        assert!(waits(buffer.coalesce(session, 3, 4)));
         put(&buffer, b"!");
-        assert!(!waits(buffer.gathered(session, 3, 4)));
+        assert!(!waits(buffer.coalesce(session, 3, 4)));
         let other = LogBuffer::default();
         let session = other.open(0).expect("open");
-        assert!(waits(other.gathered(session, 0, 4)));
+        assert!(waits(other.coalesce(session, 0, 4)));
         other.finish();
-        assert!(!waits(other.gathered(session, 0, 4)));
+        assert!(!waits(other.coalesce(session, 0, 4)));
     }
 
     #[test]
@@ -266,7 +268,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Whatever the cuts, reconnections and acknowledgements: the same bytes in the same order.
+        /// The bytes and their order stay the same under all cuts, reconnections and acknowledgements.
         #[test]
         fn nothing_is_lost_or_doubled(
             writes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200_000), 1..6),
@@ -286,7 +288,7 @@ mod tests {
                 let mut over = false;
                 while let Some(next) = now(&buffer, session, got.len() as u64) {
                     let Next::Bytes { length, end } = next else { panic!("{next:?}") };
-                    prop_assert!(length <= LARGEST_LOG_PAYLOAD);
+                    prop_assert!(length <= MAX_LOG_PAYLOAD);
                     got.extend(bytes(&buffer, got.len() as u64, length));
                     match choices.next() {
                         Some(choice) if choice % 3 == 0 => buffer.acknowledge(got.len() as u64),

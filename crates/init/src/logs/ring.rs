@@ -10,7 +10,7 @@ pub const CAPACITY: usize = 1 << 20;
 pub struct Ring {
     /// Nothing before the first byte. Then `CAPACITY` bytes, of which only what was used takes memory.
     memory: Vec<u8>,
-    /// Where the first byte held is.
+    /// The place of the first byte held.
     first: usize,
     held: usize,
     /// The offset of the first byte held.
@@ -31,8 +31,8 @@ impl Ring {
         CAPACITY - self.held
     }
 
-    /// `read` fills the slices in their order and tells how many bytes it has put there; they are empty where nothing is free.
-    pub fn fill(
+    /// `read` fills the slices in their order and gives the count of bytes; they are empty if the ring is full.
+    pub fn append(
         &mut self,
         read: impl FnOnce(&mut [IoSliceMut<'_>; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
@@ -57,7 +57,7 @@ impl Ring {
         Ok(count)
     }
 
-    /// The bytes from the offset on, at most so many; None where they are not held any more, or not yet.
+    /// The bytes from the offset on, at most so many; None if they are not held any more, or not yet.
     pub fn part(&self, offset: u64, length: usize) -> Option<[&[u8]; 2]> {
         let skip = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let length = length.min(self.held.checked_sub(skip)?);
@@ -89,7 +89,7 @@ mod tests {
     use std::io::Read;
 
     fn put(ring: &mut Ring, mut bytes: &[u8]) -> usize {
-        ring.fill(|room| bytes.read_vectored(room)).expect("fill")
+        ring.append(|room| bytes.read_vectored(room)).expect("fill")
     }
 
     #[test]

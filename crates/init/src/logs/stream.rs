@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 /// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
 /// each.
-const SMALL_PIECE: usize = 16 << 10;
-const LOG_LINGER: Duration = Duration::from_millis(5);
+const COALESCE_BYTES: usize = 16 << 10;
+const COALESCE_DELAY: Duration = Duration::from_millis(5);
 
 /// The task's output, which outlives every connection.
 #[derive(Default)]
@@ -81,7 +81,7 @@ async fn send_log(
             Next::Lost => return Err(LogError::Lost),
             Next::Bytes { length, end } => (length, end),
         };
-        let bytes = buffer.held(next, length);
+        let bytes = buffer.chunk(next, length);
         if length > 0 && send(socket, FrameKind::Data, &bytes).await.is_err() {
             return Ok(());
         }
@@ -91,8 +91,12 @@ async fn send_log(
             // The host's last acknowledgement is still to come.
             return std::future::pending().await;
         }
-        if length < SMALL_PIECE {
-            let _ = timeout(LOG_LINGER, buffer.gathered(session, next, SMALL_PIECE)).await;
+        if length < COALESCE_BYTES {
+            let _ = timeout(
+                COALESCE_DELAY,
+                buffer.coalesce(session, next, COALESCE_BYTES),
+            )
+            .await;
         }
     }
 }
@@ -101,7 +105,7 @@ async fn send_log(
 mod tests {
     use super::*;
     use crate::host::bulk::tests::{connected, read, write};
-    use crate::logs::fill::fill;
+    use crate::logs::pump::pump;
     use litegix_sys::descriptors;
     use std::fs::File;
     use std::io::Write;
@@ -136,7 +140,7 @@ mod tests {
                 );
             }
         });
-        fill(&agent.logs.stdout, &from, over.subscribe()).await;
+        pump(&agent.logs.stdout, &from, over.subscribe()).await;
         writer.join().expect("writer");
         while !reader.is_finished() {
             tokio::task::yield_now().await;

@@ -1,4 +1,5 @@
-//! What PID 1 does before anyone can talk to it: the kernel's file systems, modules, control groups, loopback.
+//! The first steps of PID 1, before anyone can talk to it: the kernel's file systems, modules, control groups,
+//! loopback.
 
 use crate::console;
 use crate::machine::clock;
@@ -23,7 +24,8 @@ use std::sync::LazyLock;
 use std::thread;
 use tokio::sync::watch;
 
-/// What Docker allows a container. The kernel would give 1,024, which 256 sessions exceed. What the task gets is in `limits`.
+/// As Docker allows a container. The kernel would give 1,024, which 256 sessions exceed. The task's own limit is in
+/// `limits`.
 const MAX_DESCRIPTORS: u64 = 524_288;
 
 /// /dev first: without it not even the standard streams are there.
@@ -79,9 +81,9 @@ pub fn prepare() {
     steps::done("kernel file systems");
 }
 
-/// What remains until the task's root can be built, on a thread of its own: meanwhile the host connects, and says what it
-/// wants. The transport to the host comes first; a listener should be there before it, so that a host that has been
-/// waiting finds it at once.
+/// Does the rest, up to the task's root, on a thread of its own; meanwhile the host connects and configures the task.
+/// The transport to the host comes first; a listener should be there before it, so that a host that has been waiting
+/// finds it at once.
 pub fn finish_in_background(mut modules: Modules) {
     let finish = move || {
         modules.load_for_layers();

@@ -39,7 +39,8 @@ pub fn mount_in_background() {
     }
 }
 
-/// Waits until they are mounted. What was done in the background counts once: whoever asks again has unmounted all.
+/// Waits until they are mounted. Mounts made in the background count once: a second call comes after all were
+/// unmounted.
 pub async fn mounted() -> Outcome {
     let early = EARLY.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(early) = early

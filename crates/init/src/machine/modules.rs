@@ -38,7 +38,7 @@ impl Condition {
     }
 }
 
-/// What the task's root is mounted with.
+/// The modules that mounting the task's root needs.
 const LAYERS: [&str; 3] = ["virtio_blk.ko", "squashfs.ko", "overlay.ko"];
 
 /// The modules that are not loaded yet.

@@ -1,5 +1,4 @@
-//! When init reached each step on its way from its first instruction to the task's start, for whoever asks the host where
-//! the time went.
+//! The times at which init reached each step from its first instruction to the task's start.
 
 use litegix_protocol::guest::BootStep;
 use nix::time::{ClockId, clock_gettime};
@@ -7,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 /// A repeated call (Configure, Start) must not make it grow.
-const MOST: usize = 32;
+const MAX_STEPS: usize = 32;
 
 static STEPS: Mutex<Vec<(Cow<'static, str>, i64)>> = Mutex::new(Vec::new());
 
@@ -22,7 +21,7 @@ pub fn uptime_ns() -> i64 {
 pub fn done(name: impl Into<Cow<'static, str>>) {
     let uptime_ns = uptime_ns();
     let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
-    if steps.len() < MOST {
+    if steps.len() < MAX_STEPS {
         steps.push((name.into(), uptime_ns));
     }
 }

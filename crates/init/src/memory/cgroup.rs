@@ -29,8 +29,8 @@ fn memory_limit(meminfo: &str) -> Option<u64> {
     (limit >= RESERVE_AVAILABLE_BYTES).then_some(limit)
 }
 
-/// What is left of the kernel's own limits with enough for init and its helpers: a task that forks without end must
-/// not keep an exec session from starting a second stage.
+/// The kernel's own limits, less a reserve for init and its helpers: a task that forks without end must not keep an
+/// exec session from starting a second stage.
 fn most_processes(pid_max: u64, threads_max: u64) -> u64 {
     let all = pid_max.min(threads_max);
     all - (all / 8).min(RESERVE_PROCESSES)
@@ -92,7 +92,7 @@ pub struct Figures {
     pub pids: u64,
 }
 
-/// What shows whether a group is out of memory in all but name.
+/// Figures that show whether a group is out of memory in all but name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {
     pub limit: u64,
@@ -169,7 +169,7 @@ impl TaskGroup {
             == Some(1)
     }
 
-    /// How many processes of the group the kernel, or init in its place, has killed for want of memory.
+    /// How many processes of the group the kernel, or init in its place, has killed because memory ran out.
     pub fn oom_kills(&self) -> u64 {
         let by_kernel = fs::read_to_string(self.file("memory.events"))
             .ok()
@@ -178,18 +178,18 @@ impl TaskGroup {
         by_kernel + self.kills.load(Ordering::Relaxed)
     }
 
-    /// Waits until the group meets its limit, or has another event of the kind. What happened before the call is not waited
-    /// for: who is short of memory meets the limit again and again.
+    /// Waits until the group meets its limit, or has another event of the kind. Events before the call don't count: a
+    /// task that is short of memory meets the limit again and again.
     pub async fn memory_event(&self) -> io::Result<()> {
         let mut file = File::open(self.file("memory.events"))?;
-        // The kernel tells of what came after the file was read (kernfs_fop_poll).
+        // The kernel reports events since the last read (kernfs_fop_poll).
         io::copy(&mut file, &mut io::sink())?;
         let events = descriptors::watch_for(file.into(), Interest::PRIORITY)?;
         events.ready(Interest::PRIORITY).await?.retain_ready();
         Ok(())
     }
 
-    /// None where there is no limit, or no such group any more.
+    /// None if there is no limit, or no such group any more.
     pub fn memory(&self) -> Option<Memory> {
         let text = |name: &str| fs::read_to_string(self.file(name)).ok();
         let number = |name: &str| text(name)?.trim().parse().ok();
@@ -205,8 +205,8 @@ impl TaskGroup {
         })
     }
 
-    /// Ends the process that the kernel would end in want of memory; it counts as one that the kernel has killed. None where
-    /// no process is left that may be killed.
+    /// Ends the process that the kernel would end in want of memory; it counts as one that the kernel has killed. None
+    /// if no process is left that may be killed.
     pub fn kill_for_memory(&self) -> Option<i32> {
         let killed = victim::kill(&self.processes());
         if killed.is_some() {

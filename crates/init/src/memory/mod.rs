@@ -1,4 +1,4 @@
-//! What the task uses of the machine, and what it may use at most.
+//! The task's use of the machine, and its limits.
 
 pub mod cgroup;
 pub mod stats;

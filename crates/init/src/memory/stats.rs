@@ -1,5 +1,5 @@
-//! What the task uses, its processes one by one, and init itself, as the host is told. A guest runs for months: a leak of
-//! init's would show in these figures.
+//! Resource use of the task, of its processes one by one, and of init itself. A guest runs for months: a leak of init's
+//! would show in these figures.
 
 use crate::memory::cgroup::TaskGroup;
 use litegix_protocol::guest::{ProcessFigures, StatsResponse};
@@ -8,7 +8,7 @@ use std::fs;
 
 /// More would take too long for an answer that is asked for every second.
 const MAX_PROCESSES: usize = 32;
-/// Of the times in /proc/PID/stat, on every Linux of this architecture.
+/// A clock tick of /proc/PID/stat, on every Linux of this architecture.
 const US_A_TICK: u64 = 10_000;
 const PAGE_BYTES: u64 = 4096;
 
@@ -68,7 +68,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Of the first processes among those given that are still there.
+/// Figures of the first processes among those given, without those that have ended.
 fn process_figures(pids: &[i32]) -> Vec<ProcessFigures> {
     pids.iter()
         .take(MAX_PROCESSES)

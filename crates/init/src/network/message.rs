@@ -15,7 +15,7 @@ impl Message {
         bytes.extend_from_slice(&0_u32.to_ne_bytes());
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&flags.to_ne_bytes());
-        // Sequence and port: one request at a time needs neither.
+        // Sequence and port stay 0: there is one request at a time.
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(fixed);
         let mut message = Self { bytes };
@@ -43,7 +43,7 @@ impl Message {
     }
 }
 
-/// What an acknowledgement says: the error it carries, or success.
+/// Reads an acknowledgement: the error that it carries, or success.
 pub fn read_acknowledgement(answer: &[u8]) -> io::Result<()> {
     let code = answer
         .get(HEADER_BYTES..HEADER_BYTES + 4)

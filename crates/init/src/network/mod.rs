@@ -11,9 +11,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Of connections to other tasks' ports, which leave the VM although their address is its own.
+/// The table of connections to other tasks' ports, which leave the VM although their address is its own.
 const OUTSIDE_TABLE: u8 = 77;
-/// Of `lo`, in each network namespace.
+/// The index of `lo`, in each network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
 /// An address of 4 or 16 bytes.

@@ -1,4 +1,4 @@
-//! What init tells its second stage (see `stage2`), and what that answers.
+//! Init's order to its second stage (see `stage2`), and the answers.
 
 use crate::machine::step_error::reason;
 use serde::{Deserialize, Serialize};
@@ -7,13 +7,13 @@ use thiserror::Error;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Where the task's root is mounted in init's view.
+    /// The mount point of the task's root, in init's view.
     pub root: PathBuf,
     /// The file that moves a process into the task's control group.
     pub cgroup_processes: PathBuf,
     /// The task's main process, whose namespaces to enter; none to make new ones for it.
     pub enter: Option<i32>,
-    /// What only the main process's start does to the namespaces it makes.
+    /// Settings of new namespaces, for the main process only.
     pub setup: Setup,
     pub argv: Vec<String>,
     pub env: Vec<String>,
@@ -66,7 +66,7 @@ pub enum FailureKind {
     NotFound,
     /// A program that may not be run.
     NotExecutable,
-    /// A user or working directory that cannot be had.
+    /// No such user or working directory.
     Invalid,
     /// The task is gone.
     NotRunning,

@@ -87,7 +87,7 @@ impl Reaper {
 impl Children {
     fn record(&mut self, pid: i32, end: End) {
         match self.awaited.remove(&pid) {
-            // Who no longer waits does not want to know.
+            // The receiver may be gone, and then needs no answer.
             Some(sender) => drop(sender.send(end)),
             None if self.starts > 0 => drop(self.unclaimed.insert(pid, end)),
             None => {}

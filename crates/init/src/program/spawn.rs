@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 /// From the request to execve; generous, since a host with many VMs gives each little CPU.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// More than a failure's text with the longest program name.
-const LONGEST_REPORT: usize = 64 << 10;
+const MAX_REPORT: usize = 64 << 10;
 
 pub struct Streams {
     pub stdin: OwnedFd,
@@ -183,7 +183,7 @@ fn write_plan(plan: &Plan) -> io::Result<File> {
 /// Reads to the end, which comes when the program's process has executed the program or given up.
 async fn read_reports(reports: &mut pipe::Receiver, text: &mut Vec<u8>) {
     use tokio::io::AsyncReadExt;
-    let _ = reports.take(LONGEST_REPORT as u64).read_to_end(text).await;
+    let _ = reports.take(MAX_REPORT as u64).read_to_end(text).await;
 }
 
 #[derive(Default)]

@@ -215,8 +215,7 @@ fn read_user_file(path: &str) -> String {
             .open(path)?;
         let mut bytes = Vec::new();
         if file.metadata()?.is_file() {
-            file.take(users::LARGEST_FILE_BYTES)
-                .read_to_end(&mut bytes)?;
+            file.take(users::MAX_FILE_BYTES).read_to_end(&mut bytes)?;
         }
         Ok(bytes)
     };

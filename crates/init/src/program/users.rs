@@ -6,9 +6,9 @@ use thiserror::Error;
 pub const PASSWD: &str = "/etc/passwd";
 pub const GROUP: &str = "/etc/group";
 
-/// What is read of either file at most.
-pub const LARGEST_FILE_BYTES: u64 = 1 << 20;
-const MOST_LINES: usize = 65_536;
+/// At most so much of either file is read.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_LINES: usize = 65_536;
 
 #[derive(Debug, PartialEq)]
 pub struct Identity {
@@ -40,9 +40,9 @@ struct Group<'a> {
     members: &'a str,
 }
 
-/// Lines that are no entries are skipped, as libc does.
+/// Other lines than entries are skipped, as libc does.
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
-    passwd.lines().take(MOST_LINES).filter_map(|line| {
+    passwd.lines().take(MAX_LINES).filter_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next()?;
         let id = fields.nth(1)?.parse().ok()?;
@@ -58,7 +58,7 @@ fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
 }
 
 fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
-    group.lines().take(MOST_LINES).filter_map(|line| {
+    group.lines().take(MAX_LINES).filter_map(|line| {
         let mut fields = line.trim().split(':');
         let name = fields.next()?;
         let id = fields.nth(1)?.parse().ok()?;
@@ -75,8 +75,8 @@ fn number(text: &str) -> Option<u32> {
         .filter(|id| i32::try_from(*id).is_ok())
 }
 
-/// Reads "", "user", "uid", "user:group", "uid:gid" and mixes. What looks like a number is one; an unknown number is
-/// taken as it is, with group 0 and home "/". `additional` are more groups, by name or number.
+/// Reads "", "user", "uid", "user:group", "uid:gid" and mixes. Digits are an id; an unknown id is taken as it is, with
+/// group 0 and home "/". `additional` are more groups, by name or number.
 pub fn resolve(
     spec: &str,
     additional: &[String],

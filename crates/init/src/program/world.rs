@@ -1,4 +1,4 @@
-//! What the task's first process does to the namespaces it has just been given, before anything of the image runs.
+//! Sets up the new namespaces of the task's first process, before any program of the image runs.
 
 use crate::machine::step_error::reason;
 use crate::program::plan::{Failure, Setup};
@@ -93,7 +93,7 @@ pub fn sysctl_path(name: &str) -> Option<String> {
 }
 
 /// The paths that docker hides or makes read-only. The VM is the boundary; this is so that images see what they are
-/// used to. What a kernel does not have needs no hiding.
+/// used to. Paths that the kernel lacks need no hiding.
 fn restrict() {
     for path in MASKED.map(Path::new) {
         let Ok(found) = fs::metadata(path) else {

@@ -29,7 +29,7 @@ fn extra_disks(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What docker has in each container, and the job's own disks.
+/// Docker's devices of each container, and the job's own disks.
 pub fn fill(root: &Root) -> io::Result<()> {
     let directory = root.directory(Path::new("/dev"))?;
     let directory = Root::reach(&directory);

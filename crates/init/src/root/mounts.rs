@@ -1,5 +1,5 @@
 //! The file systems that a task finds in its root beside the image: devices, /sys, shared memory, its own tmpfs mounts.
-//! What has to be mounted inside the task's namespaces (/proc, message queues) is in `world`.
+//! Mounts inside the task's namespaces (/proc, message queues) are in `world`.
 
 use crate::machine::step_error::{StepError, failed};
 use crate::root::devices;

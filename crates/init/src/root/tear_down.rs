@@ -4,7 +4,7 @@ use nix::mount::{MntFlags, umount2};
 use std::fs;
 use std::path::PathBuf;
 
-/// Unmounts everything of the task, inner mounts first. What is busy is detached, so that this always comes to an end.
+/// Unmounts everything of the task, inner mounts first. Busy ones are detached, so that this always comes to an end.
 pub fn tear_down() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for path in task_mounts(&mounts).into_iter().rev() {

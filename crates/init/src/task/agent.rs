@@ -3,7 +3,7 @@
 
 use crate::console;
 use crate::exec::open_sessions::Sessions;
-use crate::logs::fill::fill;
+use crate::logs::pump::pump;
 use crate::logs::stream::Logs;
 use crate::machine::clock;
 use crate::machine::layers;
@@ -206,8 +206,8 @@ impl Agent {
             // The end of the namespace's first process has ended all others: nobody is left to write.
             let (status, (), ()) = tokio::join!(
                 ended,
-                fill(&agent.logs.stdout, &from_stdout, is_over.clone()),
-                fill(&agent.logs.stderr, &from_stderr, is_over.clone()),
+                pump(&agent.logs.stdout, &from_stdout, is_over.clone()),
+                pump(&agent.logs.stderr, &from_stderr, is_over.clone()),
             );
             console::info(&format!("the task ended: exit code {}", status.exit_code));
             agent.exit.send_replace(Some(status));

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Contents written by the host, below init's own tmpfs.
 const WRITTEN: &str = "/run/litegix/etc";
 
-/// What the task sees as its /etc/hosts.
+/// The file behind the task's /etc/hosts.
 pub fn etc_hosts() -> PathBuf {
     Path::new(WRITTEN).join("hosts")
 }

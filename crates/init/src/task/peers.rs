@@ -12,7 +12,7 @@ use std::path::Path;
 /// By which the lines are known again.
 const MARK: &str = "# a task of this group";
 /// More than that is nothing to read into init's memory.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
@@ -22,8 +22,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 pub fn set(mut file: &File, peers: &[Peer]) -> io::Result<()> {
     let mut before = Vec::new();
     file.rewind()?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut before)?;
-    if before.len() as u64 > MOST_BYTES {
+    file.take(MAX_BYTES + 1).read_to_end(&mut before)?;
+    if before.len() as u64 > MAX_BYTES {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     let after = with_peers(&before, peers)?;
@@ -106,7 +106,7 @@ mod tests {
     fn a_file_that_has_become_too_large_is_left_alone() {
         let file = memfd_create("hosts", MFdFlags::empty()).expect("file");
         let file = File::from(file);
-        file.set_len(MOST_BYTES + 1).expect("grow");
+        file.set_len(MAX_BYTES + 1).expect("grow");
         let error = set(&file, &[peer("db", &[1, 2, 3, 4])]).expect_err("large");
         assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
     }

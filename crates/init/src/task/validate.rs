@@ -8,7 +8,7 @@ use crate::task::error::ConfigureError;
 use litegix_protocol::guest::ConfigureRequest;
 use std::path::{Component, Path};
 
-const LONGEST_HOSTNAME: usize = 64;
+const MAX_HOSTNAME: usize = 64;
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, ConfigureError> {
     Err(ConfigureError::Invalid(message.into()))
@@ -18,9 +18,9 @@ pub fn check(request: &ConfigureRequest) -> Result<(), ConfigureError> {
     if !cgroup::valid_name(&request.cgroup_name) {
         return invalid("cgroup_name must be one plain component ending in .scope");
     }
-    if request.hostname.len() > LONGEST_HOSTNAME || request.hostname.contains(['\0', '\n']) {
+    if request.hostname.len() > MAX_HOSTNAME || request.hostname.contains(['\0', '\n']) {
         return invalid(format!(
-            "the host name is longer than {LONGEST_HOSTNAME} bytes or not plain text"
+            "the host name is longer than {MAX_HOSTNAME} bytes or not plain text"
         ));
     }
     let Some(process) = &request.process else {
@@ -52,21 +52,27 @@ pub fn check(request: &ConfigureRequest) -> Result<(), ConfigureError> {
         .iter()
         .find(|sysctl| world::sysctl_path(&sysctl.name).is_none())
     {
-        return invalid(format!("\"{}\" is no sysctl", sysctl.name.escape_debug()));
+        return invalid(format!(
+            "\"{}\" is not a sysctl",
+            sysctl.name.escape_debug()
+        ));
     }
     if let Some(limit) = process
         .limits
         .iter()
         .find(|limit| !limits::known(&limit.name))
     {
-        return invalid(format!("\"{}\" is no limit", limit.name.escape_debug()));
+        return invalid(format!("\"{}\" is not a limit", limit.name.escape_debug()));
     }
     for device in &request.devices {
         let inside = Path::new(&device.path)
             .components()
             .all(|it| !matches!(it, Component::ParentDir));
         if !inside || !device.path.starts_with("/dev/") || !device.target.starts_with('/') {
-            return invalid(format!("\"{}\" is no device", device.path.escape_debug()));
+            return invalid(format!(
+                "\"{}\" is not a device",
+                device.path.escape_debug()
+            ));
         }
     }
     let work_dir = std::iter::once(&process.work_dir).filter(|path| !path.is_empty());

@@ -2,15 +2,15 @@
 
 use crate::wire::socket::Socket;
 use bytes::Bytes;
-use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_OPENING, LARGEST_PAYLOAD};
+use litegix_protocol::frame::{self, HEADER_BYTES, MAX_OPENING, MAX_PAYLOAD};
 use litegix_protocol::guest::FrameKind;
 use std::io;
 use std::sync::Arc;
 
-const LARGEST_FRAME: usize = HEADER_BYTES + LARGEST_PAYLOAD;
+const MAX_FRAME: usize = HEADER_BYTES + MAX_PAYLOAD;
 /// A large frame comes in packets of 4 KiB, each of which would wake the reader. Less than what the transport lets the host
 /// send without a word from this side (64 KiB), or both would wait for each other.
-const MOST_AWAITED: usize = 32 << 10;
+const MAX_AWAITED: usize = 32 << 10;
 /// The host's frames.
 pub struct Frames {
     socket: Arc<Socket>,
@@ -31,10 +31,10 @@ impl Frames {
     /// None at the connection's end. Can be dropped at any await without losing a byte.
     pub async fn next(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
         loop {
-            if let Some(frame) = self.buffer.take()? {
+            if let Some(frame) = self.buffer.pop()? {
                 return Ok(Some(frame));
             }
-            self.await_bytes(self.buffer.missing().clamp(1, MOST_AWAITED));
+            self.await_bytes(self.buffer.missing().clamp(1, MAX_AWAITED));
             if self.socket.receive(&mut self.buffer.bytes).await? == 0 {
                 return Ok(None);
             }
@@ -57,7 +57,7 @@ impl Frames {
 /// Bytes on their way from the socket to frames.
 struct Buffer {
     bytes: Vec<u8>,
-    /// Where the next frame begins.
+    /// The next frame's beginning.
     start: usize,
     largest: usize,
 }
@@ -67,14 +67,14 @@ impl Default for Buffer {
         Self {
             bytes: Vec::with_capacity(HEADER_BYTES + 4096),
             start: 0,
-            largest: LARGEST_OPENING,
+            largest: MAX_OPENING,
         }
     }
 }
 
 impl Buffer {
     /// The next frame, if it is here whole; otherwise there is room to read the rest of it into.
-    fn take(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
+    fn pop(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
         let here = &self.bytes[self.start..];
         let Some(head) = here.first_chunk() else {
             self.make_room(HEADER_BYTES);
@@ -89,8 +89,8 @@ impl Buffer {
             self.make_room(whole);
             return Ok(None);
         }
-        self.largest = LARGEST_PAYLOAD;
-        let payload = if self.start == 0 && here.len() == whole && whole > LARGEST_FRAME / 2 {
+        self.largest = MAX_PAYLOAD;
+        let payload = if self.start == 0 && here.len() == whole && whole > MAX_FRAME / 2 {
             // Bulk data: the buffer itself goes on.
             let bytes = std::mem::take(&mut self.bytes);
             return Ok(Some((kind, Bytes::from(bytes).slice(HEADER_BYTES..))));
@@ -105,7 +105,7 @@ impl Buffer {
         Ok(Some((kind, payload)))
     }
 
-    /// Of the frame that has begun; 0 where its length is not known.
+    /// Bytes missing of the frame that has begun; 0 if its length is not known.
     fn missing(&self) -> usize {
         let here = &self.bytes[self.start..];
         here.first_chunk().map_or(0, |head| {
@@ -119,7 +119,7 @@ impl Buffer {
     fn make_room(&mut self, whole: usize) {
         self.bytes.drain(..self.start);
         self.start = 0;
-        let wanted = whole.max(LARGEST_FRAME);
+        let wanted = whole.max(MAX_FRAME);
         self.bytes
             .reserve_exact(wanted.saturating_sub(self.bytes.len()));
     }
@@ -135,19 +135,19 @@ mod tests {
         let mut buffer = Buffer::default();
         buffer.bytes.extend(frame::header(FrameKind::Exec, 1));
         buffer.bytes.push(b'x');
-        assert!(buffer.take().expect("first").is_some());
+        assert!(buffer.pop().expect("first").is_some());
         buffer.bytes.extend([FrameKind::Stdin as u8, 1, 0, 0]);
-        assert!(buffer.take().is_err());
-        assert!(buffer.bytes.capacity() <= 2 * LARGEST_FRAME);
+        assert!(buffer.pop().is_err());
+        assert!(buffer.bytes.capacity() <= 2 * MAX_FRAME);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Whatever the cuts: the same frames in the same order.
+        /// The frames and their order stay the same under all cuts.
         #[test]
         fn frames_are_found_again(
-            sizes in prop::collection::vec(prop_oneof![0..40_usize, 30_000..LARGEST_PAYLOAD + 1], 1..8),
+            sizes in prop::collection::vec(prop_oneof![0..40_usize, 30_000..MAX_PAYLOAD + 1], 1..8),
             cuts in prop::collection::vec(1..100_000_usize, 1..8),
         ) {
             let payload = |index: usize, size: usize| vec![index as u8; size];
@@ -161,7 +161,7 @@ mod tests {
             let mut cuts = cuts.into_iter().cycle();
             let mut rest = wire.as_slice();
             loop {
-                if let Some((kind, bytes)) = buffer.take().expect("frame") {
+                if let Some((kind, bytes)) = buffer.pop().expect("frame") {
                     prop_assert_eq!(kind, FrameKind::Stdin);
                     got.push(bytes.to_vec());
                     continue;
@@ -183,8 +183,8 @@ mod tests {
         fn any_bytes_are_frames_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
             let mut buffer = Buffer::default();
             buffer.bytes.extend(bytes);
-            while let Ok(Some(_)) = buffer.take() {}
-            prop_assert!(buffer.bytes.capacity() <= LARGEST_OPENING + 2 * LARGEST_FRAME);
+            while let Ok(Some(_)) = buffer.pop() {}
+            prop_assert!(buffer.bytes.capacity() <= MAX_OPENING + 2 * MAX_FRAME);
         }
     }
 }

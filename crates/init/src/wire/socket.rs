@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 pub struct Socket {
     /// Watched for reading only: vsock says that there is room for writing with every packet that comes.
     fd: AsyncFd<File>,
-    /// Whoever holds it writes a whole frame. Inside: the socket watched for room, from when there was none.
+    /// Its holder writes a whole frame. It has the socket watched for room once there was none.
     turn: Mutex<Option<AsyncFd<File>>>,
 }
 
@@ -64,7 +64,7 @@ impl Socket {
     }
 }
 
-/// What a frame carries. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
+/// The content of a frame. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
 pub trait Payload {
     fn length(&self) -> usize;
 

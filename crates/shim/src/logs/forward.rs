@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 /// The guest hears at once that so much is written, and of less when nothing more comes for a moment: each message costs it an
 /// interrupt.
-const WORTH_ACKNOWLEDGING: u64 = 256 << 10;
+const ACKNOWLEDGE_BYTES: u64 = 256 << 10;
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
 /// After a connection broke.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -31,7 +31,7 @@ pub struct Stream {
     pub kind: LogStream,
     pub guest: Guest,
     pub sink: Sink,
-    /// Where the offset is noted, for whoever looks into a VM's directory; the VM never outlives this process.
+    /// The offset is noted here for people who look into a VM's directory; the VM never outlives this process.
     pub offsets: Option<Arc<File>>,
 }
 
@@ -45,8 +45,8 @@ enum ForwardError {
     /// A full disk, say: the task waits, as it would for a full pipe.
     #[error("can't write the log: {0}")]
     Write(io::Error),
-    #[error("can't move the log: {0}")]
-    Move(io::Error),
+    #[error("can't splice the log: {0}")]
+    Splice(io::Error),
 }
 
 impl Stream {
@@ -68,15 +68,15 @@ impl Stream {
 
     async fn carry(&mut self) {
         let mut offset = 0;
-        let mut told = false;
+        let mut logged = false;
         loop {
             match self.connection(&mut offset).await {
                 Ok(()) => return,
                 Err(error) => {
                     // Once is enough: while a guest misbehaves this would come twenty times a second.
-                    if !told {
+                    if !logged {
                         log::line(&format!("{} at {offset}: {error}", self.name()));
-                        told = true;
+                        logged = true;
                     }
                     sleep(PAUSE).await;
                 }
@@ -92,10 +92,10 @@ impl Stream {
         let mut guest = Connection::new(self.guest.open_bulk().await, *offset);
         guest.send(FrameKind::Logs, &open).await?;
         loop {
-            // What has arrived is taken without waiting, piece by piece: a guest that sends tiny ones must not keep this
-            // thread from what else it has to do.
+            // Bytes that have arrived are taken without waiting. A guest that sends tiny pieces must not keep this
+            // thread from its other work.
             consume_budget().await;
-            if self.move_large(&mut guest, offset).await? {
+            if self.splice_large(&mut guest, offset).await? {
                 continue;
             }
             let piece = match guest.next(*offset).await? {
@@ -111,26 +111,25 @@ impl Stream {
         }
     }
 
-    /// What is still to come of a large frame goes from the connection into the FIFO without passing this program. False where
-    /// that is nothing.
-    async fn move_large(
+    /// Splices the rest of a large frame from the connection into the FIFO. False if nothing can be spliced.
+    async fn splice_large(
         &self,
         guest: &mut Connection,
         offset: &mut u64,
     ) -> Result<bool, ForwardError> {
-        let Some(most) = guest.frames.movable().filter(|_| self.sink.is_fifo()) else {
+        let Some(most) = guest.frames.spliceable().filter(|_| self.sink.is_fifo()) else {
             return Ok(false);
         };
-        guest.acknowledge_much(*offset).await?;
-        match self.sink.move_from(&guest.stream, most).await {
+        guest.acknowledge_if_much(*offset).await?;
+        match self.sink.splice_from(&guest.stream, most).await {
             Ok(0) => Err(ForwardError::Broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => {
-                guest.frames.moved(count);
+                guest.frames.spliced(count);
                 *offset += count as u64;
                 self.note(*offset);
                 Ok(true)
             }
-            Err(error) => Err(ForwardError::Move(error)),
+            Err(error) => Err(ForwardError::Splice(error)),
         }
     }
 
@@ -167,7 +166,7 @@ impl Connection {
 
     /// `written` is the offset up to which everything given before has been written.
     async fn next(&mut self, written: u64) -> Result<Next<'_>, ForwardError> {
-        self.acknowledge_much(written).await?;
+        self.acknowledge_if_much(written).await?;
         while !self.frames.has_next() {
             let room = self.frames.room();
             let length = if written == self.acknowledged {
@@ -186,11 +185,11 @@ impl Connection {
             }
             self.frames.filled(length);
         }
-        Ok(self.frames.take()?)
+        Ok(self.frames.next()?)
     }
 
-    async fn acknowledge_much(&mut self, written: u64) -> io::Result<()> {
-        if written - self.acknowledged >= WORTH_ACKNOWLEDGING {
+    async fn acknowledge_if_much(&mut self, written: u64) -> io::Result<()> {
+        if written - self.acknowledged >= ACKNOWLEDGE_BYTES {
             self.acknowledge(written).await?;
         }
         Ok(())

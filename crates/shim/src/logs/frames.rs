@@ -1,7 +1,7 @@
 //! The frames of a log (guest.proto, FrameKind) as they come from the guest, in whatever pieces: each is bounded before
 //! anything is kept of it, and its bytes are passed on before it is complete.
 
-use litegix_protocol::frame::{self, HEADER_BYTES, LARGEST_LOG_PAYLOAD, LARGEST_PAYLOAD};
+use litegix_protocol::frame::{self, HEADER_BYTES, MAX_LOG_PAYLOAD, MAX_PAYLOAD};
 use litegix_protocol::guest::{FrameKind, Refusal};
 use prost::Message;
 use thiserror::Error;
@@ -64,7 +64,7 @@ impl Frames {
         }
         match self.head() {
             // A refusal is taken whole, but not one that is longer than it may be.
-            Some((FrameKind::Refused, length)) if length <= LARGEST_PAYLOAD => {
+            Some((FrameKind::Refused, length)) if length <= MAX_PAYLOAD => {
                 self.here().len() >= HEADER_BYTES + length
             }
             Some(_) => true,
@@ -72,7 +72,7 @@ impl Frames {
         }
     }
 
-    /// Where more can be read to; never empty while `has_next` says no.
+    /// Room to read to; never empty while `has_next` says no.
     pub fn room(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -87,12 +87,12 @@ impl Frames {
     }
 
     /// So many of the bytes that come next belong to a large frame, and none of them has been read.
-    pub fn movable(&self) -> Option<usize> {
+    pub fn spliceable(&self) -> Option<usize> {
         (self.large && self.left > 0 && self.here().is_empty()).then_some(self.left)
     }
 
     /// So many of them were moved.
-    pub fn moved(&mut self, length: usize) {
+    pub fn spliced(&mut self, length: usize) {
         self.left -= length;
     }
 
@@ -101,17 +101,17 @@ impl Frames {
     }
 
     /// Only where `has_next` said yes.
-    pub fn take(&mut self) -> Result<Next<'_>, FrameError> {
+    pub fn next(&mut self) -> Result<Next<'_>, FrameError> {
         if self.left == 0 {
             let (kind, length) = self.head().unwrap_or_default();
             match kind {
                 // An empty one would cost work and bring nothing.
-                FrameKind::Data if (1..=LARGEST_LOG_PAYLOAD).contains(&length) => {
+                FrameKind::Data if (1..=MAX_LOG_PAYLOAD).contains(&length) => {
                     self.left = length;
                     self.large = length >= LARGE;
                 }
                 FrameKind::End if length == 0 => return Ok(Next::End),
-                FrameKind::Refused if length <= LARGEST_PAYLOAD => {
+                FrameKind::Refused if length <= MAX_PAYLOAD => {
                     let payload = &self.here()[HEADER_BYTES..HEADER_BYTES + length];
                     return Err(FrameError::Refused(match Refusal::decode(payload) {
                         Ok(refusal) => refusal.message,
@@ -136,14 +136,14 @@ mod tests {
     use litegix_protocol::guest::{HelloResponse, WaitResponse};
     use proptest::prelude::*;
 
-    /// What comes out of frames that arrive in pieces: the log's bytes, and how it went on.
+    /// Reads frames that arrive in pieces; gives the log's bytes, and whether it ended or was refused.
     fn read(mut wire: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<bool>) {
         let mut frames = Frames::default();
         let mut cuts = cuts.iter().cycle();
         let mut log = Vec::new();
         loop {
             while frames.has_next() {
-                match frames.take() {
+                match frames.next() {
                     Ok(Next::Piece(piece)) => log.extend(piece),
                     Ok(Next::End) => return (log, Some(true)),
                     Err(_) => return (log, Some(false)),
@@ -153,10 +153,10 @@ mod tests {
             if cut == 0 {
                 return (log, None);
             }
-            if let Some(most) = frames.movable() {
+            if let Some(most) = frames.spliceable() {
                 let (moved, rest) = wire.split_at(cut.min(most));
                 log.extend(moved);
-                frames.moved(moved.len());
+                frames.spliced(moved.len());
                 wire = rest;
                 continue;
             }
@@ -181,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_log_arrives_whole_whatever_the_cuts(
-            sizes in prop::collection::vec(prop_oneof![1..40_usize, 60_000..LARGEST_LOG_PAYLOAD + 1], 0..6),
+            sizes in prop::collection::vec(prop_oneof![1..40_usize, 60_000..MAX_LOG_PAYLOAD + 1], 0..6),
             cuts in prop::collection::vec(1..200_000_usize, 1..8),
         ) {
             let mut wire = Vec::new();
@@ -204,7 +204,7 @@ mod tests {
             prop_assert!(log.len() <= bytes.len());
         }
 
-        /// What a guest sends is decoded or refused, and holds no more than was sent.
+        /// A guest's message is decoded or refused, and holds no more than was sent.
         #[test]
         fn any_message_is_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
             let _ = WaitResponse::decode(bytes.as_slice());

@@ -20,7 +20,7 @@ pub enum Sink {
 impl Sink {
     pub fn open(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::FileTypeExt;
-        // Reading and writing: opening a FIFO so never waits for a reader, and writing never fails for want of one.
+        // For reading and writing: so opening a FIFO never waits for a reader, and writing never fails without one.
         let file = File::options()
             .read(true)
             .append(true)
@@ -34,14 +34,14 @@ impl Sink {
         }
     }
 
-    /// Whether `move_from` works.
+    /// Whether `splice_from` works.
     pub fn is_fifo(&self) -> bool {
         matches!(self, Self::Fifo(_))
     }
 
     /// Moves at least one and up to so many bytes of the connection into the FIFO, without a copy; 0 is the connection's end.
     /// Cancelled, it has moved none.
-    pub async fn move_from(&self, from: &UnixStream, most: usize) -> io::Result<usize> {
+    pub async fn splice_from(&self, from: &UnixStream, most: usize) -> io::Result<usize> {
         let Self::Fifo(fifo) = self else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -149,9 +149,9 @@ mod tests {
             let moved = async {
                 let mut left = BYTES;
                 while left > 0 {
-                    left -= sink.move_from(&from, left).await.expect("move");
+                    left -= sink.splice_from(&from, left).await.expect("move");
                 }
-                sink.move_from(&from, 1).await.expect("end")
+                sink.splice_from(&from, 1).await.expect("end")
             };
             let both = async { (moved.await, read.await.expect("read")) };
             let (end, got) = timeout(PATIENCE, both).await.expect("in time");

@@ -132,14 +132,14 @@ impl Running {
         format!("ended ({how}) before the task reported its end{words}")
     }
 
-    /// What it printed last, to be put behind a sentence. For a process that has ended.
+    /// Its last output, to be put behind a sentence. For a process that has ended.
     pub async fn last_words(&mut self) -> String {
         let _ = timeout(OUTPUT_DEADLINE, &mut self.output).await;
         self.tail.quote()
     }
 }
 
-/// Waits for the first to end; for ever where there are none.
+/// Waits for the first to end; for ever if there are none.
 pub async fn any_ended(running: &mut [Running]) -> (usize, Option<ExitStatus>) {
     let mut ends: Vec<_> = running
         .iter_mut()
@@ -156,8 +156,8 @@ pub async fn any_ended(running: &mut [Running]) -> (usize, Option<ExitStatus>) {
     .await
 }
 
-/// Whether somebody listens there in the process's network namespace. The socket's file alone says less: it is there before, and
-/// whoever connects then is refused.
+/// Whether somebody listens there in the process's network namespace. The socket's file alone says less: it is there
+/// before, and a connection is refused then.
 fn listens(pid: u32, path: &Path) -> bool {
     fs::read_to_string(format!("/proc/{pid}/net/unix")).is_ok_and(|table| {
         table
@@ -166,7 +166,7 @@ fn listens(pid: u32, path: &Path) -> bool {
     })
 }
 
-/// Of a line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`, the inode padded to five places.
+/// Reads a line of /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`, the inode padded to five places.
 fn listening_path(line: &str) -> Option<&str> {
     let mut fields = line.splitn(7, ' ').skip(3);
     let flags = u32::from_str_radix(fields.next()?, 16).ok()?;

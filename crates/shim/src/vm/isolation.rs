@@ -1,6 +1,6 @@
-//! What a child of the supervisor is kept apart by before its program runs: cgroups, a process namespace, and a mount
-//! namespace with the files that it may see elsewhere. The mounts lie in that namespace alone, so nothing of them is left
-//! on the host when the child is gone, whatever ended it.
+//! Isolation of a supervisor's child before its program runs: cgroups, a process namespace, and a mount namespace with
+//! the files that it may see elsewhere. The mounts lie in that namespace alone, so nothing of them is left on the host
+//! when the child is gone, whatever ended it.
 
 use crate::config::Process;
 use litegix_sys::spawn::{self, Bind};
@@ -40,8 +40,8 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
     }
 }
 
-/// What `spawn` forks is the first process of a new process namespace, and its direct parent is this process. Threads must
-/// not be made meanwhile; their namespace would be another than this thread's, which the kernel refuses.
+/// The child that `spawn` forks is the first process of a new process namespace, and its direct parent is this process.
+/// Threads must not be made meanwhile; their namespace would be another than this thread's, which the kernel refuses.
 fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let own = File::open("/proc/self/ns/pid")?;
     unshare(CloneFlags::CLONE_NEWPID)?;

@@ -1,4 +1,4 @@
-//! What a child prints: kept in a file of bounded size, the newest last, and the very last of it at hand for errors.
+//! Output of a child: kept in a file of bounded size, the newest last, and the very last of it at hand for errors.
 
 use crate::log;
 use std::collections::VecDeque;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Two files of this size at most.
-const LARGEST_FILE_BYTES: u64 = 512 << 10;
+const MAX_FILE_BYTES: u64 = 512 << 10;
 const TAIL_BYTES: usize = 1024;
-/// Of a child's last words in an error's text.
-const LONGEST_QUOTE: usize = 400;
+/// The most of a child's last words in an error's text.
+const MAX_QUOTE: usize = 400;
 
 struct Rotating {
     path: PathBuf,
@@ -31,7 +31,7 @@ impl Rotating {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.size > 0 && self.size + bytes.len() as u64 > LARGEST_FILE_BYTES {
+        if self.size > 0 && self.size + bytes.len() as u64 > MAX_FILE_BYTES {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             fs::rename(&self.path, old)?;
@@ -60,7 +60,7 @@ impl Tail {
         let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(tail.make_contiguous());
         let text = text.trim();
-        let surplus = text.chars().count().saturating_sub(LONGEST_QUOTE);
+        let surplus = text.chars().count().saturating_sub(MAX_QUOTE);
         let text: String = text.chars().skip(surplus).collect();
         if text.is_empty() {
             return String::new();
@@ -118,7 +118,7 @@ mod tests {
         let rotated = format!("{}.1", path.display());
         let total =
             fs::metadata(&path).expect("new").len() + fs::metadata(&rotated).expect("old").len();
-        assert!(total <= 2 * LARGEST_FILE_BYTES, "{total}");
+        assert!(total <= 2 * MAX_FILE_BYTES, "{total}");
         assert!(fs::read(&path).expect("new").ends_with(b"last"));
         for file in [path, old, rotated.into()] {
             let _ = fs::remove_file(file);

@@ -33,16 +33,16 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// For the record of a VM that never ran to be fetched.
 const FAILED_START_GRACE: Duration = Duration::from_secs(10);
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
-const LARGEST_ANSWER: usize = 64 << 10;
+const MAX_ANSWER: usize = 64 << 10;
 /// More than any guest can have had; it goes into a sentence for the user.
-const MOST_OOM_KILLS: u64 = 1_000_000;
+const MAX_OOM_KILLS: u64 = 1_000_000;
 
 /// How the VM's life ended, as seen from here.
 enum Ending {
     Task(ExitStatus),
     Vmm(Option<std::process::ExitStatus>),
-    /// Of those started before the VMM, the one at this place. A VM without its vsock device would run on, without logs and
-    /// without an end that anybody learns of.
+    /// The helper at this place among those started before the VMM. A VM without its vsock device would run on, without
+    /// logs and without an end that anybody learns of.
     Helper(usize, Option<std::process::ExitStatus>),
     Killed,
 }
@@ -92,7 +92,7 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
             shut_down(&guest, &mut vmm, shared).await;
         }
         Ending::Vmm(status) => {
-            // What the guest had sent is still in the sockets: a crash's last lines are the ones people want.
+            // The sockets still hold the guest's last bytes: a crash's last lines are the ones people want.
             sleep(LAST_BYTES_GRACE).await;
             let error = format!("the VMM {}", vmm.early_end(status).await);
             settle(config, shared, record_without_task(status, error));
@@ -222,7 +222,7 @@ async fn helper_end(helpers: &mut [Running]) -> (usize, Option<std::process::Exi
 async fn task_end(guest: &Guest) -> ExitStatus {
     loop {
         let channel = guest.connect().await;
-        let mut client = GuestClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let mut client = GuestClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         if let Ok(answer) = client.wait(WaitRequest {}).await
             && let Some(status) = answer.into_inner().status
         {
@@ -239,7 +239,7 @@ fn record_of(status: &ExitStatus, vmm: Option<VmmExit>) -> ExitRecord {
             exit_code: status.exit_code.clamp(0, 255),
             signal: status.signal.clamp(0, 64),
             oom_killed: status.oom_killed,
-            oom_kills: status.oom_kills.min(MOST_OOM_KILLS),
+            oom_kills: status.oom_kills.min(MAX_OOM_KILLS),
             started_at_unix_ns: status.started_at_unix_ns.max(0),
             finished_at_unix_ns: status.finished_at_unix_ns.max(0),
         }),

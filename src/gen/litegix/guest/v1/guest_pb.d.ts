@@ -2,7 +2,7 @@
 // @generated from file litegix/guest/v1/guest.proto (package litegix.guest.v1, syntax proto3)
 /* eslint-disable */
 
-// What the guest's PID 1 (litegix-init) serves on AF_VSOCK port 10. The host always dials; the guest always listens.
+// The service of the guest's PID 1 (litegix-init) on AF_VSOCK port 10. The host always dials; the guest always listens.
 //
 // Firecracker's vsock has no half-close, so every end (of a stream, of stdin, of the task) is a message. Each bulk
 // stream (one log stream, one exec session) gets a connection of its own, so that one slow reader holds up nobody.
@@ -243,7 +243,7 @@ export declare type TmpfsMount = Message<"litegix.guest.v1.TmpfsMount"> & {
   sizeBytes: bigint;
 
   /**
-   * Permission bits; 0: those of the directory that it covers, 1777 where there is none.
+   * Permission bits; 0: those of the directory that it covers, or 1777 if there is none.
    *
    * @generated from field: uint32 mode = 3;
    */
@@ -768,7 +768,7 @@ export declare type ExitStatus = Message<"litegix.guest.v1.ExitStatus"> & {
   finishedAtUnixNs: bigint;
 
   /**
-   * How many processes of the task the kernel has killed for want of memory, the main one included.
+   * Processes of the task that the kernel has killed because memory ran out, the main one included.
    *
    * @generated from field: uint64 oom_kills = 20;
    */
@@ -1006,7 +1006,7 @@ export declare type StatsResponse = Message<"litegix.guest.v1.StatsResponse"> & 
   pids: bigint;
 
   /**
-   * Of init itself.
+   * Init's own.
    *
    * @generated from field: uint64 init_resident_bytes = 20;
    */
@@ -1025,14 +1025,14 @@ export declare type StatsResponse = Message<"litegix.guest.v1.StatsResponse"> & 
   initChildren: number;
 
   /**
-   * Processes of the task that the kernel has killed for want of memory.
+   * Processes of the task that the kernel has killed because memory ran out.
    *
    * @generated from field: uint64 oom_kills = 23;
    */
   oomKills: bigint;
 
   /**
-   * Some of the task's processes where there are many.
+   * If the task has many processes, some of them.
    *
    * @generated from field: repeated litegix.guest.v1.ProcessFigures processes = 24;
    */
@@ -1107,7 +1107,7 @@ export declare const ShutdownResponseSchema: GenMessage<ShutdownResponse>;
  */
 export declare type StdinTaken = Message<"litegix.guest.v1.StdinTaken"> & {
   /**
-   * Of the session's standard input since its beginning: written to the program, or thrown away because it has closed its end.
+   * The session's standard input so far: written to the program, or thrown away because the program has closed its end.
    *
    * @generated from field: uint64 bytes = 1;
    */

@@ -2,7 +2,7 @@
 // @generated from file litegix/guest/v1/guest.proto (package litegix.guest.v1, syntax proto3)
 /* eslint-disable */
 
-// What the guest's PID 1 (litegix-init) serves on AF_VSOCK port 10. The host always dials; the guest always listens.
+// The service of the guest's PID 1 (litegix-init) on AF_VSOCK port 10. The host always dials; the guest always listens.
 //
 // Firecracker's vsock has no half-close, so every end (of a stream, of stdin, of the task) is a message. Each bulk
 // stream (one log stream, one exec session) gets a connection of its own, so that one slow reader holds up nobody.

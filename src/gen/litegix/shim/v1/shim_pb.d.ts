@@ -2,7 +2,7 @@
 // @generated from file litegix/shim/v1/shim.proto (package litegix.shim.v1, syntax proto3)
 /* eslint-disable */
 
-// What the per-VM supervisor (litegix-shim) serves on its control socket in the VM's directory, to the driver of the
+// The service of the per-VM supervisor (litegix-shim) on its control socket in the VM's directory, to the driver of the
 // same host and user.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
@@ -50,7 +50,7 @@ export declare type StatusResponse = Message<"litegix.shim.v1.StatusResponse"> &
   vmmPid: number;
 
   /**
-   * Of this protocol.
+   * The generation of this protocol.
    *
    * @generated from field: uint32 generation = 5;
    */
@@ -227,7 +227,7 @@ export declare type TaskExit = Message<"litegix.shim.v1.TaskExit"> & {
   finishedAtUnixNs: bigint;
 
   /**
-   * How many of the task's processes the guest's kernel has killed for want of memory, by the guest's word.
+   * Processes of the task that the guest's kernel has killed because memory ran out, by the guest's word.
    *
    * @generated from field: uint64 oom_kills = 6;
    */

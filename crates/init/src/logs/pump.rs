@@ -1,4 +1,4 @@
-//! What the task writes, on its way into the log: from its pipe or terminal, as far as there is room.
+//! Pumps the task's output from its pipe or terminal into the log, as far as there is room.
 
 use crate::logs::buffer::LogBuffer;
 use litegix_sys::scheduling;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// The pipe is read when there is room for so much at least.
-const WORTH_READING: usize = 64 << 10;
+const MIN_READ_BYTES: usize = 64 << 10;
 /// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
 /// what it writes. Woken by each of its writes, this thread would take the processor from it, and each change of address
 /// space costs more than what was written: the pipe is better left to fill up.
@@ -22,19 +22,19 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 /// may take a moment.
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Carries the source's bytes into the log to their end, and ends the log. `over` tells that all who write have ended: then
-/// what is there is all, whether the source has come to its end or not. A task can keep it from doing so, by a descriptor on
-/// its way through a socket that nobody has.
-pub async fn fill(log: &LogBuffer, source: &AsyncFd<File>, mut over: watch::Receiver<bool>) {
+/// Carries the source's bytes into the log to their end, and ends the log. `over` becomes true once all writers have
+/// ended: the bytes that are there then are the last ones. The source may not have come to its end even so: a task can
+/// keep a descriptor of it on its way through a socket.
+pub async fn pump(log: &LogBuffer, source: &AsyncFd<File>, mut over: watch::Receiver<bool>) {
     tokio::select! {
         biased;
         () = read_on(log, source) => {}
-        () = told(&mut over) => read_rest(log, source).await,
+        () = ended(&mut over) => read_rest(log, source).await,
     }
     log.finish();
 }
 
-async fn told(over: &mut watch::Receiver<bool>) {
+async fn ended(over: &mut watch::Receiver<bool>) {
     if over.wait_for(|over| *over).await.is_err() {
         pending().await
     }
@@ -68,7 +68,7 @@ async fn read_on(log: &LogBuffer, source: &AsyncFd<File>) {
 
 async fn read_rest(log: &LogBuffer, source: &AsyncFd<File>) {
     loop {
-        log.room(WORTH_READING).await;
+        log.room(MIN_READ_BYTES).await;
         match timeout(LAST_PAUSE, read(log, source)).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
@@ -79,9 +79,9 @@ async fn read_rest(log: &LogBuffer, source: &AsyncFd<File>) {
 /// Reads once there is something to read, and room for it.
 async fn read(log: &LogBuffer, source: &AsyncFd<File>) -> io::Result<usize> {
     loop {
-        log.room(WORTH_READING).await;
+        log.room(MIN_READ_BYTES).await;
         let mut ready = source.readable().await?;
-        match ready.try_io(|source| log.take(|room| source.get_ref().read_vectored(room))) {
+        match ready.try_io(|source| log.append(|room| source.get_ref().read_vectored(room))) {
             Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(result) => return result,
             Err(_) => {}
@@ -140,16 +140,16 @@ mod tests {
         let log = LogBuffer::default();
         let session = log.open(0).expect("open");
         let over = watch::Sender::new(false);
-        let mut fill = pin!(fill(&log, &from, over.subscribe()));
+        let mut pump = pin!(pump(&log, &from, over.subscribe()));
         to.write_all(b"first").expect("write");
         tokio::select! {
-            () = &mut fill => panic!("the pipe is open"),
-            () = log.gathered(session, 0, 5) => {}
+            () = &mut pump => panic!("the pipe is open"),
+            () = log.coalesce(session, 0, 5) => {}
         }
         to.write_all(&[0; 200_000]).expect("write");
         over.send_replace(true);
         // The pipe stays open.
-        let ended = timeout(Duration::from_secs(10), fill).await;
+        let ended = timeout(Duration::from_secs(10), pump).await;
         ended.expect("the log's end");
         assert!(log.open(200_005).is_ok());
         assert!(log.open(200_006).is_err());
@@ -168,12 +168,12 @@ mod tests {
             written
         };
         {
-            let mut fill = pin!(fill(&log, &from, over.subscribe()));
+            let mut pump = pin!(pump(&log, &from, over.subscribe()));
             for (count, batch) in [(1, false), (FLOOD, true), (1, false), (FLOOD, true)] {
                 let upto = write(count);
                 tokio::select! {
-                    () = &mut fill => panic!("the pipe is open"),
-                    () = log.gathered(session, 0, upto) => {}
+                    () = &mut pump => panic!("the pipe is open"),
+                    () = log.coalesce(session, 0, upto) => {}
                 }
                 assert_eq!(scheduling::is_batch(), batch, "after {count}");
             }
@@ -183,13 +183,13 @@ mod tests {
                 }
             };
             tokio::select! {
-                () = &mut fill => panic!("the pipe is open"),
+                () = &mut pump => panic!("the pipe is open"),
                 paused = timeout(Duration::from_secs(10), paused) => paused.expect("paused"),
             }
             let upto = write(FLOOD);
             tokio::select! {
-                () = &mut fill => panic!("the pipe is open"),
-                () = log.gathered(session, 0, upto) => {}
+                () = &mut pump => panic!("the pipe is open"),
+                () = log.coalesce(session, 0, upto) => {}
             }
             assert!(scheduling::is_batch());
         }
