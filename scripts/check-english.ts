@@ -19,6 +19,9 @@ const checkedPaths: readonly string[] = [
   "src/driver/",
   "src/machine/",
   "src/vmm/",
+  "proto/litegix/",
+  "crates/sys/",
+  "crates/protocol/",
 ];
 
 /** Generated files follow their sources. */

@@ -32,7 +32,7 @@ use std::time::Duration;
 use task::{agent::Agent, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt;
-use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+use tokio_vsock::{VsockListener, VsockStream};
 use tonic::transport::Server;
 
 /// The vsock port of the service.
@@ -92,7 +92,7 @@ async fn serve() -> io::Result<()> {
     let mut modules = Modules::listed();
     modules.load_before_transport();
     // Before the transport is there: a host that has been waiting for us is answered, not refused.
-    let mut listener = bind()
+    let mut listener = host::listen(PORT)
         .inspect_err(|error| console::warn(&format!("listening: {error}")))
         .ok();
     early::finish_in_background(modules);
@@ -132,17 +132,9 @@ async fn serve() -> io::Result<()> {
     }
 }
 
-/// A task may open a socket of this kind too, but may not command its own machine's init.
 fn from_host(connection: &io::Result<VsockStream>) -> bool {
-    connection.as_ref().is_ok_and(|stream| {
-        stream
-            .peer_addr()
-            .is_ok_and(|address| address.cid() == VMADDR_CID_HOST)
-    })
-}
-
-fn bind() -> io::Result<VsockListener> {
-    VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, PORT))
+    let peer = connection.as_ref().map(VsockStream::peer_addr);
+    matches!(peer, Ok(Ok(peer)) if host::is_host(peer))
 }
 
 async fn listen(
@@ -151,7 +143,7 @@ async fn listen(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let listener = match bound {
         Some(listener) => listener,
-        None => bind()?,
+        None => host::listen(PORT)?,
     };
     console::info(&format!("listening on vsock port {PORT}"));
     steps::done("listening");

@@ -18,7 +18,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
-use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tonic::Status;
 
 /// If the program has not started after this time, init sends a keep-alive. By it the host tells a guest that gets
@@ -37,7 +36,7 @@ pub async fn serve(service: Service) {
 }
 
 async fn listen(service: &Service) -> io::Error {
-    let listener = match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, PORT)) {
+    let listener = match super::listen(PORT) {
         Ok(listener) => listener,
         Err(error) => return error,
     };
@@ -46,8 +45,7 @@ async fn listen(service: &Service) -> io::Error {
             Ok(accepted) => accepted,
             Err(error) => return error,
         };
-        // A task may open a socket of this kind too, but may not command its own machine's init.
-        if peer.cid() != VMADDR_CID_HOST {
+        if !super::is_host(peer) {
             continue;
         }
         let service = service.clone();
