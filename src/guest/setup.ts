@@ -42,6 +42,7 @@ export interface GuestSetup {
   readonly sysctls: readonly { readonly name: string; readonly value: string }[];
   /** 0: the guest's kernel's own limit. */
   readonly pidsLimit: number;
+  readonly oomWatch: boolean;
   readonly init: boolean;
   /** Undefined: loopback only. */
   readonly network?: MessageInitShape<typeof NetworkInterfaceSchema> | undefined;
@@ -81,6 +82,7 @@ export function configureRequest(setup: GuestSetup): MessageInitShape<typeof Con
     devices: [...setup.devices],
     sysctls: [...setup.sysctls],
     pidsLimit: BigInt(setup.pidsLimit),
+    oomWatch: setup.oomWatch,
     init: setup.init,
     ...(setup.network === undefined ? {} : { network: setup.network }),
   };

@@ -40,6 +40,7 @@ export async function guestSetup(options: {
     devices: container.devices,
     sysctls: container.sysctls,
     pidsLimit: container.pidsLimit,
+    oomWatch: container.oomWatch,
     init: container.init,
     network: plan && guestInterface(plan),
   };

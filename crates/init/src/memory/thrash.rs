@@ -1,6 +1,6 @@
 //! A task that has filled its memory with data leaves the kernel only the pages of running programs to reclaim. Those are
 //! read back from the image at once, reclaimed again, and so on: the kernel sees progress and kills nobody, for minutes,
-//! while nothing in the task moves. Here this is noticed, and the process ended that the kernel would end. The kernel can't be
+//! while nothing in the task moves. With the task's `oom_watch` this is noticed here, and the process ended that the kernel would end. The kernel can't be
 //! left to it: with its limit lowered below what can't be reclaimed it does not stop at one victim where that one is slow to go.
 
 use crate::console;

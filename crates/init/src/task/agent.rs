@@ -179,7 +179,9 @@ impl Agent {
         let Started { pid, end } = self.spawner.start(&plan, streams).await?;
         self.life().main = Some(Main { pid, running: true });
         let agent = Arc::clone(self);
-        let watch = tokio::spawn(thrash::watch(group.clone()));
+        let watch = self
+            .watches_memory()
+            .then(|| tokio::spawn(thrash::watch(group.clone())));
         tokio::spawn(async move {
             let (over, is_over) = watch::channel(false);
             let ended = async {
@@ -192,7 +194,9 @@ impl Agent {
                 }
                 drop(hold);
                 over.send_replace(true);
-                watch.abort();
+                if let Some(watch) = watch {
+                    watch.abort();
+                }
                 let oom_kills = group.oom_kills();
                 ExitStatus {
                     oom_kills,
@@ -222,6 +226,13 @@ impl Agent {
             .as_ref()
             .and_then(|(request, _)| request.process.as_ref());
         process.is_some_and(|process| process.open_stdin)
+    }
+
+    fn watches_memory(&self) -> bool {
+        let life = self.life();
+        life.configured
+            .as_ref()
+            .is_some_and(|(request, _)| request.oom_watch)
     }
 
     /// Whether a SIGKILL ended the main process that is not of this agent's sending. Nothing of the task can send it

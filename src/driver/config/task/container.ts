@@ -135,6 +135,11 @@ export const containerTable = {
     default: 0,
     doc: "The higher it is, the earlier the guest's kernel kills the task if memory runs out.",
   }),
+  oomWatch: key("oom_watch", {
+    reader: boolean,
+    default: false,
+    doc: "Whether the guest's init kills a process of a task that thrashes: one whose data leave its programs no memory.",
+  }),
   init: key("init", {
     reader: boolean,
     default: false,

@@ -186,6 +186,13 @@ export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureReques
   init: boolean;
 
   /**
+   * Init kills a process of a task that thrashes (docs/internals/memory-pressure.md).
+   *
+   * @generated from field: bool oom_watch = 29;
+   */
+  oomWatch: boolean;
+
+  /**
    * @generated from field: repeated litegix.guest.v1.Device devices = 28;
    */
   devices: Device[];
