@@ -17,9 +17,14 @@ export interface Place {
   readonly signal?: AbortSignal | undefined;
 }
 
-async function runIn(place: Place, argv: readonly [string, ...string[]], input?: string): Promise<string> {
+async function runIn(
+  place: Place & { timeoutMs?: number | undefined },
+  argv: readonly [string, ...string[]],
+  input?: string,
+): Promise<string> {
+  const { timeoutMs, signal } = place;
   const [file, ...args] = inNamespace(place.namespacePath, argv);
-  const { stdout } = await runCommand({ file, args, input, maxOutputBytes: 8 << 20, signal: place.signal });
+  const { stdout } = await runCommand({ file, args, input, timeoutMs, maxOutputBytes: 8 << 20, signal });
   return stdout;
 }
 
@@ -69,7 +74,9 @@ export async function runNft(options: Place & { lines: readonly string[] }): Pro
 }
 
 /** Returns the output of a program that only reads, e.g. ["ip", "-j", "route"]. Fails with CommandError. */
-export async function ask(options: Place & { argv: readonly [string, ...string[]] }): Promise<string> {
+export async function ask(
+  options: Place & { argv: readonly [string, ...string[]]; timeoutMs?: number | undefined },
+): Promise<string> {
   return await runIn(options, options.argv);
 }
 
