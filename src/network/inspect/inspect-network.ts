@@ -1,5 +1,7 @@
 // Inspects which networks this host can give to VMs, with reasons for the fingerprint. Every fingerprint inspects again.
+
 import { access } from "node:fs/promises";
+import { reasonOf } from "../../system/error.ts";
 import { type IpNetwork, networksOverlap, networkText, parseNetwork } from "../../system/ip.ts";
 import { readLinks, readRoutes } from "../host/read-namespace.ts";
 import { ask } from "../host/tools.ts";
@@ -97,6 +99,6 @@ async function inspectNat(options: {
     return { usable: true, subnet, mtu: Math.min(Math.max(mtu, minMtu), usualMtu) };
   } catch (error) {
     options.signal?.throwIfAborted();
-    return { usable: false, reason: (error as Error).message };
+    return { usable: false, reason: reasonOf(error) };
   }
 }
