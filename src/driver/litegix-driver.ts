@@ -247,7 +247,7 @@ export class LitegixDriver implements NomadDriver {
     this.#keeping.abort();
     this.#keeping = new AbortController();
     void keepNetworks({
-      records,
+      networks: records.networks,
       allowMetadata: settings.network.allowMetadata,
       logger: this.#logger,
       signal: AbortSignal.any([this.#closing.signal, this.#keeping.signal]),

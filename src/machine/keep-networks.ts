@@ -1,23 +1,21 @@
 // Keeps the rules of VMs' networks in force while the VMs run, even if other software flushes them.
 import { setTimeout as delay } from "node:timers/promises";
-import { keepForwarding } from "../network/firewalls/forward-chain.ts";
-import { restoreRules } from "../network/keep/restore-rules.ts";
 import { TableWatch } from "../network/keep/table-watch.ts";
+import type { Networks } from "../network/network.ts";
 import type { Logger } from "../system/logger.ts";
-import type { VmRecords } from "./records/vm-records.ts";
 
 /** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
 const intervalMs = 15_000;
 
 /** Until `signal` aborts. Logs each failure and tries again. */
 export async function keepNetworks(options: {
-  records: VmRecords;
+  networks: Networks;
   /** Cloud metadata services may be reached. */
   allowMetadata: boolean;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<void> {
-  const { records, allowMetadata, logger, signal } = options;
+  const { networks, allowMetadata, logger, signal } = options;
   using watch = new TableWatch();
   while (!signal.aborted) {
     watch.ensure();
@@ -26,7 +24,7 @@ export async function keepNetworks(options: {
       if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
     };
     try {
-      const { plans, failures } = await restoreRules({ records, allowMetadata, signal });
+      const { plans, failures } = await networks.restore({ allowMetadata, signal });
       for (const { taskName, allocId, tap } of plans) {
         logger.warn("put a VM's packet rules back, which something on the host had removed", {
           task: taskName,
@@ -38,7 +36,7 @@ export async function keepNetworks(options: {
     } catch (error) {
       failed(error);
     }
-    await keepForwarding({ signal }).catch(failed);
+    await networks.keepForwarding({ signal }).catch(failed);
     const pause = new AbortController();
     const until = AbortSignal.any([signal, pause.signal]);
     await Promise.race([next, delay(intervalMs, undefined, { signal: until, ref: false }).catch(() => undefined)]);

@@ -1,6 +1,5 @@
 // Removes VMs with every trace: after their task, and after a driver process died half-way.
 import { rm, stat } from "node:fs/promises";
-import { detachNetwork } from "../network/network.ts";
 import { removeGroup } from "../system/cgroups.ts";
 import { exists } from "../system/files.ts";
 import { isAlive, ownIdentity } from "../system/processes.ts";
@@ -30,7 +29,7 @@ export async function markEnding(vm: RecordedVm): Promise<MachineRecord> {
 /** The hold on the host's disks, the network, the cgroup, then the directory with the jail and the record. No process may be left. */
 export async function removeTraces(vm: RecordedVm, records: VmRecords): Promise<void> {
   const { network, cgroups } = vm.record;
-  if (network !== undefined) await detachNetwork({ plan: network, records });
+  if (network !== undefined) await records.networks.detach(network);
   await giveDrivesBack(vm.record);
   await removeGroup({ directories: cgroups, timeoutMs: deathTimeoutMs });
   await rm(vm.files.directory, { recursive: true, force: true });

@@ -1,15 +1,94 @@
-// The network of one VM, of either kind: make the interface, open, detach, and count what was dropped.
-
+// The networks of a driver's VMs, of either kind: reserve, make the interface, open, detach, keep, and count what was dropped.
 import * as v from "valibot";
+import { KeyedTurns } from "../system/wait.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
+import { Forwarding } from "./firewalls/forward-chain.ts";
 import { ask, makeTap, type TapOwner } from "./host/tools.ts";
+import { restoreRules } from "./keep/restore-rules.ts";
 import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
+import { type ReservedNetwork, type ReserveOptions, reserveNetwork } from "./reserve.ts";
 import { refusedCounter } from "./rules/egress.ts";
 import { floodedCounter, guardCounter } from "./rules/guard.ts";
 
+/** One for each base path: it knows which networks are being made, and lets changes of one namespace wait for each other. */
+export class Networks {
+  readonly #records: PlanRecords;
+  readonly #reserved = new Set<NetworkPlan>();
+  readonly #forwarding = new Forwarding();
+  readonly #turns = new KeyedTurns();
+
+  constructor(records: PlanRecords) {
+    this.#records = records;
+  }
+
+  /** Claims addresses and ports until the result is disposed of. Fails with the errors of src/network. */
+  async reserve(options: ReserveOptions): Promise<ReservedNetwork> {
+    return await reserveNetwork({ ...options, records: this.#records, reserved: this.#reserved });
+  }
+
+  /** Adds the rules, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
+  async open(options: { plan: NetworkPlan; allowMetadata: boolean; signal?: AbortSignal | undefined }): Promise<void> {
+    const { allowMetadata, signal } = options;
+    const records = this.#records;
+    const forwarding = this.#forwarding;
+    await this.#inTurn(namespacePathOf(options.plan), () =>
+      byMode(options.plan, {
+        nat: (plan) => openNat({ plan, host: { allowMetadata }, forwarding, signal }),
+        namespace: (plan) => openNamespace({ plan, records, signal }),
+      }),
+    );
+  }
+
+  /** Idempotent. Fails with NetworkSetupError. */
+  async detach(network: NetworkPlan): Promise<void> {
+    const records = this.#records;
+    const forwarding = this.#forwarding;
+    await this.#inTurn(namespacePathOf(network), () =>
+      byMode(network, {
+        nat: (plan) => detachNat({ plan, records, forwarding }),
+        namespace: (plan) => detachNamespace({ plan, records }),
+      }),
+    );
+  }
+
+  /** Restores rules that other software removed. Fails only if the records cannot be read or `signal` aborts. */
+  async restore(options: { allowMetadata: boolean; signal?: AbortSignal | undefined }): Promise<RestoredRules> {
+    const records = this.#records;
+    const paths = new Set((await records.plans()).map(namespacePathOf));
+    const plans: NetworkPlan[] = [];
+    const failures: Error[] = [];
+    for (const path of paths) {
+      try {
+        plans.push(...(await this.#inTurn(path, () => restoreRules({ ...options, path, records }))));
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        failures.push(error as Error);
+      }
+    }
+    return { plans, failures };
+  }
+
+  /** Restores the VMs' way through other software's firewalls. Fails with NetworkSetupError. */
+  async keepForwarding(options: { signal?: AbortSignal | undefined }): Promise<void> {
+    await this.#inTurn(undefined, () => this.#forwarding.keep(options));
+  }
+
+  /** One change at a time for each namespace, because each depends on the state that it finds. */
+  async #inTurn<T>(namespacePath: string | undefined, work: () => Promise<T>): Promise<T> {
+    return await this.#turns.take(namespacePath ?? "", work);
+  }
+}
+
+export interface RestoredRules {
+  /** The VMs whose rules were missing. */
+  readonly plans: readonly NetworkPlan[];
+  /** One for each namespace whose rules could not be read or restored: NetworkSetupError or CommandError. */
+  readonly failures: readonly Error[];
+}
+
 /**
- * Makes the interface that the VMM needs to start. No frame passes it before `openNetwork`. Fails with TapTakenError or
+ * Makes the interface that the VMM needs to start. No frame passes it before `open`. Fails with TapTakenError or
  * NetworkSetupError.
  */
 export async function makeInterface(options: {
@@ -21,29 +100,6 @@ export async function makeInterface(options: {
   const { plan, ...others } = options;
   const { tap, tapMac, mtu } = plan;
   await makeTap({ ...others, namespacePath: namespacePathOf(plan), tap, tapMac, mtu });
-}
-
-/** Adds the rules, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
-export async function openNetwork(options: {
-  plan: NetworkPlan;
-  allowMetadata: boolean;
-  records: PlanRecords;
-  signal?: AbortSignal | undefined;
-}): Promise<void> {
-  const { allowMetadata, records, signal } = options;
-  await byMode(options.plan, {
-    nat: (plan) => openNat({ plan, host: { allowMetadata }, signal }),
-    namespace: (plan) => openNamespace({ plan, records, signal }),
-  });
-}
-
-/** Idempotent. Fails with NetworkSetupError. */
-export async function detachNetwork(options: { plan: NetworkPlan; records: PlanRecords }): Promise<void> {
-  const { records } = options;
-  await byMode(options.plan, {
-    nat: (plan) => detachNat({ plan, records }),
-    namespace: (plan) => detachNamespace({ plan, records }),
-  });
 }
 
 const countersSchema = v.object({

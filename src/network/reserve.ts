@@ -29,28 +29,34 @@ export interface NetworkRequest {
   readonly limits: FloodLimits;
 }
 
-export interface PlanOptions {
+export interface ReserveOptions {
   readonly request: NetworkRequest;
   readonly host: NetworkHost;
   /** The directory of this driver's VMs. The names of its tables are made from it. */
   readonly basePath: string;
-  readonly records: PlanRecords;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Plans that no record holds yet. Host ports and TAPs are the host's: all drivers of this process share one set. */
-const reserved = new Set<NetworkPlan>();
+/** The VM's record must hold the plan before this is disposed of. */
+export type ReservedNetwork = {
+  /** Undefined if the allocation's namespace has loopback only. */
+  readonly plan: NetworkPlan | undefined;
+} & Disposable;
 
 /**
- * Claims the plan's addresses and ports until the result is disposed of; the VM's record must hold the plan before that.
- * `plan` is undefined if the allocation's namespace has loopback only. Fails with the errors of src/network.
+ * Plans a network, and keeps its addresses and ports in `reserved` until the result is disposed of. `reserved`: the plans that
+ * no record holds yet. Fails with the errors of src/network.
  */
-export async function reserveNetwork(options: PlanOptions): Promise<{ plan: NetworkPlan | undefined } & Disposable> {
+export async function reserveNetwork(
+  options: ReserveOptions & { records: PlanRecords; reserved: Set<NetworkPlan> },
+): Promise<ReservedNetwork> {
+  const { records, reserved } = options;
+  const readPlans = async () => [...(await records.plans()), ...reserved];
   const plan = await planNetwork({
     ...options,
-    records: { plans: async () => [...(await options.records.plans()), ...reserved] },
+    records: { plans: readPlans },
+    claim: (claimed) => reserved.add(claimed),
   });
-  if (plan !== undefined) reserved.add(plan);
   return {
     plan,
     [Symbol.dispose]: () => {
@@ -59,20 +65,28 @@ export async function reserveNetwork(options: PlanOptions): Promise<{ plan: Netw
   };
 }
 
-/** Nothing is awaited between the last look at other plans and the answer, so that two starts cannot choose the same. */
-async function planNetwork(options: PlanOptions): Promise<NetworkPlan | undefined> {
-  const { request, host, records, signal } = options;
+/** Awaits nothing between its last look at the other plans and `claim`, so that two starts cannot choose the same. */
+async function planNetwork(
+  options: ReserveOptions & { records: PlanRecords; claim: (plan: NetworkPlan) => void },
+): Promise<NetworkPlan | undefined> {
+  const { request, host, records, claim, signal } = options;
   const table = `litegix_${createHash("sha256").update(options.basePath).digest("hex").slice(0, 8)}`;
   const path = request.namespacePath;
   if (path === undefined) {
     if (!host.nat.usable) throw new NetworkUnavailableError({ mode: "default", reason: host.nat.reason });
     const { subnet, mtu } = host.nat;
     const taps = await readTaps();
-    return planNat({ ...request, subnet, mtu, table, taps, neighbours: plansOf("nat", await records.plans()) });
+    const neighbours = plansOf("nat", await records.plans());
+    const plan = planNat({ ...request, subnet, mtu, table, taps, neighbours });
+    claim(plan);
+    return plan;
   }
   if (!host.group.usable) throw new NetworkUnavailableError({ mode: "group", reason: host.group.reason });
   await requireNamespace(path);
   const facts = await readNamespace({ path, isOwnTap: isTapName, signal });
   if (facts === undefined) return undefined;
-  return planNamespace({ ...request, path, facts, table, neighbours: await neighboursOf({ path }, records) });
+  const neighbours = await neighboursOf({ path }, records);
+  const plan = planNamespace({ ...request, path, facts, table, neighbours });
+  claim(plan);
+  return plan;
 }

@@ -6,11 +6,9 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { PortClaimedError } from "../../src/network/errors.ts";
 import { inspectNetwork } from "../../src/network/inspect/inspect-network.ts";
-import { restoreRules } from "../../src/network/keep/restore-rules.ts";
-import { detachNetwork, makeInterface, openNetwork } from "../../src/network/network.ts";
+import { makeInterface, Networks } from "../../src/network/network.ts";
 import { readTaps } from "../../src/network/plan/address-pool.ts";
-import type { NetworkPlan, PlanRecords } from "../../src/network/plan/network-plan.ts";
-import { reserveNetwork } from "../../src/network/reserve.ts";
+import type { NetworkPlan } from "../../src/network/plan/network-plan.ts";
 import { networkText, parseNetwork } from "../../src/system/ip.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { agentInterface } from "./support/namespaces.ts";
@@ -23,21 +21,21 @@ runInNamespaces("the host's side of networks", import.meta.filename);
 if (!outside) {
   const firstPort = 22_000;
   /** Networks as starts of VMs make them, without the VMs. */
-  const networks = async () => {
+  const prepare = async () => {
     const host = await inspectNetwork({ subnet: undefined });
     const plans: NetworkPlan[] = [];
-    const records: PlanRecords = { plans: async () => plans };
+    const networks = new Networks({ plans: async () => plans });
     const start = async (vm: number): Promise<NetworkPlan> => {
       const request = networkRequest({ allocId: `${vm}`, hostPort: firstPort + vm });
-      using reserved = await reserveNetwork({ request, host, basePath: "/networks", records });
+      using reserved = await networks.reserve({ request, host, basePath: "/networks" });
       const { plan } = reserved;
       assert.ok(plan !== undefined);
       plans.push(plan);
       await makeInterface({ plan, owner: undefined });
-      await openNetwork({ plan, allowMetadata: false, records });
+      await networks.open({ plan, allowMetadata: false });
       return plan;
     };
-    return { plans, records, start };
+    return { plans, networks, start };
   };
 
   describe("what the host has", () => {
@@ -97,10 +95,10 @@ if (!outside) {
     it("a port that another task has, and an address if none is left: each error names a cure", async () => {
       const host = await inspectNetwork({ subnet: parseNetwork("10.83.4.0/29") });
       const plans: NetworkPlan[] = [];
+      const few = new Networks({ plans: async () => plans });
       const reserve = async (vm: number, hostPort: number): Promise<void> => {
         const request = networkRequest({ allocId: `${vm}`, hostPort });
-        const records: PlanRecords = { plans: async () => plans };
-        using reserved = await reserveNetwork({ request, host, basePath: "/few", records });
+        using reserved = await few.reserve({ request, host, basePath: "/few" });
         assert.ok(reserved.plan !== undefined);
         plans.push(reserved.plan);
       };
@@ -116,7 +114,7 @@ if (!outside) {
 
   describe("rules that other software removed", () => {
     it("come back for each VM, although a VM started since has made the tables anew", async () => {
-      const { plans, records, start } = await networks();
+      const { plans, networks, start } = await prepare();
       /** A VM's rules, without what differs between VMs and what depends on its place among them. */
       const rulesOf = async ({ tap, address, guestMac }: NetworkPlan, vm: number): Promise<string[]> =>
         (await nft("/proc/self/ns/net", "--stateless", "list", "ruleset"))
@@ -138,19 +136,19 @@ if (!outside) {
       await start(1);
       await nft("/proc/self/ns/net", "flush", "ruleset");
       await start(2);
-      const restored = await restoreRules({ records, allowMetadata: false });
+      const restored = await networks.restore({ allowMetadata: false });
       assert.deepEqual(restored, { plans: plans.slice(0, 2), failures: [] });
-      assert.deepEqual(await restoreRules({ records, allowMetadata: false }), { plans: [], failures: [] });
+      assert.deepEqual(await networks.restore({ allowMetadata: false }), { plans: [], failures: [] });
       const [first, second, fresh] = await Promise.all(plans.map(rulesOf));
       assert.ok(fresh !== undefined && fresh.length > 10);
       assert.deepEqual([first, second], [fresh, fresh]);
-      for (const plan of plans.splice(0)) await detachNetwork({ plan, records });
+      for (const plan of plans.splice(0)) await networks.detach(plan);
     });
   });
 
   describe("many at once", () => {
     it("fifty networks are made at once, each with an address of its own, and gone at once", async () => {
-      const { plans, records, start } = await networks();
+      const { plans, networks, start } = await prepare();
       const before = await readTaps();
       const made = await Promise.all(Array.from({ length: 50 }, (_, vm) => start(vm)));
       assert.equal(new Set(made.map(({ tap }) => tap)).size, 50);
@@ -158,7 +156,7 @@ if (!outside) {
       const ruleset = await nft("/proc/self/ns/net", "list", "ruleset");
       for (const { tap } of made) assert.ok(ruleset.includes(tap), tap);
       plans.length = 0;
-      await Promise.all(made.map((plan) => detachNetwork({ plan, records })));
+      await Promise.all(made.map((plan) => networks.detach(plan)));
       assert.deepEqual(await readTaps(), before);
       const left = await nft("/proc/self/ns/net", "list", "ruleset");
       for (const { tap } of made) assert.ok(!left.includes(tap), tap);

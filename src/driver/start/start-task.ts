@@ -65,7 +65,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     settings: network,
     plugin: settings,
     host: host.network,
-    records,
+    networks: records.networks,
     signal,
   });
   const { allocId, id: taskId, name: taskName } = config;

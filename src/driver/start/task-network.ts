@@ -1,7 +1,8 @@
 // From a task's config to its VM's network.
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
-import type { NetworkPlan, PlanRecords } from "../../network/plan/network-plan.ts";
-import { reserveNetwork } from "../../network/reserve.ts";
+import type { Networks } from "../../network/network.ts";
+import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import type { ReservedNetwork } from "../../network/reserve.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { type ContainerSettings, hostGateway } from "../config/task/container.ts";
 import type { NetworkSettings } from "../config/task/network.ts";
@@ -13,18 +14,16 @@ export interface TaskNetworkOptions {
   readonly settings: NetworkSettings;
   readonly plugin: PluginSettings;
   readonly host: NetworkHost;
-  readonly records: PlanRecords;
+  readonly networks: Networks;
   readonly signal: AbortSignal;
 }
 
 /** To be disposed of once the VM's record is written. Fails with ConfigError or src/network's errors. */
-export async function reserveTaskNetwork(
-  options: TaskNetworkOptions,
-): Promise<{ plan: NetworkPlan | undefined } & Disposable> {
+export async function reserveTaskNetwork(options: TaskNetworkOptions): Promise<ReservedNetwork> {
   const { config, settings, plugin, signal } = options;
   requireLabels(config, settings);
   if (settings.mode === "none") return { plan: undefined, [Symbol.dispose]: () => {} };
-  return await reserveNetwork({
+  return await options.networks.reserve({
     request: {
       taskName: config.name,
       allocId: config.allocId,
@@ -42,7 +41,6 @@ export async function reserveTaskNetwork(
     },
     host: options.host,
     basePath: plugin.basePath,
-    records: options.records,
     signal,
   });
 }

@@ -2,6 +2,7 @@
 // until a guest has taken the names from the records, since a guest may be busy and another VM may just be starting.
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
+import { namespacePathOf } from "../../network/plan/network-plan.ts";
 import { addressBytes } from "../../system/ip.ts";
 import type { Logger } from "../../system/logger.ts";
 import { pollUntil } from "../../system/wait.ts";
@@ -25,7 +26,7 @@ export async function peersOf(options: {
 }): Promise<GroupPeer[]> {
   const plans = await options.records.plans("running");
   return plans
-    .filter((plan) => plan.mode === "namespace" && plan.path === options.namespacePath)
+    .filter((plan) => namespacePathOf(plan) === options.namespacePath)
     .filter(({ taskName }) => taskName !== options.taskName && hostName.test(taskName))
     .toSorted((a, b) => a.taskName.localeCompare(b.taskName))
     .map(({ taskName, address }) => ({ name: taskName, address: addressBytes(address) }));
@@ -101,5 +102,5 @@ export class GroupPeers {
 
 /** Undefined where the VM has no namespace to share. */
 export function namespaceOf({ network }: MachineRecord): string | undefined {
-  return network?.mode === "namespace" ? network.path : undefined;
+  return network && namespacePathOf(network);
 }

@@ -1,7 +1,7 @@
 // The facts about a task's VM for Nomad: the attributes of an inspection, which the command line shows too, and the network's address.
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { readCounts } from "../../network/network.ts";
-import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import { byMode, type NetworkPlan } from "../../network/plan/network-plan.ts";
 import type { NetworkOverride } from "../nomad-driver.ts";
 
 export async function vmAttributes(record: MachineRecord): Promise<Record<string, string>> {
@@ -28,7 +28,7 @@ async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<
   // A VM that has ended may have no rules any more.
   const counts = await readCounts({ plan }).catch(() => undefined);
   return {
-    network: plan.mode === "nat" ? "default" : "group",
+    network: byMode(plan, { nat: () => "default", namespace: () => "group" }),
     address: ownAddress(plan) ?? "",
     tap: plan.tap,
     ...(counts === undefined
@@ -43,5 +43,7 @@ async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<
 
 /** Under which the VM knows itself; undefined with loopback only. */
 export function ownAddress(plan: NetworkPlan | undefined): string | undefined {
-  return plan?.mode === "namespace" ? (plan.ipv4?.address ?? plan.ipv6?.address) : plan?.address;
+  return (
+    plan && byMode(plan, { nat: ({ address }) => address, namespace: ({ ipv4, ipv6 }) => (ipv4 ?? ipv6)?.address })
+  );
 }

@@ -1,7 +1,7 @@
 // A VM's network, between its start and src/network.
 import { TapTakenError } from "../../network/errors.ts";
-import { makeInterface, openNetwork } from "../../network/network.ts";
-import type { NetworkPlan } from "../../network/plan/network-plan.ts";
+import { makeInterface } from "../../network/network.ts";
+import { type NetworkPlan, namespacePathOf } from "../../network/plan/network-plan.ts";
 import type { VmConfig, VmUser } from "../../vmm/vmm.ts";
 import type { MachineRecord } from "../records/manifest.ts";
 import type { VmRecords } from "../records/vm-records.ts";
@@ -16,7 +16,7 @@ export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networ
   if (plan === undefined) return {};
   return {
     networkInterfaces: [{ tap: plan.tap, guestMac: plan.guestMac }],
-    netns: plan.mode === "namespace" ? plan.path : undefined,
+    netns: namespacePathOf(plan),
   };
 }
 
@@ -39,7 +39,7 @@ export async function openVmNetwork(options: {
 }): Promise<void> {
   const { network, records, signal } = options;
   if (network === undefined) return;
-  await openNetwork({ ...network, records, signal });
+  await records.networks.open({ ...network, signal });
 }
 
 /** The TAP of another driver's VM must not be removed with this VM's traces. */

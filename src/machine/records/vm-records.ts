@@ -2,6 +2,7 @@
 // VM may have (a user, a disk) in one turn, in which its creator looks at the other records and writes the VM's own.
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { Networks } from "../../network/network.ts";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";
 import { Slots } from "../../system/wait.ts";
 import { type MachineFiles, machineFiles } from "./files.ts";
@@ -16,6 +17,8 @@ export interface RecordedVm {
 export class VmRecords {
   /** The folder of all VMs. */
   readonly directory: string;
+  /** The networks of these VMs. */
+  readonly networks = new Networks(this);
   readonly #turns = new Slots(1);
 
   constructor(directory: string) {

@@ -1,7 +1,7 @@
 // Opens and detaches a VM in an allocation's network namespace (Nomad's "bridge" and "cni/NAME"): routes, rules and switches.
 
 import { isNamespace } from "../host/read-namespace.ts";
-import { allDone, type Family, inTurn, runIp, runNft, setSwitches } from "../host/tools.ts";
+import { allDone, type Family, runIp, runNft, setSwitches } from "../host/tools.ts";
 import { type NamespacePlan, neighboursOf, type PlanRecords } from "../plan/network-plan.ts";
 import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
 
@@ -9,49 +9,47 @@ import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableO
 const localRulePriority = 32;
 const markRulePriority = 10;
 
-/** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
+/**
+ * Adds the rules before it brings the TAP up. Must be called in a turn of the namespace. Fails with NetworkSetupError; the
+ * caller then detaches.
+ */
 export async function openNamespace(options: {
   plan: NamespacePlan;
   records: PlanRecords;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, signal } = options;
+  const { plan, records, signal } = options;
   const place = { namespacePath: plan.path, signal };
-  await inTurn(plan.path, async () => {
-    const neighbours = await neighboursOf(plan, options.records);
-    await allDone([
-      // Every VM does this, not only the first: two that start together each see the other's record.
-      ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
-      setSwitches({ ...place, values: switches(plan) }),
-      runNft({ ...place, lines: namespaceAddition(plan, neighbours) }),
-    ]);
-    const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
-    await allDone([runIp({ ...place, lines: links(plan) }), ...steer]);
-  });
+  const neighbours = await neighboursOf(plan, records);
+  await allDone([
+    // Every VM does this, not only the first: two that start together each see the other's record.
+    ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
+    setSwitches({ ...place, values: switches(plan) }),
+    runNft({ ...place, lines: namespaceAddition(plan, neighbours) }),
+  ]);
+  const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
+  await allDone([runIp({ ...place, lines: links(plan) }), ...steer]);
 }
 
-/** Idempotent. The kernel removes everything together with a namespace. Fails with NetworkSetupError. */
-export async function detachNamespace(options: {
-  plan: NamespacePlan;
-  records: PlanRecords;
-  signal?: AbortSignal | undefined;
-}): Promise<void> {
-  const { plan, signal } = options;
-  const place = { namespacePath: plan.path, signal };
-  await inTurn(plan.path, async () => {
-    if (!(await isNamespace(plan.path))) return;
-    const neighbours = await neighboursOf(plan, options.records);
-    try {
-      await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
-      const steer = familiesOf(plan).map((family) =>
-        runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
-      );
-      await allDone(steer);
-      await runNft({ ...place, lines: namespaceRemoval(plan, neighbours) });
-    } catch (error) {
-      if (await isNamespace(plan.path)) throw error;
-    }
-  });
+/**
+ * Idempotent. The kernel removes everything together with a namespace. Must be called in a turn of the namespace. Fails with
+ * NetworkSetupError.
+ */
+export async function detachNamespace(options: { plan: NamespacePlan; records: PlanRecords }): Promise<void> {
+  const { plan, records } = options;
+  const place = { namespacePath: plan.path };
+  if (!(await isNamespace(plan.path))) return;
+  const neighbours = await neighboursOf(plan, records);
+  try {
+    await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
+    const steer = familiesOf(plan).map((family) =>
+      runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
+    );
+    await allDone(steer);
+    await runNft({ ...place, lines: namespaceRemoval(plan, neighbours) });
+  } catch (error) {
+    if (await isNamespace(plan.path)) throw error;
+  }
 }
 
 /** An error means that an earlier VM has done this. */

@@ -1,43 +1,47 @@
 // Opens and detaches a VM in the default network: a TAP in the host's namespace with a /30 of its own. The host translates the
 // VM's address on the way out, and forwards its published ports on the way in.
 import { writeFile } from "node:fs/promises";
-import { allowForwarding, closeForwarding } from "../firewalls/forward-chain.ts";
-import { allDone, inTurn, runIp, runNft } from "../host/tools.ts";
+import type { Forwarding } from "../firewalls/forward-chain.ts";
+import { allDone, runIp, runNft } from "../host/tools.ts";
 import { type NatPlan, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
 
-/** Adds the rules before it brings the TAP up. Fails with NetworkSetupError; the caller then detaches. */
+/**
+ * Adds the rules before it brings the TAP up. Must be called in a turn of the host's namespace. Fails with NetworkSetupError;
+ * the caller then detaches.
+ */
 export async function openNat(options: {
   plan: NatPlan;
   host: NatHost;
+  forwarding: Forwarding;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, signal } = options;
+  const { plan, host, forwarding, signal } = options;
   const place = { namespacePath: undefined, signal };
-  await inTurn(undefined, async () => {
-    await allDone([
-      allowForwarding({ signal }),
-      setNatSwitches(plan),
-      runNft({ ...place, lines: natRules([plan], options.host) }),
-    ]);
-    await runIp({ ...place, lines: natLinks(plan) });
-  });
+  await allDone([
+    forwarding.open({ signal }),
+    setNatSwitches(plan),
+    runNft({ ...place, lines: natRules([plan], host) }),
+  ]);
+  await runIp({ ...place, lines: natLinks(plan) });
 }
 
-/** Idempotent. The last VM removes the whole table. Fails with NetworkSetupError. */
+/**
+ * Idempotent. The last VM removes the whole table. Must be called in a turn of the host's namespace. Fails with
+ * NetworkSetupError.
+ */
 export async function detachNat(options: {
   plan: NatPlan;
   records: PlanRecords;
-  signal?: AbortSignal | undefined;
+  forwarding: Forwarding;
 }): Promise<void> {
-  const { plan, signal } = options;
-  await inTurn(undefined, async () => {
-    await runIp({ namespacePath: undefined, signal, lines: [`link delete ${plan.tap}`], force: true });
-    const others = plansOf("nat", await options.records.plans()).some(({ tap }) => tap !== plan.tap);
-    await runNft({ namespacePath: undefined, signal, lines: others ? natRemoval(plan) : removeTables(plan.table) });
-    if (!others) await closeForwarding({ signal });
-  });
+  const { plan, records, forwarding } = options;
+  const place = { namespacePath: undefined };
+  await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
+  const others = plansOf("nat", await records.plans()).some(({ tap }) => tap !== plan.tap);
+  await runNft({ ...place, lines: others ? natRemoval(plan) : removeTables(plan.table) });
+  if (!others) await forwarding.close({});
 }
 
 function natLinks(plan: NatPlan): string[] {

@@ -3,7 +3,7 @@
 // rules for all VMs, while a VM exists. It never touches another rule.
 
 import { NetworkSetupError } from "../errors.ts";
-import { ask, inTurn } from "../host/tools.ts";
+import { ask } from "../host/tools.ts";
 import { readTaps } from "../plan/address-pool.ts";
 import { distrustTaps, trustTaps } from "./firewalld.ts";
 
@@ -35,27 +35,27 @@ async function readChain(options: Options): Promise<string | undefined> {
 const isThere = (chain: string, rule: readonly string[]): boolean =>
   chain.split("\n").some((line) => line.includes("litegix-fc-driver") && line.includes(` ${rule[0]} lg+ `));
 
-/** Whether this process has opened the host's only FORWARD chain, so that not every VM's start must read it. */
-let allowed = false;
+/** Lets VMs' packets pass. Each method must be called in a turn of the host's namespace. */
+export class Forwarding {
+  /** Spares every VM's start a look at the host's chain and zones. */
+  #isOpen = false;
 
-/** Called when a VM starts, in the turn of the host's namespace. Fails with NetworkSetupError. */
-export async function allowForwarding(options: Options): Promise<void> {
-  if (allowed) return;
-  await addRules(options);
-  // Set before firewalld answers: it is asked once, because the other starts wait for this one.
-  allowed = true;
-  try {
-    await trustTaps(options);
-  } catch {
-    // firewalld has its table but does not answer; it may still be starting. `keepForwarding` tries again and reports.
-    options.signal?.throwIfAborted();
+  /** Called when a VM starts. Fails with NetworkSetupError. */
+  async open(options: Options): Promise<void> {
+    if (this.#isOpen) return;
+    await addRules(options);
+    // Set before firewalld answers: it is asked once, because the other starts wait for this one.
+    this.#isOpen = true;
+    try {
+      await trustTaps(options);
+    } catch {
+      // firewalld has its table but does not answer; it may still be starting. `keep` tries again and reports.
+      options.signal?.throwIfAborted();
+    }
   }
-}
 
-/** Restores rules and membership that something removed while VMs exist. Fails with NetworkSetupError. */
-export async function keepForwarding(options: Options): Promise<void> {
-  // The end of the last VM removes them, in the same turns.
-  await inTurn(undefined, async () => {
+  /** Restores rules and membership that something removed while VMs exist. Fails with NetworkSetupError. */
+  async keep(options: Options): Promise<void> {
     if ((await readTaps()).size === 0) return;
     await addRules(options);
     try {
@@ -64,7 +64,19 @@ export async function keepForwarding(options: Options): Promise<void> {
       options.signal?.throwIfAborted();
       throw new NetworkSetupError({ step: "letting VMs' packets pass firewalld", cause: error as Error });
     }
-  });
+  }
+
+  /** Does its work only after the last VM of all drivers on this host. Never fails: leftover rules are harmless. */
+  async close(options: Options): Promise<void> {
+    // Another agent's driver may remove them after its own last VM.
+    this.#isOpen = false;
+    if ((await readTaps()).size > 0) return;
+    const chain = (await readChain(options)) ?? "";
+    for (const rule of rules) {
+      if (isThere(chain, rule)) await iptables(options, "-D", "FORWARD", ...rule).catch(() => undefined);
+    }
+    await distrustTaps(options);
+  }
 }
 
 /** Does nothing if the chain lets every packet pass. */
@@ -80,16 +92,4 @@ async function addRules(options: Options): Promise<void> {
     options.signal?.throwIfAborted();
     throw new NetworkSetupError({ step: "letting VMs' packets pass iptables' FORWARD chain", cause: error as Error });
   }
-}
-
-/** Does its work only after the last VM of all drivers on this host. Never fails: leftover rules are harmless. */
-export async function closeForwarding(options: Options): Promise<void> {
-  // Another agent's driver may remove them after its own last VM.
-  allowed = false;
-  if ((await readTaps()).size > 0) return;
-  const chain = (await readChain(options)) ?? "";
-  for (const rule of rules) {
-    if (isThere(chain, rule)) await iptables(options, "-D", "FORWARD", ...rule).catch(() => undefined);
-  }
-  await distrustTaps(options);
 }

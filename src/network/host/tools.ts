@@ -2,7 +2,6 @@
 // transaction: all or nothing), and a shell for switches in /proc/sys.
 import { inNamespace } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
-import { KeyedTurns } from "../../system/wait.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 
 /** The user that may open a TAP. */
@@ -96,14 +95,4 @@ export async function setSwitches(options: Place & { values: Readonly<Record<str
 export async function allDone(works: readonly Promise<unknown>[]): Promise<void> {
   await Promise.allSettled(works);
   await Promise.all(works);
-}
-
-const turns = new KeyedTurns();
-
-/**
- * Runs one change at a time for each namespace, because each depends on the state it finds. Namespaces are the host's: all
- * drivers of this process take the same turns.
- */
-export async function inTurn<T>(namespacePath: string | undefined, work: () => Promise<T>): Promise<T> {
-  return await turns.take(namespacePath ?? "", work);
 }

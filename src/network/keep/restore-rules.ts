@@ -1,7 +1,7 @@
 // Restores rules that other software flushed while VMs run, all rules of a namespace at once.
 import * as v from "valibot";
 import { isNamespace, readLinks } from "../host/read-namespace.ts";
-import { ask, inTurn, type Place, runNft } from "../host/tools.ts";
+import { ask, type Place, runNft } from "../host/tools.ts";
 import { isTapName } from "../plan/address-pool.ts";
 import { type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "../plan/network-plan.ts";
 import { egressChain } from "../rules/egress.ts";
@@ -9,40 +9,19 @@ import { guardChain } from "../rules/guard.ts";
 import { namespaceRules } from "../rules/namespace.ts";
 import { natRules } from "../rules/nat.ts";
 
-export interface RestoreOptions {
-  readonly records: PlanRecords;
-  readonly allowMetadata: boolean;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface RestoredRules {
-  /** The VMs whose rules were missing. */
-  readonly plans: readonly NetworkPlan[];
-  /** One for each namespace whose rules could not be read or restored: NetworkSetupError or CommandError. */
-  readonly failures: readonly Error[];
-}
-
-/** Fails only if the records cannot be read or `signal` aborts. */
-export async function restoreRules(options: RestoreOptions): Promise<RestoredRules> {
-  const paths = new Set((await options.records.plans()).map(namespacePathOf));
-  const plans: NetworkPlan[] = [];
-  const failures: Error[] = [];
-  for (const path of paths) {
-    try {
-      plans.push(...(await inTurn(path, () => restoreIn(path, options))));
-    } catch (error) {
-      options.signal?.throwIfAborted();
-      failures.push(error as Error);
-    }
-  }
-  return { plans, failures };
-}
-
-async function restoreIn(path: string | undefined, options: RestoreOptions): Promise<NetworkPlan[]> {
+/** Must be called in a turn of the namespace. Returns the plans whose rules were missing. Fails with NetworkSetupError or CommandError. */
+export async function restoreRules(options: {
+  /** A namespace's file; undefined: the driver's own namespace. */
+  path: string | undefined;
+  records: PlanRecords;
+  allowMetadata: boolean;
+  signal?: AbortSignal | undefined;
+}): Promise<NetworkPlan[]> {
+  const { path, records, signal } = options;
   if (path !== undefined && !(await isNamespace(path))) return [];
-  const place = { namespacePath: path, signal: options.signal };
-  // Read in this namespace's turn: a VM that starts or ends takes the same turns to change its rules.
-  const plans = (await options.records.plans()).filter((plan) => namespacePathOf(plan) === path);
+  const place = { namespacePath: path, signal };
+  // Read in this turn: a VM that starts or ends takes the same turns to change its rules.
+  const plans = (await records.plans()).filter((plan) => namespacePathOf(plan) === path);
   const chains = await readChains(place);
   // Asked of each VM: after a flush, another VM's start or end makes the tables again, with its own rules only.
   const isGone = (plan: NetworkPlan): boolean =>

@@ -1,8 +1,7 @@
 // How long a VM's default network takes to be made and to be removed, beside other VMs.
 import { inspectNetwork } from "../../../src/network/inspect/inspect-network.ts";
-import { detachNetwork, makeInterface, openNetwork } from "../../../src/network/network.ts";
-import type { NetworkPlan, PlanRecords } from "../../../src/network/plan/network-plan.ts";
-import { reserveNetwork } from "../../../src/network/reserve.ts";
+import { makeInterface, Networks } from "../../../src/network/network.ts";
+import type { NetworkPlan } from "../../../src/network/plan/network-plan.ts";
 import { networkRequest } from "../../end-to-end/support/network-request.ts";
 import { median } from "../median.ts";
 
@@ -18,23 +17,22 @@ async function timed(times: number[], step: () => Promise<void>): Promise<void> 
 export async function measureSetUp(): Promise<void> {
   const host = await inspectNetwork({ subnet: undefined });
   const plans: NetworkPlan[] = [];
-  const records: PlanRecords = { plans: async () => plans };
+  const networks = new Networks({ plans: async () => plans });
   const [interfaces, rules, removals]: [number[], number[], number[]] = [[], [], []];
   for (let vm = 0; vm < vms; vm++) {
     const request = networkRequest({ allocId: `${vm}`, hostPort: 20_000 + vm });
-    using reserved = await reserveNetwork({
+    using reserved = await networks.reserve({
       request,
       host,
       basePath: "/bench",
-      records,
     });
     const { plan } = reserved;
     if (plan === undefined) throw new Error("no network");
     plans.push(plan);
     await timed(interfaces, () => makeInterface({ plan, owner: undefined }));
-    await timed(rules, () => openNetwork({ plan, allowMetadata: false, records }));
+    await timed(rules, () => networks.open({ plan, allowMetadata: false }));
   }
-  for (const plan of plans.splice(0)) await timed(removals, () => detachNetwork({ plan, records }));
+  for (const plan of plans.splice(0)) await timed(removals, () => networks.detach(plan));
   const ms = (times: number[]): string => `${median(times).toFixed(1)} ms`;
   console.log(
     `set-up          interface ${ms(interfaces)}, then beside the boot rules and addresses ${ms(rules)}; ` +
