@@ -15,6 +15,7 @@ const checkedPaths: readonly string[] = [
   "test/bench/RESULTS.md",
   "scripts/",
   "test/end-to-end/",
+  "test/fakes/",
   "src/cli/",
   "src/driver/",
   "src/machine/",

@@ -1,4 +1,4 @@
-// The guest's side of an exec session: the host's frames as they come, and a way to answer them.
+// The guest's side of an exec session: collects the host's frames and answers them.
 import type { Socket } from "node:net";
 import type { FrameKind } from "../../src/gen/litegix/guest/v1/guest_pb.js";
 import { hostFrame } from "../../src/guest/exec/frames.ts";

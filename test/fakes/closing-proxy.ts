@@ -1,11 +1,11 @@
-// Stands between a guest that is honest and its host, and breaks each connection off after so many of the guest's bytes.
+// Stands between an honest guest and its host, and breaks each connection after a given number of the guest's bytes.
 import { rm } from "node:fs/promises";
 import { connect, createServer, type Socket } from "node:net";
 
 export interface ClosingProxyOptions {
   readonly socketPath: string;
   readonly guestPath: string;
-  /** How much of the guest's bytes a connection (counted from 0) lets through. */
+  /** The number of the guest's bytes that a connection (counted from 0) passes on. */
   readonly bytesOf: (connection: number) => number;
 }
 
@@ -43,7 +43,7 @@ export class ClosingProxy implements AsyncDisposable {
       socket.on("error", end);
       socket.once("close", () => {
         this.#sockets.delete(socket);
-        // What was let through arrives first.
+        // The bytes already passed on arrive first.
         host.destroySoon();
         guest.destroy();
       });

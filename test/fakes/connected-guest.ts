@@ -5,14 +5,14 @@ import type { TestContext } from "node:test";
 import { GuestClient } from "../../src/guest/client.ts";
 import { FakeGuest, type FakeGuestOptions } from "./fake-guest.ts";
 
-/** Where a guest's socket may be, for as long as the test. */
+/** A path for a guest's socket, valid until the test ends. */
 export async function socketPath(context: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "litegix-guest-test-"));
   context.after(() => rm(directory, { recursive: true }));
   return join(directory, "v.sock");
 }
 
-/** A guest that answers as told, and a client of it, both for as long as the test. */
+/** A guest with the given answers and a client of it, both until the test ends. */
 export async function connectedGuest(
   context: TestContext,
   options: Omit<FakeGuestOptions, "socketPath"> & { firstAnswerMs?: number },

@@ -1,4 +1,4 @@
-// What the contract tests run against: the fake, or the real Firecracker; and files good enough for it to take.
+// The subjects of the contract tests: the fake or the real Firecracker, and files that both accept.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ export interface Subject extends AsyncDisposable {
   readonly fake?: FakeFirecracker;
 }
 
-/** Tests of other files run at the same time. */
+/** Generous, since tests of other files run at the same time. */
 const answersTimeoutMs = 60_000;
 
 export async function startFake(): Promise<Subject> {

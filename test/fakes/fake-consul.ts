@@ -1,5 +1,5 @@
-// As much of a Consul agent as Nomad needs to register services and to report script checks: script checks exist in Nomad only with
-// Consul. Source: Consul's HTTP API, agent endpoints.
+// The part of a Consul agent that Nomad needs to register services and to report script checks, which Nomad has only
+// with Consul. Source: Consul's HTTP API, agent endpoints.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
@@ -21,7 +21,7 @@ export class FakeConsul implements AsyncDisposable {
   readonly #server = createServer((request, response) => void this.#answer(request, response));
   readonly #services = new Map<string, object>();
   readonly #checks = new Map<string, { Name: string }>();
-  /** What checks have reported, in order. */
+  /** The checks' reports, in order. */
   readonly updates: CheckUpdate[] = [];
 
   static async start(): Promise<FakeConsul> {

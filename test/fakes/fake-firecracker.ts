@@ -1,6 +1,6 @@
-// A Firecracker that boots nothing: its API socket, its judgement of each request (path, method, schema, ids, the order of
-// things) and the shape of its answers, as the real one has them (src/firecracker/src/api_server, src/vmm/src/rpc_interface.rs
-// of Firecracker). The contract tests run against both.
+// A Firecracker that boots nothing: its API socket, its validation of each request (path, method, schema, ids, order)
+// and the shape of its answers, as in the real one (src/firecracker/src/api_server and src/vmm/src/rpc_interface.rs of
+// Firecracker). The contract tests run against both.
 import { existsSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { text } from "node:stream/consumers";
@@ -32,7 +32,7 @@ const preBootOnly = new Set([
   "PUT /snapshot/load",
   "PUT /vsock",
 ]);
-/** After the start these plug a device in, which needs PCI. */
+/** After the start these hot-plug a device, which needs PCI. */
 const hotPlugs = new Set(["PUT /drives/{drive_id}", "PUT /network-interfaces/{iface_id}", "PUT /pmem/{id}"]);
 const postBootOnly = new Set([
   "PATCH /balloon",

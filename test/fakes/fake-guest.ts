@@ -8,9 +8,9 @@ import { Guest } from "../../src/gen/litegix/guest/v1/guest_pb.js";
 
 export interface FakeGuestOptions {
   readonly socketPath: string;
-  /** What it answers; a plain greeting where that is not among it. */
+  /** Its answers. If a greeting is not among them, it greets plainly. */
   readonly service: Partial<ServiceImpl<typeof Guest>>;
-  /** What the CONNECT line is answered with; undefined: nothing, the connection stays silent. */
+  /** Its answer to the CONNECT line. Undefined: no answer, the connection stays silent. */
   readonly answer?: (line: string) => string | undefined;
   /** Gets the connections to the port of bulk streams. */
   readonly bulk?: (socket: Socket) => void;

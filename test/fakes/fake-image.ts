@@ -1,11 +1,12 @@
-// An image's manifest, config and layers as a registry serves them, with any document altered where a test wants a registry that lies.
+// An image's manifest, config and layers as a registry serves them. A test may alter any document, for a lying
+// registry.
 import { sha256 } from "../../src/images/digest.ts";
 import { encodeTarHeader } from "../../src/images/tar/encode-tar-header.ts";
 import { padding } from "../../src/images/tar/read-tar.ts";
 import type { TarHeader } from "../../src/images/tar/tar-entry.ts";
 import type { Answer, SeenRequest } from "./loopback-server.ts";
 
-/** Of an empty file with nothing of its own. */
+/** The header of an empty file without attributes. */
 export const plainHeader: TarHeader = {
   path: "",
   type: "file",
@@ -33,18 +34,18 @@ export function layerOf(...members: readonly LayerMember[]): Buffer {
 }
 
 export interface FakeImage {
-  /** Of the manifest. */
+  /** The manifest's digest. */
   readonly digest: string;
   readonly configDigest: string;
   readonly layerDigests: readonly string[];
-  /** By the ends of their paths: `manifests/sha256:…`, `blobs/sha256:…`. */
+  /** Keyed by the ends of their paths: `manifests/sha256:…`, `blobs/sha256:…`. */
   readonly documents: ReadonlyMap<string, Buffer>;
 }
 
 export function fakeImage(options: {
   readonly layers: readonly Buffer[];
   readonly cmd?: readonly string[];
-  /** What the config says they are; default: what they are. */
+  /** The diff IDs in the config. Default: the layers' own. */
   readonly diffIds?: readonly string[];
 }): FakeImage {
   const { layers } = options;
@@ -75,7 +76,7 @@ export function fakeImage(options: {
   };
 }
 
-/** What a registry answers that has these images, by their names with tags (`team/app:v1`) and by digest. */
+/** The answers of a registry with these images, by their names with tags (`team/app:v1`) and by digest. */
 export function answersOf(
   images: Readonly<Record<string, FakeImage>>,
   lies: Readonly<Record<string, Answer>> = {},

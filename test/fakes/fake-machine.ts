@@ -1,4 +1,4 @@
-// A VM for tests of its task: it runs until the test says otherwise, and nobody answers in it.
+// A VM for tests of its task: it runs until the test ends it, and no agent answers in it.
 import type { TaskMachine } from "../../src/driver/task/task.ts";
 import { GuestClient } from "../../src/guest/client.ts";
 import { sampleRecord } from "./sample-record.ts";

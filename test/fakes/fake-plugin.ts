@@ -1,4 +1,5 @@
-// A plugin process with a driver that runs nothing: what src/nomad is tested against, over its real handshake and socket.
+// A plugin process with a driver that runs nothing. The tests of src/nomad run against it, over its real handshake and
+// socket.
 
 import { attr, blockMap, object } from "../../src/driver/config/hcl-spec.ts";
 import { NotReadyError, RecoverableError } from "../../src/driver/errors.ts";
@@ -79,7 +80,7 @@ const driver: NomadDriver = {
   async shutdown() {},
 };
 
-/** Says what it was asked for, echoes input, and exits with 7 at the end of stdin. */
+/** Reports its request, echoes input, and exits with 7 at the end of stdin. */
 async function* echo(
   command: readonly string[],
   terminal: boolean,

@@ -1,5 +1,6 @@
-// Firecracker's API description as a judge: is this request one of its paths and methods with a body of its schema, is this
-// answer what it promises. Stricter than the description in what Firecracker itself is stricter: unknown fields are refused.
+// Firecracker's API description as a validator: is this request one of its paths and methods with a body of its schema,
+// and does this answer match? It is stricter than the description where Firecracker itself is: unknown fields are
+// refused.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Ajv, type ValidateFunction } from "ajv";
@@ -53,7 +54,7 @@ function closed(name: string, schema: JsonSchema): JsonSchema {
   return open ? schema : { ...schema, additionalProperties: false };
 }
 
-/** The operation that a request's method and path mean; undefined when there is none. */
+/** The operation of a request's method and path; undefined if there is none. */
 export function findOperation(method: string, requestPath: string): JudgedOperation | undefined {
   for (const [template, methods] of Object.entries(description.paths)) {
     const pattern = new RegExp(`^${template.replace(/\{(\w+)\}/g, "(?<$1>[^/]+)")}$`);
@@ -77,13 +78,13 @@ function validator(schema: JsonSchema | undefined): ValidateFunction | undefined
   return ajv.compile(typeof reference === "string" ? { $ref: `firecracker${reference}` } : schema);
 }
 
-/** What is wrong with a value, in one line; undefined when nothing is. */
+/** The fault of a value, in one line; undefined if it is valid. */
 export function complaint(validate: ValidateFunction | undefined, value: unknown): string | undefined {
   if (validate === undefined) return value === undefined ? undefined : "it carries a body";
   return validate(value) ? undefined : ajv.errorsText(validate.errors, { dataVar: "body" });
 }
 
-/** Firecracker writes what is not set as null, where the description leaves fields out. */
+/** Firecracker writes unset fields as null; the description leaves them out. */
 export function withoutNulls(value: unknown): unknown {
   return JSON.parse(
     JSON.stringify(value, (_, inner: unknown) => (inner === null ? undefined : inner)) ?? "null",

@@ -1,5 +1,5 @@
-// A guest that has been taken over: behind the unix socket of its VM it may answer anything. Each behaviour gets the connection
-// from its first byte; what it never does is what an honest guest does.
+// A compromised guest: behind the unix socket of its VM it may answer anything. Each behaviour gets the connection from
+// its first byte, and never does the same as an honest guest.
 import { randomBytes } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
@@ -50,7 +50,7 @@ function accepted(then: Behaviour): Behaviour {
     });
 }
 
-/** Sends the bytes again and again, as fast as they are taken. */
+/** Sends the bytes again and again, as fast as the peer takes them. */
 function flood(make: () => Buffer): Behaviour {
   return (socket) => {
     const more = (): void => {
@@ -118,7 +118,7 @@ export const behaviours: ReadonlyMap<string, Behaviour> = new Map<string, Behavi
     accepted((socket) => socket.write(Buffer.concat([settings, frame(0, 0, 1, garbage, 0xff_ff_ff)]))),
   ],
   ["claims a message of 4 GiB", call(frame(0, 0, 1, message(Buffer.alloc(100), 0xff_ff_ff_ff)))],
-  ["sends a message that is no protobuf", call(frame(0, 0, 1, message(Buffer.alloc(1000, 0xff))))],
+  ["sends a message that is not protobuf", call(frame(0, 0, 1, message(Buffer.alloc(1000, 0xff))))],
   [
     "claims a string of 4 GiB inside a message",
     call(frame(0, 0, 1, message(Buffer.from([0x12, 0xff, 0xff, 0xff, 0xff, 0x0f, 1])))),
@@ -151,7 +151,7 @@ export class HostileGuest implements AsyncDisposable {
     socket.on("error", () => {});
     socket.once("close", () => this.#sockets.delete(socket));
     this.#behaviour(socket);
-    // What nobody listens for is thrown away, unless the behaviour is not to read.
+    // Discards data without a listener, unless the behaviour is not to read.
     if (!socket.isPaused()) socket.on("data", () => {});
   });
   readonly #behaviour: Behaviour;

@@ -1,14 +1,14 @@
-// The thread of HostileGuests: plays each guest it is told to, and tells of every connection.
+// The thread of HostileGuests: plays each guest that it is ordered to, and reports every connection.
 import { parentPort } from "node:worker_threads";
 import { behaviours, HostileGuest } from "./hostile-guest.ts";
 
-/** What the thread is told: a guest to play, or, without a behaviour, one to end. */
+/** An order to the thread: a guest to play or, without a behaviour, one to end. */
 export interface Order {
   readonly socketPath: string;
   readonly behaviour?: string;
 }
 
-/** What the thread tells: the order is done, or a guest has been connected to this often. */
+/** A report of the thread: the order is done or, with a count, a guest got another connection. */
 export interface Report {
   readonly socketPath: string;
   readonly connections?: number;

@@ -1,11 +1,11 @@
-// Guests that have been taken over, played by a thread of their own: those that flood would keep the test's thread, which has the
-// driver's or a supervisor's answers to read, from its work. That is no part of what a guest can do to a host.
+// Compromised guests, played by a thread of their own. A flooding guest would otherwise keep the test's thread from
+// reading the answers of the driver or of a supervisor. A real guest can't do that to a host.
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { Order, Report } from "./hostile-guests-thread.ts";
 
 interface PlayedGuest extends AsyncDisposable {
-  /** How often it has been connected to. */
+  /** The number of connections that it got. */
   readonly connections: number;
 }
 
@@ -13,13 +13,13 @@ export class HostileGuests implements AsyncDisposable {
   readonly #worker = new Worker(new URL("hostile-guests-thread.ts", import.meta.url));
   readonly #connections = new Map<string, number>();
   readonly #done = new Map<string, () => void>();
-  /** Rejects once the thread is over, with its error where it had one. */
+  /** Rejects once the thread has ended, with its error if it had one. */
   readonly #ended = once(this.#worker, "exit").then(() => {
     throw new Error("the hostile guests' thread has ended");
   });
 
   constructor() {
-    // Who waits for an order is told; nobody else needs to be.
+    // A pending order rejects; without one, the rejection is not an error.
     this.#ended.catch(() => undefined);
     this.#worker.on("message", ({ socketPath, connections }: Report) => {
       if (connections === undefined) this.#done.get(socketPath)?.();
@@ -27,7 +27,7 @@ export class HostileGuests implements AsyncDisposable {
     });
   }
 
-  /** Rejects where the thread has died. */
+  /** Rejects if the thread has ended. */
   async #order(order: Order): Promise<void> {
     const done = new Promise<void>((resolve) => this.#done.set(order.socketPath, resolve));
     this.#worker.postMessage(order);

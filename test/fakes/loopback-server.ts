@@ -1,12 +1,12 @@
-// An HTTP server on loopback that answers as its test says and remembers what it was asked: a registry, a mirror, a token server
-// or a blob store, which are different hosts to a client, as each has a port of its own.
+// An HTTP server on loopback with a test's answers, which records its requests. It plays a registry, a mirror, a token
+// server or a blob store. To a client these are different hosts, since each has its own port.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
 export interface SeenRequest {
   readonly path: string;
   readonly query: URLSearchParams;
-  /** Empty where there was none. */
+  /** Empty if the request had none. */
   readonly authorization: string;
   readonly accept: string;
 }
@@ -16,7 +16,7 @@ export interface Answer {
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string | readonly string[]>>;
   readonly body?: string | Uint8Array;
-  /** Closes the connection after the body, of which more was promised. */
+  /** Closes the connection after the body, although the headers promised more. */
   readonly breakOff?: boolean;
 }
 
@@ -48,7 +48,7 @@ export class LoopbackServer implements AsyncDisposable {
     return `http://${this.address}`;
   }
 
-  /** The Authorization headers of the requests whose path ends so. */
+  /** The Authorization headers of the requests whose path ends with `pathEnd`. */
   authorizations(pathEnd = ""): string[] {
     return this.requests.filter(({ path }) => path.endsWith(pathEnd)).map(({ authorization }) => authorization);
   }

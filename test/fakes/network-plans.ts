@@ -5,7 +5,7 @@ import type { NamespacePlan, NatPlan } from "../../src/network/plan/network-plan
 
 export const openPolicy: EgressPolicy = { default: "allow", floor: [], deny: [], allow: [] };
 
-/** Each list has rules, in different forms; the default refuses everything else. */
+/** Each list has rules in different forms; the default refuses everything else. */
 export const strictPolicy: EgressPolicy = {
   default: "deny",
   floor: ["10.99.0.1/32:5002/tcp"].map(parseEgressRule),
