@@ -12,7 +12,7 @@ const checkedPaths: readonly string[] = [
   "CONTRIBUTING.md",
   "docs/",
   "example/",
-  "test/bench/RESULTS.md",
+  "test/bench/",
   "scripts/",
   "test/end-to-end/",
   "test/fakes/",

@@ -1,4 +1,4 @@
-// Measures what the project promises: time to the handshake, time to a workload's first output, memory, size.
+// Measures the project's promises: time to the handshake, time to a workload's first output, memory, size.
 // Run by `make bench`, on an idle machine.
 import { spawn } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";

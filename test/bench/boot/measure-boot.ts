@@ -1,6 +1,6 @@
-// How long StartTask takes with the image at hand, against what bare Firecracker takes from its spawn to the first
-// instruction of init of the same kernel with the same initramfs, command line, CPUs and memory; both in turn, in one run.
-// Then a waterfall of the median start. Needs a KVM that runs guests. Usage: node measure-boot.ts BASE-DIRECTORY RUNS
+// Compares StartTask, with the image already stored, to bare Firecracker from its spawn to the first instruction of
+// init. Both use the same kernel, initramfs, command line, CPUs and memory, by turns in one run. Then a waterfall of
+// the median start. Needs a KVM that runs guests. Usage: node measure-boot.ts BASE-DIRECTORY RUNS
 import { spawn } from "node:child_process";
 import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -18,9 +18,9 @@ const memSizeMib = 256;
 const firecrackerPath = process.env["FIRECRACKER"] ?? "firecracker";
 const [, , prepared = "/nonexistent", runsText = "3"] = process.argv;
 
-/** From spawn to the line that init prints as the first thing it does. */
+/** From spawn to the first line that init prints. */
 async function measureBare(configPath: string): Promise<number> {
-  // The shell tells when it becomes Firecracker: Node's own way from here to there is none of Firecracker's time.
+  // The shell prints the time at which it becomes Firecracker, so that Node's time to spawn it does not count.
   const script = 'echo "at $EPOCHREALTIME"; exec "$0" --no-api --config-file "$1"';
   const child = spawn("bash", ["-c", script, firecrackerPath, configPath], { stdio: ["ignore", "pipe", "ignore"] });
   let output = "";
@@ -41,7 +41,7 @@ async function measureBare(configPath: string): Promise<number> {
   }
 }
 
-/** The same guest as the driver's, by the configuration file: the shortest way that Firecracker has. */
+/** The same guest as the driver's, by the configuration file: Firecracker's shortest way. */
 async function writeBareConfig(base: string): Promise<string> {
   const names = await readdir(join(base, "boot"));
   const bootFile = (prefix: string): string => join(base, "boot", names.find((name) => name.startsWith(prefix)) ?? "");
@@ -112,7 +112,7 @@ try {
   const bares: number[] = [];
   const ratios: number[] = [];
   const starts: { ms: number; steps: Step[] }[] = [];
-  // The first of each warms caches.
+  // The first run of each warms caches.
   for (let run = 0; run <= Number(runsText); run++) {
     const bare = await measureBare(bareConfig);
     const start = await measureStart(plugin, base, run);

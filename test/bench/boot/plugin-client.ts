@@ -1,4 +1,4 @@
-// The built plugin as Nomad's agent has it: started with the magic cookie, spoken to over its socket.
+// The built plugin as Nomad's agent uses it: started with the magic cookie, called over its socket.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect } from "node:net";

@@ -1,4 +1,5 @@
-// Fills a base directory of the driver with an image and a kernel, so that the measurement needs neither registry nor network.
+// Fills a base directory of the driver with an image and a kernel, so that the measurement needs no registry or
+// network.
 // Usage: node test/bench/boot/prepare.ts DIRECTORY
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";

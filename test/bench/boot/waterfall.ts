@@ -1,18 +1,18 @@
-// Numbers for people.
+// Figures formatted for people.
 
 export interface Step {
   readonly name: string;
   readonly atMs: number;
 }
 
-/** The lower one of the two in the middle, so that it is one of the values. */
+/** The lower of the two middle values, so that it is a measured one. */
 export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? Number.NaN;
 }
 
 const width = 50;
 
-/** One line a step: when it was done, how long it took, a bar from the one before. */
+/** One line a step: the time of its end, its duration, a bar from the step before. */
 export function formatWaterfall(steps: readonly Step[]): string {
   const total = Math.max(...steps.map((step) => step.atMs), 1);
   const column = (ms: number): number => Math.round((Math.max(ms, 0) / total) * width);

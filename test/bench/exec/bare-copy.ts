@@ -1,7 +1,7 @@
-// The yardstick: bytes between the host and a program in the guest over a vsock connection, with nothing else between.
+// The yardstick: bytes between the host and a program in the guest over a bare vsock connection.
 import { connect, type Socket } from "node:net";
 
-/** Of crates/sys/examples/bench-copy.rs. */
+/** The port of crates/sys/examples/bench-copy.rs. */
 const port = 9999;
 
 export interface BareCopyOptions {
@@ -9,7 +9,7 @@ export interface BareCopyOptions {
   readonly bytes: number;
 }
 
-/** A connection to the program, which begins when the nine bytes are written. */
+/** A connection to the program, which begins once it has the nine bytes. */
 async function dial(vsockPath: string): Promise<Socket> {
   const socket = connect(vsockPath);
   await new Promise((resolve, reject) => socket.once("connect", resolve).once("error", reject));

@@ -1,8 +1,8 @@
-// Exec and logs against two yardsticks of the same run: Nomad's raw_exec on the host, and a bare copy over vsock between the
-// same host and the same guest. What is faster says nothing by itself where the guest is emulated; the ratios do.
-// Run by `make bench-exec`, on an idle machine. LITEGIX_BENCH_MB: bytes a measurement (default 128 MB). LITEGIX_BENCH_VCPUS: of
-// each guest (default 1, where a writer and what carries its bytes take turns). LITEGIX_BENCH_PARTS: of latency, output, input
-// and logs, those wanted, with commas between (default all).
+// Exec and logs against two yardsticks of the same run: Nomad's raw_exec on the host, and a bare copy over vsock
+// between the same host and the same guest. If the guest is emulated, only the ratios mean something. Run by `make
+// bench-exec`, on an idle machine. LITEGIX_BENCH_MB: megabytes a measurement (default 128). LITEGIX_BENCH_VCPUS: vCPUs
+// of each guest (default 1, so that a writer and the carriers of its bytes take turns). LITEGIX_BENCH_PARTS: some of
+// latency, output, input and logs, with commas between (default all).
 import { randomBytes } from "node:crypto";
 import { readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -21,21 +21,23 @@ const number = (name: string, otherwise: number): number => Number(process.env[n
 const bytes = number("LITEGIX_BENCH_MB", 128) * 1_000_000;
 const rounds = number("LITEGIX_BENCH_ROUNDS", 3);
 const execs = number("LITEGIX_BENCH_EXECS", 21);
-/** Once each, beside the ratios: input and output of an exec at once, and a task's log. 0: not at all. */
+/**
+ * Measured once each, beside the ratios: an exec session's input and output at once, and a task's log. 0: not at all.
+ */
 const wholeBytes = number("LITEGIX_BENCH_WHOLE_MB", 0) * 1_000_000;
 const logBytes = number("LITEGIX_BENCH_LOG_MB", 0) * 1_000_000;
 const vcpus = number("LITEGIX_BENCH_VCPUS", 1);
 const parts = process.env["LITEGIX_BENCH_PARTS"]?.split(",");
 const wanted = (part: "latency" | "output" | "input" | "logs"): boolean => parts?.includes(part) ?? true;
 const hostProgram = process.env["LITEGIX_BENCH_COPY"] ?? "";
-const longestLogMs = 1_200_000;
+const maxLogMs = 1_200_000;
 const guestProgram = "/bench/bench-copy";
 const sleeper = ["-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"];
 
 const quoted = (words: readonly string[]): string => JSON.stringify(words);
 const rate = (milliseconds: number, count = bytes): number => count / 1000 / milliseconds;
 
-/** Each of the measurements once a round, side by side, so that what else the machine does meets all of them. */
+/** Runs each measurement once a round, side by side, so that other load on the machine affects all of them. */
 async function medians<Name extends string>(
   measurements: Record<Name, () => Promise<number>>,
   count: number,
@@ -56,16 +58,16 @@ function printRates(what: string, times: { ours: number; raw: number; bare: numb
   );
 }
 
-/** Milliseconds in which a program of the guest writes the bytes to a pipe, with nothing behind it but who reads or discards them. */
+/** Milliseconds in which a guest program writes the bytes to a pipe, whose only reader counts or discards them. */
 async function pipeTime(guest: Allocation, end: "count" | "discard"): Promise<number> {
   const line = `${guestProgram} send ${bytes} | ${guestProgram} ${end} wide`;
   const { stderr } = await guest.exec(["/bin/sh", "-c", line]);
   return Number(/(\d+) us/.exec(stderr)?.[1]) / 1000;
 }
 
-/** Asks the agent once in a long while, and has it answer when something changes: it carries the bytes that are timed. */
+/** Waits by long polls, so that the agent, which carries the timed bytes, answers only at a change. */
 async function waitForEndAtRest({ agent, id }: Allocation): Promise<void> {
-  const deadline = performance.now() + longestLogMs;
+  const deadline = performance.now() + maxLogMs;
   for (let index = "0"; performance.now() < deadline; ) {
     const response = await fetch(`${agent.address}/v1/allocation/${id}?index=${index}&wait=60s`, {
       signal: AbortSignal.timeout(90_000),
@@ -76,7 +78,7 @@ async function waitForEndAtRest({ agent, id }: Allocation): Promise<void> {
     if (status !== "pending" && status !== "running") throw new Error(`the allocation ${id} is ${status}`);
     index = response.headers.get("x-nomad-index") ?? "0";
   }
-  throw new Error(`the allocation ${id} has not ended after ${longestLogMs / 1000} s`);
+  throw new Error(`the allocation ${id} has not ended after ${maxLogMs / 1000} s`);
 }
 
 /** Milliseconds in which a task writes the bytes to its standard output, by the task's own clock. */
@@ -149,7 +151,7 @@ async function printLogs(agent: Agent, guest: Allocation, bare: BareCopyOptions)
   console.log(
     `  of it         a pipe in the guest by itself ${rate(pipe).toFixed(1)} MB/s, its writes alone ${rate(writes).toFixed(1)}. One vCPU that ` +
       `does each after the other has ${rate(pipe + alone).toFixed(1)} for the pipe and the bare copy, and ` +
-      `${rate(writes + alone).toFixed(1)} (${(Math.max(raw, alone) / (writes + alone)).toFixed(2)}) if to read the pipe cost nothing`,
+      `${rate(writes + alone).toFixed(1)} (${(Math.max(raw, alone) / (writes + alone)).toFixed(2)}) if reading the pipe cost nothing`,
   );
 }
 

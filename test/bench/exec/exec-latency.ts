@@ -1,5 +1,5 @@
-// Where the time of `nomad alloc exec ... true` goes: the CLI's and the agent's endpoint's as timed from outside, the driver's and
-// the guest's from the driver's debug log.
+// Splits the time of `nomad alloc exec ... true`: the shares of the CLI and of the agent's endpoint as timed from
+// outside, the driver's and the guest's from the driver's debug log.
 import type { Agent } from "../../end-to-end/support/agent.ts";
 import type { Allocation } from "../../end-to-end/support/allocation.ts";
 import { runExec } from "../../end-to-end/support/exec-session.ts";
@@ -19,11 +19,11 @@ export async function endpointLatency(allocation: Allocation): Promise<number> {
 }
 
 export interface DriverTimes {
-  /** A connection to the guest. */
+  /** Connecting to the guest. */
   readonly dial: number;
-  /** From there to the guest's word that the program runs. */
+  /** From there to the guest's message that the program runs. */
   readonly start: number;
-  /** Of that: making the process in the guest. */
+  /** The part of `start` in which the guest makes the process. */
   readonly guest: number;
   /** From there to the program's end. */
   readonly run: number;

@@ -1,4 +1,5 @@
-// Bulk data through `nomad alloc exec`, raw_exec's and ours the same way: one program at the far end, the CLI at this one.
+// Bulk data through `nomad alloc exec`, with raw_exec and our driver alike: one program at the far end, the CLI at this
+// one.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createReadStream } from "node:fs";
 import type { Allocation } from "../../end-to-end/support/allocation.ts";
@@ -6,7 +7,7 @@ import { nomadPath } from "../../end-to-end/support/environment.ts";
 
 export interface Side {
   readonly allocation: Allocation;
-  /** Where crates/sys/examples/bench-copy.rs is for the allocation's task. */
+  /** The path of crates/sys/examples/bench-copy.rs for the allocation's task. */
   readonly program: string;
 }
 
@@ -18,7 +19,7 @@ function start(side: Side, flags: readonly string[], args: readonly string[], st
   });
 }
 
-/** Milliseconds from the first to the last byte of output, so without what a session costs at its start. */
+/** Milliseconds from the first to the last byte of output, without the cost of a session's start. */
 export async function execOut(side: Side, bytes: number): Promise<number> {
   const child = start(side, ["-i=false"], ["send", `${bytes}`], "ignore");
   let first = 0;

@@ -1,4 +1,4 @@
-// How long a VM's default network takes to be made and to be removed, beside other VMs.
+// Times to make and to remove a VM's default network, beside other VMs.
 import { inspectNetwork } from "../../../src/network/inspect/inspect-network.ts";
 import { makeInterface, Networks } from "../../../src/network/network.ts";
 import type { NetworkPlan } from "../../../src/network/plan/network-plan.ts";
@@ -13,7 +13,7 @@ async function timed(times: number[], step: () => Promise<void>): Promise<void> 
   times.push(performance.now() - started);
 }
 
-/** In a namespace of the run's own. */
+/** Runs in its own namespace. */
 export async function measureSetUp(): Promise<void> {
   const host = await inspectNetwork({ subnet: undefined });
   const plans: NetworkPlan[] = [];

@@ -20,7 +20,7 @@ const requests = 300;
 const ports = { web: 8080, stream: 5201, pingpong: 5300 } as const;
 type Port = keyof typeof ports;
 
-/** Where a client finds the VM's ports. */
+/** A client's way to the VM's ports. */
 interface Way {
   /** The client's namespace. */
   readonly namespace: string;
@@ -63,13 +63,13 @@ async function requestRate(way: Way): Promise<number> {
   return found(output, /Requests per second:\s+([\d.]+)/);
 }
 
-/** On one connection, one after the other. */
+/** On one connection, one round trip after the other. */
 async function roundTrips(way: Way): Promise<number> {
   const to = ["--tcp", "-i", way.host, "-p", `${way.port("pingpong")}`, "-t", `${seconds}`];
   return 1e6 / (2 * found(await inNamespace(way, ["sockperf", "ping-pong", ...to]), /avg-latency=([\d.]+)/));
 }
 
-/** Nobody puts the rules back meanwhile: the driver stands still. */
+/** The stopped driver can't restore the rules meanwhile. */
 async function withoutRules<T>(agent: Agent, namespace: string, action: () => Promise<T>): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), "litegix-bench-"));
   const { pid } = await agent.plugin();
@@ -104,7 +104,7 @@ async function compare(options: { agent: Agent; title: string; ours: Way; bare: 
       const measureOurs = async (): Promise<unknown> => values?.ours.push(await measurements[name].run(ours));
       const measureBare = async (): Promise<unknown> =>
         values?.bare.push(await withoutRules(agent, bare.namespace, () => measurements[name].run(bare)));
-      // By turns: what comes second may find a machine that is warmer, or busier.
+      // By turns: the second measurement may meet a machine that is warmer, or busier.
       const pair = [measureOurs, measureBare];
       for (const measure of round % 2 === 0 ? pair : pair.toReversed()) await measure();
     }
@@ -113,7 +113,7 @@ async function compare(options: { agent: Agent; title: string; ours: Way; bare: 
     const values = seen.get(name) ?? { ours: [], bare: [] };
     const { unit } = measurements[name];
     const [mine, plain] = [median(values.ours), median(values.bare)];
-    // Of the pairs: what slows the machine for a while meets both of a pair, but not both medians.
+    // The ratio of each pair: a slow moment of the machine affects both sides of a pair, but not both medians.
     const ratio = median(values.ours.map((value, round) => value / (values.bare[round] ?? Number.NaN)));
     console.log(
       `${options.title.padEnd(9)}${name.padEnd(28)}${mine.toFixed(0)} ${unit}; bare TAP ${plain.toFixed(0)}: ` +

@@ -1,4 +1,4 @@
-// Fixed CPUs for a VM and its client: where the scheduler happens to place them makes a round trip take one of two times.
+// Pins a VM and its client to fixed CPUs: otherwise the scheduler's placement gives a round trip one of two times.
 import { readdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { runSuccessfully } from "../../end-to-end/support/command.ts";
@@ -7,7 +7,7 @@ const cpus = availableParallelism();
 const vcpusCpu = 0;
 const othersCpu = 1;
 
-/** The words before a client's program. */
+/** The words in front of a client's program. */
 export const pinnedClient: readonly string[] = cpus > 1 ? ["taskset", "--cpu-list", `${othersCpu}`] : [];
 
 async function cpuTicks(pid: number, thread: number): Promise<number> {
@@ -20,7 +20,10 @@ async function cpuTicks(pid: number, thread: number): Promise<number> {
   return (user ?? 0) + (system ?? 0);
 }
 
-/** The vCPU of a VM that has one, which is its VMM's busiest thread, on one CPU; the VMM's other threads on the client's. */
+/**
+ * Pins the vCPU of a VM with one vCPU, which is its VMM's busiest thread, to one CPU, and the VMM's other threads to
+ * the client's.
+ */
 export async function pinMachine(vmmPid: number): Promise<void> {
   if (cpus === 1) return;
   const threads = (await readdir(`/proc/${vmmPid}/task`)).map(Number);
