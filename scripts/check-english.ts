@@ -16,6 +16,7 @@ const checkedPaths: readonly string[] = [
   "scripts/",
   "test/end-to-end/",
   "test/fakes/",
+  "test/fuzz/",
   "src/cli/",
   "src/driver/",
   "src/machine/",

@@ -1,5 +1,5 @@
-// Throws generated input at every parser of what a guest can send, each for LITEGIX_FUZZ_SECONDS (default 60): a typed error or a
-// bounded result, never anything else. A failure prints its seed and the smallest input that fails. Run by `make fuzz`.
+// Throws generated input at every parser of guests' data, each for LITEGIX_FUZZ_SECONDS (default 60). Each must give a
+// typed error or a bounded result. A failure prints its seed and the smallest input that fails. Run by `make fuzz`.
 // Usage: fuzz.ts [PART/PARTS], 1/2 for the first of two halves: each target keeps one CPU busy.
 
 import assert from "node:assert/strict";
@@ -18,12 +18,12 @@ import { printable } from "../../src/system/error.ts";
 import { bulk, frame, HostileGuest, message } from "../fakes/hostile-guest.ts";
 
 const [part = 1, parts = 1] = (process.argv[2] ?? "1/1").split("/").map(Number);
-assert.ok(part >= 1 && part <= parts, `${process.argv[2]} is no part: 1/2 is the first of two`);
+assert.ok(part >= 1 && part <= parts, `${process.argv[2]} is not a part: 1/2 is the first of two`);
 const timeLimitMs = Number(process.env["LITEGIX_FUZZ_SECONDS"] ?? "60") * 1000;
 const directory = await mkdtemp(join(tmpdir(), "litegix-fuzz-"));
 
 const bytes = fc.uint8Array({ maxLength: 2_000 });
-/** Field numbers and lengths as protobuf writes them, so that more than the first byte is looked at. */
+/** Field numbers and lengths as protobuf writes them, so that parsers read past the first byte. */
 const protobuf = fc
   .array(fc.tuple(fc.integer({ min: 1, max: 20 }), fc.constantFrom(0, 1, 2, 3, 4, 5), bytes, fc.nat(300)), {
     maxLength: 12,
@@ -36,7 +36,7 @@ const protobuf = fc
       ]),
     ),
   );
-/** HTTP/2 frames, some of them with gRPC messages in them, some with wrong lengths. */
+/** HTTP/2 frames, some with gRPC messages in them, some with wrong lengths. */
 const frames = fc
   .array(
     fc.record({
@@ -131,13 +131,13 @@ const targets: Record<string, fc.IAsyncProperty<unknown> | fc.IProperty<unknown>
   "a guest's text in errors": fc.property(fc.string({ unit: "binary", maxLength: 3_000 }), (text) => {
     const clean = printable(text);
     assert.ok(clean.length <= 300);
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: that none is left is what is tested
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the test asserts that none is left
     assert.doesNotMatch(clean, /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/);
   }),
 };
 
 try {
-  // One after the other: a synchronous target leaves the event loop to nobody.
+  // One after the other: a synchronous target blocks the event loop.
   for (const [index, [name, property]] of Object.entries(targets).entries()) {
     if (index % parts !== part - 1) continue;
     const started = performance.now();
