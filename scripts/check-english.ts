@@ -17,6 +17,7 @@ const checkedPaths: readonly string[] = [
   "test/end-to-end/",
   "test/fakes/",
   "test/fuzz/",
+  "test/rig/",
   "src/cli/",
   "src/driver/",
   "src/machine/",

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs a command where /dev/kvm works, on a machine that has no usable KVM.
+# Runs a command with a working /dev/kvm, on a machine that has no usable KVM.
 #
 #   nested-kvm.sh [--mem MIB] [--cpus N] [--cgroup 1|2] [--timeout SECONDS] -- COMMAND [ARGUMENT...]
 #
-# An emulated QEMU machine with AMD's virtualisation boots Debian's generic kernel. Its root is this machine's own root (9p,
-# read-only) below a throw-away overlay, so that every file and program is there under its path; what COMMAND writes is lost.
-# COMMAND runs as root in this working directory, with loopback as the only network; its output comes out here, its exit
-# status is this script's, and 125 that the machine died under it: QEMU's emulated virtualisation crashes or stops a machine after
-# some minutes of guests (seen with 7.2 and 10.0: a page fault with a guest's GS, a lost interrupt; with 11.1 and two CPUs: an
-# overwritten stack). LITEGIX_RIG_QEMU names another QEMU than the one on PATH. It is slow (each instruction is emulated): it
-# shows that a thing works, not how fast.
+# An emulated QEMU machine with AMD's virtualisation boots Debian's generic kernel. Its root is this machine's own root
+# (9p, read-only) below a throw-away overlay, so that every file and program is there under its path. Files that COMMAND
+# writes are lost. COMMAND runs as root in this working directory, with loopback as the only network. Its output comes
+# out here, and its exit status is this script's. 125 means that the machine died under it: QEMU's emulated
+# virtualisation crashes or stops a machine after some minutes of guests. Seen with 7.2 and 10.0: a page fault with a
+# guest's GS, a lost interrupt; with 11.1 and two CPUs: an overwritten stack. LITEGIX_RIG_QEMU names another QEMU than
+# the one on PATH. The rig is slow (each instruction is emulated): it shows that something works, not how fast.
 . "$(dirname "$0")/../../scripts/lib/all.sh"
 
 memory=6144 cpus=1 limit=1500 cgroup=2
@@ -38,7 +38,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/litegix-rig-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/root/bin" "$work/root/modules" "$work/result"
 
-# What the root needs before this machine's own modules are in reach, in the order of their dependencies.
+# The root's modules, in the order of their dependencies, until this machine's own are in reach.
 version=$(ls "$rig_kernel/lib/modules")
 for module in virtio_pci virtio_console 9pnet_virtio 9p overlay virtio_blk crc32c_generic ext4 kvm-amd; do
   modprobe -d "$rig_kernel" -S "$version" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
@@ -55,7 +55,7 @@ cp "$project/test/rig/start.sh" "$work/result/start.sh"
 {
   printf 'cd %q\n' "$PWD"
   export -p | grep -E '^declare -x (PATH|HOME|LANG|LC_ALL|CI|TERM|FIRECRACKER|JAILER|LITEGIX_[A-Z0-9_]*|NODE_[A-Z_]*)=' || true
-  # The clock and all else of that machine is the command's own.
+  # The command may change that machine's clock and everything else.
   echo 'export LITEGIX_IN_RIG=1'
   printf 'exec'
   printf ' %q' "$@"
@@ -63,17 +63,17 @@ cp "$project/test/rig/start.sh" "$work/result/start.sh"
 } >"$work/result/command.sh"
 (cd "$work/root" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 
-# For /tmp. Not in the machine's memory: the kernel would count as a VM's what the VM writes to its disk there.
+# For /tmp. In the machine's memory, the kernel would charge a VM for the data that it writes to its disk there.
 truncate -s 32G "$work/disk"
 mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=1,nodiscard "$work/disk"
 
 share() { printf 'local,path=%s,mount_tag=%s,security_model=none,multidevs=remap' "$1" "$2"; }
 machine_died=125
-# The machine says something on its serial console every five seconds of its own; an overloaded host makes that longer.
-longest_silence=180
+# The machine prints to its serial console every five seconds of its own time, which an overloaded host stretches.
+max_silence=180
 status=0
-# All emulated CPUs read one time stamp counter, which the kernel would not believe by itself: each look at the clock would then be
-# one at an emulated device (HPET), and guests would have no stable clock.
+# All emulated CPUs read one time stamp counter, which the kernel would distrust by default. Then each reading of the
+# clock would go to an emulated device (HPET), and guests would have no stable clock.
 timeout "$limit" "$qemu" -M q35 -accel tcg,thread=multi -cpu EPYC,+svm,+npt -smp "$cpus" -m "$memory" \
   -nodefaults -no-user-config -no-reboot -display none -kernel "$rig_kernel"/boot/vmlinuz-* -initrd "$work/initrd" \
   -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" -serial "file:$work/console" \
@@ -84,8 +84,8 @@ machine=$!
 trap 'kill "$machine" 2>/dev/null || true; rm -rf "$work"' EXIT
 while kill -0 "$machine" 2>/dev/null; do
   sleep 2
-  if [ $(($(date +%s) - $(stat -c %Y "$work/console" 2>/dev/null || date +%s))) -gt "$longest_silence" ]; then
-    printf 'rig     nothing heard of the machine for %s s\n' "$longest_silence" >&2
+  if [ $(($(date +%s) - $(stat -c %Y "$work/console" 2>/dev/null || date +%s))) -gt "$max_silence" ]; then
+    printf 'rig     the machine was silent for %s s\n' "$max_silence" >&2
     kill "$machine" 2>/dev/null
     break
   fi

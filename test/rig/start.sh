@@ -1,4 +1,5 @@
-# PID 1 of the machine that nested-kvm.sh boots, once the root is in place: runs the command, keeps its status, ends the machine.
+# PID 1 of the machine that nested-kvm.sh boots, once the root is in place: runs the command, keeps its status, ends the
+# machine.
 exec </dev/null >/dev/hvc0 2>&1
 stty -F /dev/hvc0 raw -echo 2>/dev/null || true
 # The kernel's own messages stay on the serial console.
