@@ -13,6 +13,7 @@ const checkedPaths: readonly string[] = [
   "docs/",
   "example/",
   "test/bench/",
+  "proto/",
   "scripts/",
   "test/end-to-end/",
   "test/fakes/",

@@ -2,7 +2,7 @@
 // @generated from file nomad/base/base.proto (package hashicorp.nomad.plugins.base.proto, syntax proto3)
 /* eslint-disable */
 
-// What every Nomad plugin serves. Written from the wire's facts: plugins/base of Nomad 1.6 to 2.0.
+// The service of every Nomad plugin. Written from the wire's facts: plugins/base of Nomad 1.6 to 2.0.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";

@@ -2,7 +2,7 @@
 // @generated from file nomad/base/base.proto (package hashicorp.nomad.plugins.base.proto, syntax proto3)
 /* eslint-disable */
 
-// What every Nomad plugin serves. Written from the wire's facts: plugins/base of Nomad 1.6 to 2.0.
+// The service of every Nomad plugin. Written from the wire's facts: plugins/base of Nomad 1.6 to 2.0.
 
 import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 import { file_nomad_hclspec_hcl_spec } from "../hclspec/hcl_spec_pb.js";

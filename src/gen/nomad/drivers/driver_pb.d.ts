@@ -2,8 +2,8 @@
 // @generated from file nomad/drivers/driver.proto (package hashicorp.nomad.plugins.drivers.proto, syntax proto3)
 /* eslint-disable */
 
-// What a Nomad task driver serves. Written from the wire's facts: plugins/drivers of Nomad 1.6 to 2.0.5; no field number
-// was ever used again or retyped in that range.
+// The service of a Nomad task driver. Written from the wire's facts: plugins/drivers of Nomad 1.6 to 2.0.5. Nomad never
+// reused or retyped a field number in that range.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";

@@ -2,7 +2,7 @@
 // @generated from file nomad/hclspec/hcl_spec.proto (package hashicorp.nomad.plugins.shared.hclspec, syntax proto3)
 /* eslint-disable */
 
-// What a `config` block may hold. Written from the wire's facts: plugins/shared/hclspec of Nomad 1.6 to 2.0.
+// The specification of a `config` block. Written from the wire's facts: plugins/shared/hclspec of Nomad 1.6 to 2.0.
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";

@@ -5,8 +5,8 @@
 // The service of the guest's PID 1 (litegix-init) on AF_VSOCK port 10. The host always dials; the guest always listens.
 //
 // Firecracker's vsock has no half-close, so every end (of a stream, of stdin, of the task) is a message. Each bulk
-// stream (one log stream, one exec session) gets a connection of its own, so that one slow reader holds up nobody.
-// The host treats every byte from here as hostile; the guest trusts the host.
+// stream (one log stream, one exec session) has its own connection, so that a slow reader delays no other.
+// The host treats every byte from the guest as hostile; the guest trusts the host.
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
@@ -89,7 +89,7 @@ export declare const HelloResponseSchema: GenMessage<HelloResponse>;
  */
 export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureRequest"> & {
   /**
-   * The name of the task's cgroup in the guest, ending in ".scope" (Nomad's conformance test looks for it).
+   * The name of the task's cgroup in the guest, which ends in ".scope" (Nomad's conformance test looks for it).
    *
    * @generated from field: string cgroup_name = 1;
    */
@@ -118,7 +118,8 @@ export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureReques
   process?: ProcessSpec | undefined;
 
   /**
-   * Directories that must exist in the root (e.g. /alloc, /local, /secrets); made with mode 0777 if missing, as Nomad's are.
+   * Directories that must exist in the root (e.g. /alloc, /local, /secrets). The guest makes missing ones with mode
+   * 0777, like Nomad's.
    *
    * The writable layer is the second block device (ext4); the image is the first (squashfs).
    *
@@ -134,21 +135,21 @@ export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureReques
   network?: NetworkInterface | undefined;
 
   /**
-   * As docker's privileged mode: /sys can be written, every device of the guest is in /dev.
+   * Like docker's privileged mode: /sys is writable, and /dev has every device of the guest.
    *
    * @generated from field: bool privileged = 20;
    */
   privileged: boolean;
 
   /**
-   * Nothing masked or read-only in /proc and /sys that docker masks otherwise.
+   * Do not mask or protect the parts of /proc and /sys that docker masks or protects.
    *
    * @generated from field: bool unmasked = 27;
    */
   unmasked: boolean;
 
   /**
-   * Nothing of the root can be written but `directories`, the tmpfs mounts and /dev.
+   * The root is read-only, except `directories`, the tmpfs mounts and /dev.
    *
    * @generated from field: bool read_only_root = 21;
    */
@@ -172,14 +173,14 @@ export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureReques
   sysctls: Sysctl[];
 
   /**
-   * Most processes and threads of the task; 0 means what the guest's kernel can bear.
+   * Max processes and threads of the task; 0 means the guest kernel's own limit.
    *
    * @generated from field: uint64 pids_limit = 25;
    */
   pidsLimit: bigint;
 
   /**
-   * A small reaping init is the first process of the task's PID namespace, the program its child.
+   * A small reaping init is the first process of the task's PID namespace, and the program is its child.
    *
    * @generated from field: bool init = 26;
    */
@@ -205,7 +206,7 @@ export declare type ConfigureRequest = Message<"litegix.guest.v1.ConfigureReques
 export declare const ConfigureRequestSchema: GenMessage<ConfigureRequest>;
 
 /**
- * A device of the guest's kernel, or a folder of them, that the task finds too.
+ * A device of the guest's kernel, or a folder of them, for the task.
  *
  * @generated from message litegix.guest.v1.Device
  */
@@ -218,7 +219,7 @@ export declare type Device = Message<"litegix.guest.v1.Device"> & {
   path: string;
 
   /**
-   * Absolute; where the task finds it.
+   * Absolute; its path for the task.
    *
    * @generated from field: string target = 2;
    */
@@ -275,7 +276,7 @@ export declare const TmpfsMountSchema: GenMessage<TmpfsMount>;
  */
 export declare type Sysctl = Message<"litegix.guest.v1.Sysctl"> & {
   /**
-   * As in sysctl(8), "net.core.somaxconn".
+   * As in sysctl(8): "net.core.somaxconn".
    *
    * @generated from field: string name = 1;
    */
@@ -300,7 +301,7 @@ export declare const SysctlSchema: GenMessage<Sysctl>;
  */
 export declare type NetworkInterface = Message<"litegix.guest.v1.NetworkInterface"> & {
   /**
-   * By which the guest knows its device; 6 bytes.
+   * 6 bytes, by which the guest finds its device.
    *
    * @generated from field: bytes mac = 1;
    */
@@ -348,7 +349,7 @@ export declare type NetworkAddress = Message<"litegix.guest.v1.NetworkAddress"> 
   prefixLength: number;
 
   /**
-   * False for a prefix whose other addresses are not on the VM's own link: `routes` say where they are.
+   * False if the prefix's other addresses are not on the VM's own link; `routes` then lead to them.
    *
    * @generated from field: bool on_link = 3;
    */
@@ -383,7 +384,7 @@ export declare type NetworkRoute = Message<"litegix.guest.v1.NetworkRoute"> & {
   gateway: Uint8Array;
 
   /**
-   * The address that connections over this route come from; may be empty.
+   * The source address of connections over this route; may be empty.
    *
    * @generated from field: bytes source = 4;
    */
@@ -397,7 +398,7 @@ export declare type NetworkRoute = Message<"litegix.guest.v1.NetworkRoute"> & {
 export declare const NetworkRouteSchema: GenMessage<NetworkRoute>;
 
 /**
- * Ports of 127.0.0.1 and of the VM's own address at which other tasks of the group listen, outside of the VM.
+ * Ports of 127.0.0.1 and of the VM's own address at which other tasks of the group listen, outside the VM.
  *
  * @generated from message litegix.guest.v1.OutsidePorts
  */
@@ -410,7 +411,7 @@ export declare type OutsidePorts = Message<"litegix.guest.v1.OutsidePorts"> & {
   ports: number[];
 
   /**
-   * 4 bytes each: what a program of the VM connects to.
+   * 4 bytes each: the address that a program of the VM connects to.
    *
    * @generated from field: repeated bytes addresses = 2;
    */
@@ -422,7 +423,7 @@ export declare type OutsidePorts = Message<"litegix.guest.v1.OutsidePorts"> & {
   gateway: Uint8Array;
 
   /**
-   * The address that the VM's end then has.
+   * The address of the VM's end.
    *
    * @generated from field: bytes source = 4;
    */
@@ -459,7 +460,7 @@ export declare type ProcessSpec = Message<"litegix.guest.v1.ProcessSpec"> & {
   argv: string[];
 
   /**
-   * Complete environment, K=V. The guest adds HOME (from the image's passwd), HOSTNAME and PATH where they are missing.
+   * Complete environment, K=V. The guest adds HOME (from the image's passwd), HOSTNAME and PATH if they are missing.
    *
    * @generated from field: repeated string env = 2;
    */
@@ -487,7 +488,8 @@ export declare type ProcessSpec = Message<"litegix.guest.v1.ProcessSpec"> & {
   additionalGroups: string[];
 
   /**
-   * The capabilities that programs can have, bit n for capability n; more than the kernel knows are ignored.
+   * The capabilities that programs can have, bit n for capability n; the guest ignores those that its kernel does not
+   * know.
    *
    * @generated from field: uint64 capabilities = 11;
    */
@@ -516,7 +518,7 @@ export declare type ProcessSpec = Message<"litegix.guest.v1.ProcessSpec"> & {
   terminal: boolean;
 
   /**
-   * The task's own process has an input that stays open, and never holds anything.
+   * The task's own process has an input that stays open and never delivers a byte.
    *
    * @generated from field: bool open_stdin = 16;
    */
@@ -583,7 +585,8 @@ export declare type StartResponse = Message<"litegix.guest.v1.StartResponse"> & 
   pid: number;
 
   /**
-   * When the guest reached each step from its first instruction to here, in that order: where a slow start spent its time.
+   * The times at which the guest reached each step from its first instruction to here, in that order: they show where a
+   * slow start spent its time.
    *
    * @generated from field: repeated litegix.guest.v1.BootStep boot_steps = 10;
    */
@@ -700,7 +703,7 @@ export declare const LogsOpenSchema: GenMessage<LogsOpen>;
  */
 export declare type LogsAcknowledge = Message<"litegix.guest.v1.LogsAcknowledge"> & {
   /**
-   * Everything below this offset may be freed.
+   * The guest may free everything below this offset.
    *
    * @generated from field: uint64 offset = 1;
    */
@@ -746,7 +749,7 @@ export declare const WaitResponseSchema: GenMessage<WaitResponse>;
  */
 export declare type ExitStatus = Message<"litegix.guest.v1.ExitStatus"> & {
   /**
-   * 0 to 255. 128 + signal where a signal ended the process.
+   * 0 to 255; 128 + signal if a signal ended the process.
    *
    * @generated from field: int32 exit_code = 1;
    */
@@ -775,7 +778,7 @@ export declare type ExitStatus = Message<"litegix.guest.v1.ExitStatus"> & {
   finishedAtUnixNs: bigint;
 
   /**
-   * Processes of the task that the kernel has killed because memory ran out, the main one included.
+   * The number of the task's processes that the kernel has killed because memory ran out, the main one included.
    *
    * @generated from field: uint64 oom_kills = 20;
    */
@@ -887,7 +890,7 @@ export declare type ExecStarted = Message<"litegix.guest.v1.ExecStarted"> & {
   pid: number;
 
   /**
-   * From the request to the program's first instruction, as the guest saw it.
+   * From the request to the program's first instruction, as measured by the guest.
    *
    * @generated from field: uint32 start_us = 10;
    */
@@ -905,8 +908,8 @@ export declare const ExecStartedSchema: GenMessage<ExecStarted>;
  */
 export declare type ClockRequest = Message<"litegix.guest.v1.ClockRequest"> & {
   /**
-   * Added to the guest's wall clock before it is read: a small difference as a change of speed, unnoticed by programs, a
-   * larger one (and any while no task runs) at once.
+   * Added to the guest's wall clock before it is read. A small difference changes the clock's speed, unnoticed by
+   * programs; a larger one (and any while no task runs) moves it at once.
    *
    * @generated from field: int64 adjust_ns = 1;
    */
@@ -1013,7 +1016,7 @@ export declare type StatsResponse = Message<"litegix.guest.v1.StatsResponse"> & 
   pids: bigint;
 
   /**
-   * Init's own.
+   * The guest's init itself.
    *
    * @generated from field: uint64 init_resident_bytes = 20;
    */
@@ -1025,7 +1028,7 @@ export declare type StatsResponse = Message<"litegix.guest.v1.StatsResponse"> & 
   initDescriptors: number;
 
   /**
-   * Its children, ended ones that it has not reaped included.
+   * Init's children, including ended ones that it has not reaped.
    *
    * @generated from field: uint32 init_children = 22;
    */
@@ -1039,7 +1042,7 @@ export declare type StatsResponse = Message<"litegix.guest.v1.StatsResponse"> & 
   oomKills: bigint;
 
   /**
-   * If the task has many processes, some of them.
+   * Only some of the task's processes if there are many.
    *
    * @generated from field: repeated litegix.guest.v1.ProcessFigures processes = 24;
    */
@@ -1114,7 +1117,8 @@ export declare const ShutdownResponseSchema: GenMessage<ShutdownResponse>;
  */
 export declare type StdinTaken = Message<"litegix.guest.v1.StdinTaken"> & {
   /**
-   * The session's standard input so far: written to the program, or thrown away because the program has closed its end.
+   * Bytes of the session's standard input since its beginning: written to the program, or discarded because the program
+   * has closed its end.
    *
    * @generated from field: uint64 bytes = 1;
    */
@@ -1213,10 +1217,11 @@ export declare const LogStreamSchema: GenEnum<LogStream>;
 /**
  * Bulk streams: exec sessions in the task's world and the task's logs, without HTTP/2, on a connection each to AF_VSOCK
  * port 11. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the payload.
- * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be up
- * to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB.
- * The guest never closes first: a hypervisor may drop what is still on its way. The end of the host's connection ends its
- * session: hang-up, then kill. The guest frees only those bytes of a log that the host has acknowledged.
+ * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be
+ * up to 256 KiB, which the host passes on as it arrives, and the host's first frame up to 4 MiB.
+ * The guest never closes first: a hypervisor may drop bytes that are still on their way. The end of the host's
+ * connection ends its session: hang-up, then kill. The guest frees only the bytes of a log that the host has
+ * acknowledged.
  *
  * @generated from enum litegix.guest.v1.FrameKind
  */
@@ -1239,7 +1244,8 @@ export enum FrameKind {
   LOGS = 2,
 
   /**
-   * Host, in a session: bytes; nothing, at the end of the input (a terminal gets its end-of-file character); a TerminalSize.
+   * Host, in a session: bytes; nothing, at the end of the input (a terminal gets its end-of-file character); a
+   * TerminalSize.
    *
    * @generated from enum value: FRAME_KIND_STDIN = 3;
    */
@@ -1285,8 +1291,7 @@ export enum FrameKind {
   EXITED = 19,
 
   /**
-   * Guest, of a log: the bytes that follow on those before, at least one, the first at the offset asked for; nothing, which is
-   * the last.
+   * Guest, of a log: the next bytes, at least one, the first at the requested offset; nothing, as the last frame.
    *
    * @generated from enum value: FRAME_KIND_DATA = 20;
    */
@@ -1298,16 +1303,16 @@ export enum FrameKind {
   END = 21,
 
   /**
-   * Guest: a Refusal, in place of everything that would follow. Codes of a failed start are those of Start.
+   * Guest: a Refusal, in place of all further frames. Codes of a failed start are those of Start.
    *
    * @generated from enum value: FRAME_KIND_REFUSED = 22;
    */
   REFUSED = 22,
 
   /**
-   * Guest, in a session: a StdinTaken. The host never has sent more than 128 KiB beyond it: a guest that can't read a vsock
-   * connection for long is asked for room by some hypervisors again and again, and comes to nothing else.
-   * If the program has not started within half a second, the guest sends one of 0 bytes ahead of STARTED.
+   * Guest, in a session: a StdinTaken. The host never sends more than 128 KiB beyond it. Some hypervisors keep asking a
+   * guest for room if it can't read a vsock connection for long, until it does nothing else. If the program has not
+   * started within half a second, the guest sends one of 0 bytes ahead of STARTED.
    *
    * @generated from enum value: FRAME_KIND_TAKEN = 23;
    */
@@ -1324,8 +1329,8 @@ export declare const FrameKindSchema: GenEnum<FrameKind>;
  */
 export declare const Guest: GenService<{
   /**
-   * First call after a (re)connection: agrees on a protocol generation, feeds entropy, tells the state. The guest refuses
-   * with FAILED_PRECONDITION, naming both sides' generations, when there is none that both speak.
+   * First call after a (re)connection: agrees on a protocol generation, feeds entropy, reports the state. Without a
+   * common generation, the guest refuses with FAILED_PRECONDITION, which names both sides' generations.
    *
    * @generated from rpc litegix.guest.v1.Guest.Hello
    */
@@ -1356,7 +1361,7 @@ export declare const Guest: GenService<{
     output: typeof StartResponseSchema;
   },
   /**
-   * Names of the group's other tasks in /etc/hosts, in place of those told before; the file's other lines stay as they are.
+   * Sets the names of the group's other tasks in /etc/hosts, in place of those set before; the file's other lines stay.
    *
    * @generated from rpc litegix.guest.v1.Guest.SetPeers
    */

@@ -5,8 +5,8 @@
 // The service of the guest's PID 1 (litegix-init) on AF_VSOCK port 10. The host always dials; the guest always listens.
 //
 // Firecracker's vsock has no half-close, so every end (of a stream, of stdin, of the task) is a message. Each bulk
-// stream (one log stream, one exec session) gets a connection of its own, so that one slow reader holds up nobody.
-// The host treats every byte from here as hostile; the guest trusts the host.
+// stream (one log stream, one exec session) has its own connection, so that a slow reader delays no other.
+// The host treats every byte from the guest as hostile; the guest trusts the host.
 
 import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
 
@@ -315,10 +315,11 @@ export const FrameKindSchema = /*@__PURE__*/
 /**
  * Bulk streams: exec sessions in the task's world and the task's logs, without HTTP/2, on a connection each to AF_VSOCK
  * port 11. Both sides send frames: one byte of kind, three bytes of the payload's length (big-endian), the payload.
- * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be up
- * to 256 KiB, which the host passes on as it comes, and the host's first frame up to 4 MiB.
- * The guest never closes first: a hypervisor may drop what is still on its way. The end of the host's connection ends its
- * session: hang-up, then kill. The guest frees only those bytes of a log that the host has acknowledged.
+ * A frame is at most 64 KiB, header included, which a hypervisor's vsock carries in one piece. Only a log's DATA may be
+ * up to 256 KiB, which the host passes on as it arrives, and the host's first frame up to 4 MiB.
+ * The guest never closes first: a hypervisor may drop bytes that are still on their way. The end of the host's
+ * connection ends its session: hang-up, then kill. The guest frees only the bytes of a log that the host has
+ * acknowledged.
  *
  * @generated from enum litegix.guest.v1.FrameKind
  */

@@ -2,8 +2,8 @@
 // @generated from file litegix/shim/v1/shim.proto (package litegix.shim.v1, syntax proto3)
 /* eslint-disable */
 
-// The service of the per-VM supervisor (litegix-shim) on its control socket in the VM's directory, to the driver of the
-// same host and user.
+// The service of the per-VM supervisor (litegix-shim) on its control socket in the VM's directory, for the driver of
+// the same host and user.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
@@ -80,14 +80,14 @@ export declare const SyncClockRequestSchema: GenMessage<SyncClockRequest>;
  */
 export declare type SyncClockResponse = Message<"litegix.shim.v1.SyncClockResponse"> & {
   /**
-   * By how much the guest's clock was ahead of the host's, before it was corrected.
+   * The lead of the guest's clock on the host's, before the correction.
    *
    * @generated from field: int64 offset_ns = 1;
    */
   offsetNs: bigint;
 
   /**
-   * At most so much is that wrong.
+   * The max error of that.
    *
    * @generated from field: int64 uncertainty_ns = 2;
    */
@@ -157,27 +157,27 @@ export declare type KillResponse = Message<"litegix.shim.v1.KillResponse"> & {
 export declare const KillResponseSchema: GenMessage<KillResponse>;
 
 /**
- * The same facts lie in exit.json in the VM's directory (snake_case keys), which outlives the shim.
+ * The same facts are in exit.json in the VM's directory (snake_case keys), which outlives the supervisor.
  *
  * @generated from message litegix.shim.v1.ExitRecord
  */
 export declare type ExitRecord = Message<"litegix.shim.v1.ExitRecord"> & {
   /**
-   * Present when the guest reported the task's end.
+   * Present if the guest reported the task's end.
    *
    * @generated from field: litegix.shim.v1.TaskExit task = 1;
    */
   task?: TaskExit | undefined;
 
   /**
-   * How the VMM ended; absent while it still runs.
+   * The VMM's end; absent while it still runs.
    *
    * @generated from field: litegix.shim.v1.VmmExit vmm = 2;
    */
   vmm?: VmmExit | undefined;
 
   /**
-   * Why there is no `task`: one sentence for the user. Empty otherwise.
+   * The reason if there is no `task`: one sentence for the user. Empty otherwise.
    *
    * @generated from field: string error = 3;
    */
@@ -227,7 +227,8 @@ export declare type TaskExit = Message<"litegix.shim.v1.TaskExit"> & {
   finishedAtUnixNs: bigint;
 
   /**
-   * Processes of the task that the guest's kernel has killed because memory ran out, by the guest's word.
+   * The number of the task's processes that the guest's kernel has killed because memory ran out, as reported by the
+   * guest.
    *
    * @generated from field: uint64 oom_kills = 6;
    */
@@ -284,8 +285,8 @@ export declare const Shim: GenService<{
     output: typeof WaitResponseSchema;
   },
   /**
-   * SIGKILL to every process of the VM; answers when all are reaped and the exit record is durable. The shim ends soon
-   * after.
+   * SIGKILL to every process of the VM. Answers when all are reaped and the exit record is durable. The supervisor ends
+   * soon after.
    *
    * @generated from rpc litegix.shim.v1.Shim.Kill
    */

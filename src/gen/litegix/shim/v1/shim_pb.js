@@ -2,8 +2,8 @@
 // @generated from file litegix/shim/v1/shim.proto (package litegix.shim.v1, syntax proto3)
 /* eslint-disable */
 
-// The service of the per-VM supervisor (litegix-shim) on its control socket in the VM's directory, to the driver of the
-// same host and user.
+// The service of the per-VM supervisor (litegix-shim) on its control socket in the VM's directory, for the driver of
+// the same host and user.
 
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 
