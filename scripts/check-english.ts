@@ -22,6 +22,7 @@ const checkedPaths: readonly string[] = [
   "src/cli/",
   "src/driver/",
   "src/machine/",
+  "src/nomad/",
   "src/vmm/",
   "proto/litegix/",
   "crates/sys/",

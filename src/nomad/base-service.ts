@@ -1,4 +1,4 @@
-// The base plugin service: who we are, what our config block may hold, and the config itself.
+// The base plugin service: the plugin's identity, the schema of its config block, and the config itself.
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { AgentConfig, NomadDriver } from "../driver/nomad-driver.ts";
 import { BasePlugin, type ClientTopology, type NomadConfig, PluginType } from "../gen/nomad/base/base_pb.js";
@@ -27,7 +27,7 @@ export function baseRoutes(router: ConnectRouter, driver: NomadDriver): void {
   });
 }
 
-/** Present only in the launch that runs tasks; the launches before it validate and must have no side effects. */
+/** Present only in the launch that runs tasks. The launches before it only validate, and must have no side effects. */
 function toAgentConfig(config: NomadConfig | undefined): AgentConfig | undefined {
   const { driver } = config ?? {};
   if (driver === undefined) return undefined;

@@ -1,11 +1,12 @@
-// A decoded `config` block: go-cty's msgpack (helper/pluginutils/hclutils of Nomad). Integers come in their smallest form,
-// what no float64 holds as decimal text. cty's extension types (unknown values) can't occur and are refused.
+// A decoded `config` block: go-cty's msgpack (helper/pluginutils/hclutils of Nomad). Integers come in their smallest
+// form, and numbers that no float64 holds come as decimal text. cty's extension types (unknown values) can't occur and
+// are refused.
 import { type DecoderOptions, decode, ExtensionCodec } from "@msgpack/msgpack";
 import { DriverConfigError } from "./errors.ts";
 
 const noExtensions = new ExtensionCodec();
 
-/** The decoder refuses the key "__proto__", which is a valid name in HCL. It sees no key without this in front. */
+/** The decoder refuses the key "__proto__", which is a valid name in HCL. This mark in front of every key hides it. */
 const keyMark = ":";
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 const markKeys: Required<DecoderOptions>["keyDecoder"] = {
@@ -14,15 +15,15 @@ const markKeys: Required<DecoderOptions>["keyDecoder"] = {
 };
 
 /**
- * Maps as Map, in their order. Undefined for no bytes (no config, or a handle from Nomad's disk, which loses it). Fails with
- * DriverConfigError.
+ * Returns maps as Map, in their order. Undefined if there are no bytes (no config, or a handle from Nomad's disk, which
+ * loses it). Fails with DriverConfigError.
  */
 export function decodeDriverConfig(bytes: Uint8Array): unknown {
   if (bytes.length === 0) return undefined;
   try {
     return plain(decode(bytes, { useBigInt64: true, extensionCodec: noExtensions, keyDecoder: markKeys }));
   } catch (error) {
-    // A RangeError is the decoder's stack, or ours, on hostile nesting.
+    // A RangeError comes from the decoder's stack, or from ours, on hostile nesting.
     throw new DriverConfigError({ reason: (error as Error).message, cause: error });
   }
 }

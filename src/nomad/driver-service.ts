@@ -20,10 +20,10 @@ import {
   toTaskStats,
 } from "./task-messages.ts";
 
-/** Of our task handles; 0 is reserved for handles from before Nomad 0.9. */
+/** The version of our task handles; 0 is reserved for handles from before Nomad 0.9. */
 const handleVersion = 1;
 const defaultStatsIntervalMs = 1000;
-const minimumStatsIntervalMs = 100;
+const minStatsIntervalMs = 100;
 
 export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
   router.service(Driver, {
@@ -40,7 +40,7 @@ export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
       for await (const fingerprint of streaming(signal, () => driver.fingerprint(signal))) {
         yield toFingerprint(fingerprint);
       }
-      // Ending this stream, or the next, makes the agent open a new one at once, again and again.
+      // If this stream or the next ended, the agent would open a new one at once, again and again.
       await untilAborted(signal);
     },
     async *taskEvents(_request, { signal }) {
@@ -77,7 +77,7 @@ export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
     async *taskStats(request, { signal }) {
       const { taskId } = request;
       const asked = fromDuration(request.collectionInterval);
-      const intervalMs = asked > 0 ? Math.max(asked, minimumStatsIntervalMs) : defaultStatsIntervalMs;
+      const intervalMs = asked > 0 ? Math.max(asked, minStatsIntervalMs) : defaultStatsIntervalMs;
       const samples = streaming(signal, () => driver.taskStats({ taskId, intervalMs, signal }));
       for await (const stats of samples) yield toTaskStats(taskId, stats);
     },
@@ -96,7 +96,7 @@ export function driverRoutes(router: ConnectRouter, driver: NomadDriver): void {
   });
 }
 
-/** What is not left to the library: see exec-wire.ts. */
+/** The calls that the library does not handle: see exec-wire.ts. */
 export function driverStreams(driver: NomadDriver): ReadonlyMap<string, RawStream> {
   const { typeName, method } = Driver;
   return new Map([

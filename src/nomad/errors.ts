@@ -1,4 +1,4 @@
-// What can be wrong with what Nomad sends.
+// Faults in Nomad's messages.
 import { driverError } from "../system/error.ts";
 
 export class DriverConfigError extends driverError(

@@ -1,7 +1,7 @@
-// ExecTaskStreaming: one bidirectional call a session. The host never half-closes; it sends heartbeats (messages with nothing
-// set) and empty stdin, both of which mean nothing. The exit is a message of its own, with stdout and stderr unset: API
-// clients test those first and would lose it. The agent sees that its client has gone only when it has something to pass on, so
-// a session that says nothing sends empty messages, which clients ignore.
+// ExecTaskStreaming: one bidirectional call a session. The host never half-closes. It sends heartbeats (empty messages)
+// and empty stdin, both without effect. The exit is a message of its own, without stdout and stderr: API clients test
+// those first and would lose it. The agent notices that its client left only when it has something to pass on, so a
+// silent session sends empty messages, which clients ignore.
 import type { NomadDriver } from "../driver/nomad-driver.ts";
 import type { ExecInput } from "../guest/exec/input.ts";
 import { within } from "../system/wait.ts";
@@ -43,7 +43,7 @@ export async function* execStream(options: {
   }
 }
 
-/** The items, and a pause for each time that none came for so long. */
+/** The items, and a pause each time that none came for `pauseMs`. */
 async function* withPauses<T>(
   source: AsyncIterable<T>,
   pauseMs: number,

@@ -47,7 +47,7 @@ test("input that arrived together is one piece; what means something else keeps 
   assert.deepEqual(messages[2], { kind: "resize", rows: 3, columns: 4 });
 });
 
-test("whatever the cuts: the same bytes in the same order", async () => {
+test("however the bytes are cut, the same arrive in the same order", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 20 }),

@@ -1,6 +1,6 @@
-// ExecTaskStreaming's messages as gRPC and protobuf have them on the wire (nomad/plugins/drivers/proto/driver.proto). Clients send
-// standard input in pieces of 2 KiB: as messages each of them would go through the library's layers by itself, and that would be
-// what limits the throughput. Here all that has arrived is read at once, and becomes one piece.
+// ExecTaskStreaming's messages in gRPC's and protobuf's wire format (nomad/plugins/drivers/proto/driver.proto). Clients
+// send standard input in pieces of 2 KiB. In the library, each would pass through all layers as a message of its own,
+// which would limit the throughput. Here one read takes all that has arrived, and makes one piece of it.
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -17,15 +17,15 @@ export type ExecMessage =
 
 export type ExecAnswer = MessageInitShape<typeof ExecTaskStreamingResponseSchema>;
 
-/** A flag for compression, and the length. */
+/** A flag for compression, then the length. */
 const prefixBytes = 5;
 /** gRPC's own default. */
-const largestMessageBytes = 4 << 20;
+const maxMessageBytes = 4 << 20;
 const field = { setup: 1, ttySize: 2, stdin: 3 } as const;
 const outputField = { stdout: 1, stderr: 2 } as const;
 const operationField = { data: 1, close: 2 } as const;
 
-/** Fails with ConnectError on what is no such message. */
+/** Fails with ConnectError on bytes that are not such a message. */
 export async function* execMessages(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<ExecMessage, void, undefined> {
   let held: Uint8Array = Buffer.alloc(0);
   for await (const chunk of chunks) {
@@ -34,7 +34,7 @@ export async function* execMessages(chunks: AsyncIterable<Uint8Array>): AsyncGen
     while (rest.length >= prefixBytes) {
       const length = Buffer.from(rest.buffer, rest.byteOffset, rest.length).readUInt32BE(1);
       if (rest[0] !== 0) throw new ConnectError("a compressed message, which was not agreed on", Code.Internal);
-      if (length > largestMessageBytes) throw new ConnectError(`a message of ${length} bytes`, Code.ResourceExhausted);
+      if (length > maxMessageBytes) throw new ConnectError(`a message of ${length} bytes`, Code.ResourceExhausted);
       if (rest.length < prefixBytes + length) break;
       readRequest(rest.subarray(prefixBytes, prefixBytes + length), found);
       rest = rest.subarray(prefixBytes + length);
@@ -44,7 +44,7 @@ export async function* execMessages(chunks: AsyncIterable<Uint8Array>): AsyncGen
   }
 }
 
-/** What one read brought. */
+/** The messages of one read. */
 class Found {
   readonly #messages: ExecMessage[] = [];
   #stdin: Uint8Array[] = [];
@@ -112,7 +112,7 @@ export function encodeAnswer(answer: ExecAnswer): Uint8Array {
   return bytes;
 }
 
-/** By hand, for bulk data: the library copies it three times, and each copy is work for the garbage collector too. */
+/** By hand, for bulk data: the library would copy it three times, and each copy also loads the garbage collector. */
 function encodeOutput(fieldNumber: number, data: Uint8Array): Uint8Array {
   const operation = lengthDelimited(operationField.data, data.length);
   const message = lengthDelimited(fieldNumber, operation.length + data.length);

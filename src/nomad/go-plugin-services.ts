@@ -1,10 +1,11 @@
-// go-plugin's side services. stdio and broker only have to stay open: Nomad discards the one and never uses the other.
+// go-plugin's side services. stdio and broker only have to stay open: Nomad discards the first and never uses the
+// second.
 import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import { GRPCBroker, GRPCController, GRPCStdio } from "../gen/goplugin/plugin_pb.js";
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../gen/grpc/health_pb.js";
 import { untilAborted } from "./status.ts";
 
-/** The plugin ends when the answer to this has been sent. */
+/** The plugin ends once it has sent the answer to this. */
 export const shutdownPath = "/plugin.GRPCController/Shutdown";
 
 export function goPluginRoutes(router: ConnectRouter): void {

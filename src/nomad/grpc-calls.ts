@@ -8,15 +8,15 @@ import type { Logger } from "../system/logger.ts";
 import { drained } from "../system/streams.ts";
 import type { AnswerCall, GrpcRequest, GrpcResponse } from "./grpc-server.ts";
 
-/** A call whose messages are handled as bytes: what came in, in any pieces, to whole messages with gRPC's prefix. */
+/** A call handled as bytes: incoming bytes, cut anywhere, become whole messages with gRPC's prefix. */
 export type RawStream = (chunks: AsyncIterable<Uint8Array>, signal: AbortSignal) => AsyncIterable<Uint8Array>;
 
 export interface GrpcCallsOptions {
   readonly routes: (router: ConnectRouter) => void;
-  /** Calls beside the routes, by the method's path. */
+  /** Calls beside the routes, keyed by the method's path. */
   readonly rawStreams?: ReadonlyMap<string, RawStream>;
   readonly logger: Logger;
-  /** Called when the answer to a request has been sent, with the method's path. */
+  /** Called once the answer to a request has been sent, with the method's path. */
   readonly onAnswered?: (path: string) => void;
 }
 
@@ -60,7 +60,7 @@ async function handle(call: {
     const universal = universalRequestFromNodeRequest(request as Request, response as Response, undefined, undefined);
     await universalResponseToNodeResponse(await handler(universal), response as Response);
   } catch (error) {
-    // The host cancels its streams as a matter of course.
+    // The host routinely cancels its streams.
     if (!request.aborted) options.logger.debug("a call ended early", { path, error });
   }
 }
@@ -83,6 +83,6 @@ async function handleRaw(call: { request: GrpcRequest; response: GrpcResponse; r
   if (cancelled.signal.aborted) return;
   response.addTrailers(Object.fromEntries(setTrailerStatus(new Headers(), failure)));
   response.end();
-  // What the host still sends means nothing any more; unread it would hold the stream open.
+  // Further input has no effect, but unread it would hold the stream open.
   request.resume();
 }

@@ -1,5 +1,5 @@
-// HTTP/2 on a unix socket, for gRPC. It listens before the services behind it are loaded: their code takes as long to load as
-// all else of a start, and the host has first to hear of the socket and to connect.
+// HTTP/2 on a unix socket, for gRPC. It listens before the services behind it are loaded. Their code takes as long to
+// load as the rest of a start, and meanwhile the host learns the socket's path and connects.
 import * as http2 from "node:http2";
 import type { Logger } from "../system/logger.ts";
 
@@ -36,7 +36,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<http2
     session.once("close", () => options.onSessions?.(--sessions));
   });
   server.on("request", (request, response) => {
-    // A cancelled stream also shows as an error event; nobody waits for it.
+    // A cancelled stream also emits an error event, which has no other listener.
     request.on("error", () => {});
     response.on("error", () => {});
     void options.answer.then((answer) => answer(request, response));

@@ -1,7 +1,7 @@
-// go-plugin's handshake: what the host puts into the environment, and the one line it reads from stdout
-// (go-plugin client.go and server.go; plugins/base/plugin.go of Nomad).
+// go-plugin's handshake: the host's environment variables, and the one line that it reads from stdout (go-plugin
+// client.go and server.go; plugins/base/plugin.go of Nomad).
 
-/** Nomad's, constant over all versions. */
+/** Nomad's cookie, constant over all versions. */
 export const magicCookie = {
   name: "NOMAD_PLUGIN_MAGIC_COOKIE",
   value: "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255",

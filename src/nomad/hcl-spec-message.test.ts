@@ -1,6 +1,6 @@
-// The schemas as Nomad receives them. Nomad parses a running task's config against the newest schema when an agent restarts,
-// and kills the task if that fails. A key may therefore be added to the golden file, but never removed or changed. To add one:
-// node --test --test-update-snapshots src/nomad/hcl-spec-message.test.ts
+// The schemas as Nomad receives them. After an agent's restart Nomad parses a running task's config against the newest
+// schema, and kills the task if that fails. So a key may be added to the golden file, but never removed or changed. To
+// add one: node --test --test-update-snapshots src/nomad/hcl-spec-message.test.ts
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import { pluginConfigSchema, taskConfigSchema } from "../driver/config/schemas.t
 import { type Spec, SpecSchema } from "../gen/nomad/hclspec/hcl_spec_pb.js";
 import { toSpecMessage } from "./hcl-spec-message.ts";
 
-/** A line a key, with all fields that are not empty, in the order of the keys: a protobuf map has no order of its own. */
+/** One line a key, with all fields that are not empty, sorted by key: a protobuf map has no order of its own. */
 function* linesOf(spec: Spec | undefined, indent: string): Generator<string> {
   assert.ok(spec?.block.case === "object", "a schema and a nested block are objects");
   const { attributes } = spec.block.value;

@@ -1,4 +1,4 @@
-// Our plain description of a `config` block as Nomad's message.
+// Converts our plain description of a `config` block to Nomad's message.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { HclSpec } from "../driver/config/hcl-spec.ts";
 import type { SpecSchema } from "../gen/nomad/hclspec/hcl_spec_pb.js";

@@ -1,5 +1,6 @@
-// Log lines as go-plugin's host parses them (log_entry.go): JSON, a timestamp with exactly six digits of fraction, and string
-// values for the @ keys. Anything else there is logged raw, and a non-string @message ends the whole agent with a panic.
+// Log lines as go-plugin's host parses them (log_entry.go): JSON, a timestamp with exactly six fractional digits, and
+// string values for the @ keys. The host logs anything else raw, and a non-string @message ends the whole agent with a
+// panic.
 import type { Logger } from "../system/logger.ts";
 
 type Level = keyof Logger;
@@ -11,8 +12,8 @@ export interface HclogOptions {
   readonly now?: () => Date;
 }
 
-/** The host passes longer lines on in fragments. */
-const maximumLineBytes = 32 * 1024;
+/** The host splits longer lines into fragments. */
+const maxLineBytes = 32 * 1024;
 
 export function createHclogLogger(options: HclogOptions): Logger {
   const now = options.now ?? ((): Date => new Date());
@@ -27,7 +28,7 @@ export function createHclogLogger(options: HclogOptions): Logger {
         "@timestamp": now().toISOString().replace(/Z$/, "000Z"),
       };
       let line = JSON.stringify(entry, toJson);
-      if (Buffer.byteLength(line) > maximumLineBytes) {
+      if (Buffer.byteLength(line) > maxLineBytes) {
         line = JSON.stringify({
           "@level": entry["@level"],
           "@message": entry["@message"].slice(0, 4096),

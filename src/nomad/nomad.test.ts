@@ -62,11 +62,11 @@ describe("the plugin process", () => {
     plugin.child.kill("SIGKILL");
   });
 
-  test("says one line with the socket, in five fields", async () => {
+  test("prints one line with the socket, in five fields", async () => {
     assert.match(await plugin.handshake, /^1\|2\|unix\|\/[^|]+\|grpc$/);
   });
 
-  test("answers health for the plugin and for nothing else", async () => {
+  test("answers health for the plugin and for no other service", async () => {
     const health = createClient(Health, transport);
     assert.equal((await health.check({ service: "plugin" })).status, 1);
     await assert.rejects(health.check({ service: "other" }), (error: ConnectError) => error.code === Code.NotFound);
@@ -126,7 +126,7 @@ describe("the plugin process", () => {
     );
   });
 
-  test("what Nomad dereferences is always there", async () => {
+  test("fields that Nomad dereferences are always set", async () => {
     const driver = createClient(Driver, transport);
     const inspected = await driver.inspectTask({ taskId: "t" });
     assert.ok(inspected.task?.result && inspected.task.startedAt && inspected.task.completedAt && inspected.driver);
@@ -163,7 +163,7 @@ describe("the plugin process", () => {
     }
   });
 
-  test("exec: setup first, heartbeats and empty stdin mean nothing, the exit comes last and alone", async () => {
+  test("exec: setup first, heartbeats and empty stdin have no effect, the exit comes last and alone", async () => {
     const driver = createClient(Driver, transport);
     async function* requests() {
       yield { setup: { taskId: "t", command: ["cat"], tty: true } };
@@ -231,7 +231,7 @@ test("the handshake line has a seventh field only for hosts that ask", () => {
   assert.equal(line(true), "1|2|unix|/s|grpc||false\n");
 });
 
-test("log lines are what go-plugin's host parses, whatever is logged", () => {
+test("go-plugin's host can parse every log line, whatever is logged", () => {
   fc.assert(
     fc.property(fc.string(), fc.dictionary(fc.string(), fc.anything({ withBigInt: true })), (message, fields) => {
       const lines: string[] = [];

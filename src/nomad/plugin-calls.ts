@@ -1,4 +1,4 @@
-// All services of the plugin, by which the host's calls are answered.
+// All services of the plugin, which answer the host's calls.
 import type { NomadDriver } from "../driver/nomad-driver.ts";
 import type { Logger } from "../system/logger.ts";
 import { baseRoutes } from "./base-service.ts";
@@ -18,7 +18,7 @@ export function pluginCalls(options: { driver: NomadDriver; logger: Logger }): A
     },
     rawStreams: driverStreams(driver),
     onAnswered: (path) => {
-      // The host waits two seconds for the process to be gone; the answer's last bytes are in the kernel by now.
+      // The host waits two seconds for the process to end; the answer's last bytes are in the kernel by now.
       if (path === shutdownPath) setTimeout(() => process.exit(0), 10);
     },
   });

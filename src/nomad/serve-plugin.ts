@@ -1,4 +1,4 @@
-// The plugin process: listen, say so in one line on stdout, serve until the host says to stop. VMs don't depend on it.
+// The plugin process: listens, prints its one line on stdout, serves until the host stops it. VMs don't depend on it.
 import { mkdtempSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,28 +9,29 @@ import { type Environment, handshakeLine, magicCookie } from "./handshake.ts";
 
 export interface ServePluginOptions {
   readonly name: string;
-  /** Called when the host has been told where to connect to. */
+  /** Called once the host knows the socket. */
   readonly loadDriver: () => Promise<NomadDriver>;
   readonly logger: Logger;
   readonly env: Environment;
 }
 
 /**
- * A plugin whose agent died waits to be found again by the next agent. One that nobody asks for this long is not missed:
- * the next agent starts another, which finds the same VMs.
+ * A plugin whose agent died waits for the next agent to find it. If none connects for this long, it ends: the next
+ * agent starts another plugin, which finds the same VMs.
  */
 const orphanedMs = 10 * 60_000;
 
 /**
- * Resolves when the host has been told; the process then lives until the host ends it. Fails before it says a line on stdout
- * if the host is not Nomad, or asks for mutual TLS.
+ * Resolves once the host knows the socket; the process then lives until the host ends it. Fails, before it prints a
+ * line on stdout, if the host is not Nomad or asks for mutual TLS.
  */
 export async function servePlugin(options: ServePluginOptions): Promise<void> {
   const { name, logger, env } = options;
   if (env[magicCookie.name] !== magicCookie.value) {
     throw new Error(`${name} is a Nomad plugin: ${magicCookie.name} is not Nomad's`);
   }
-  // go-plugin's AutoMTLS: the host's certificate, to which the handshake would have to answer with ours. Nomad never sets it.
+  // go-plugin's AutoMTLS: the host's certificate, which the handshake would have to answer with ours. Nomad never sets
+  // it.
   if ((env["PLUGIN_CLIENT_CERT"] ?? "") !== "") {
     throw new Error(`${name} does not speak TLS: start it without PLUGIN_CLIENT_CERT, as Nomad does`);
   }
@@ -50,7 +51,7 @@ export async function servePlugin(options: ServePluginOptions): Promise<void> {
     },
   });
   writeSync(1, handshakeLine({ socketPath, multiplexingAsked: env["PLUGIN_MULTIPLEX_GRPC"] !== undefined }));
-  // Nobody catches what goes wrong here: the process ends with a log line.
+  // An error here ends the process with a log line (see fail).
   void loadCalls(options).then(answer.resolve);
 }
 
@@ -60,9 +61,9 @@ async function loadCalls({ loadDriver, logger }: ServePluginOptions): Promise<An
 }
 
 function installProcessHandlers(logger: Logger): void {
-  // An interactive Ctrl-C reaches the whole process group; the agent decides what it means.
+  // An interactive Ctrl-C reaches the whole process group; only the agent may act on it.
   process.on("SIGINT", () => {});
-  // After a re-attach nobody reads these pipes: without a listener the first EPIPE would end the process.
+  // After a re-attach these pipes have no reader: without a listener the first EPIPE would end the process.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
   const fail = (error: unknown): void => {
     logger.error("the plugin ends after an error that nothing handled", {

@@ -1,5 +1,5 @@
-// From the driver's errors to gRPC statuses as Nomad reads them. UNAVAILABLE and CANCELLED mean "the plugin died" to Nomad and
-// must never stand for anything else; plain errors are UNKNOWN, as Go plugins send them.
+// Maps the driver's errors to gRPC statuses as Nomad reads them. To Nomad, UNAVAILABLE and CANCELLED mean that the
+// plugin died, so they must never stand for anything else. Plain errors are UNKNOWN, as Go plugins send them.
 import { Code, ConnectError } from "@connectrpc/connect";
 import { RecoverableError } from "../driver/errors.ts";
 import { RecoverableErrorSchema } from "../gen/nomad/structs/structs_pb.js";
@@ -8,14 +8,14 @@ import { printable } from "../system/error.ts";
 export function toStatus(error: unknown): ConnectError {
   const message = printable(error instanceof Error ? error.message : String(error), Number.POSITIVE_INFINITY);
   if (error instanceof RecoverableError) {
-    // connect writes grpc-status-details-bin with the same code inside, as grpc-go demands.
+    // connect writes grpc-status-details-bin with the same code inside, as grpc-go requires.
     const detail = { desc: RecoverableErrorSchema, value: { recoverable: true } };
     return new ConnectError(message, Code.FailedPrecondition, undefined, [detail]);
   }
   return new ConnectError(message, Code.Unknown);
 }
 
-/** Runs a unary handler's body; what it throws becomes a status. */
+/** Runs a unary handler's body and turns its errors into statuses. */
 export async function answering<T>(run: () => Promise<T> | T): Promise<T> {
   try {
     return await run();

@@ -1,5 +1,5 @@
-// Between Nomad's messages and the driver's plain types. Sub-messages that Nomad's host dereferences without a look are always
-// set: their absence ends the whole agent with a panic.
+// Converts between Nomad's messages and the driver's plain types. Sub-messages that Nomad's host dereferences unchecked
+// are always set: their absence ends the whole agent with a panic.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Duration, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type {
@@ -134,7 +134,7 @@ export function toInspection(status: TaskStatus): MessageInitShape<typeof Inspec
   };
 }
 
-/** Absent where there is none: Nomad takes an empty one for a network without address. */
+/** Absent without an override: Nomad takes an empty one for a network without address. */
 export function toNetworkOverride(override: NetworkOverride | undefined): {
   networkOverride?: MessageInitShape<typeof NetworkOverrideSchema>;
 } {
@@ -196,7 +196,7 @@ function toProcessUsage(process: ProcessStats): MessageInitShape<typeof TaskReso
 
 const bytes = (value: number): bigint => BigInt(Math.max(0, Math.round(value)));
 
-/** Milliseconds; 0 when unset. */
+/** Milliseconds; 0 if unset. */
 export function fromDuration(duration: Duration | undefined): number {
   return duration === undefined ? 0 : Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 }
