@@ -19,6 +19,7 @@ const checkedPaths: readonly string[] = [
   "test/fakes/",
   "test/fuzz/",
   "test/rig/",
+  "src/boot/",
   "src/cli/",
   "src/driver/",
   "src/machine/",

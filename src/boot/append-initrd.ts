@@ -1,4 +1,4 @@
-// A job's own initrd, unpacked by the kernel over ours: the kernel takes any number of archives behind each other
+// A job's own initrd, which the kernel unpacks over ours: the kernel takes any number of archives one after the other
 // (Documentation/driver-api/early-userspace/buffer-format.rst), each compressed in its own way.
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
@@ -7,9 +7,9 @@ import { writeFileAtomically } from "../system/files.ts";
 import { describeFile } from "./describe-file.ts";
 import { InitrdError } from "./errors.ts";
 
-const largestBytes = 256 * 1024 * 1024;
+const maxBytes = 256 * 1024 * 1024;
 
-/** Gives the path of both together, kept by content. Fails with InitrdError. */
+/** Returns the path of both together, cached by content. Fails with InitrdError. */
 export async function appendInitrd(options: {
   initramfsPath: string;
   initrdPath: string;
@@ -17,8 +17,8 @@ export async function appendInitrd(options: {
 }): Promise<string> {
   const { initrdPath, cacheDirectory } = options;
   const { size } = await stat(initrdPath);
-  if (size > largestBytes)
-    throw new InitrdError({ path: initrdPath, reason: `it has ${size} bytes; at most ${largestBytes} are taken` });
+  if (size > maxBytes)
+    throw new InitrdError({ path: initrdPath, reason: `it has ${size} bytes; the limit is ${maxBytes}` });
   const [own, extra] = await Promise.all([readFile(options.initramfsPath), readFile(initrdPath)]);
   const kind = describeFile(extra);
   if (!kind.archive) throw new InitrdError({ path: initrdPath, reason: `it is ${kind.name}` });

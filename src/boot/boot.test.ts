@@ -83,7 +83,7 @@ function lz4Legacy(content: Buffer): Buffer {
   return Buffer.concat([Buffer.from("02214c18", "hex"), size, block, sizeWord]);
 }
 
-test("an aarch64 kernel is refused for being one", async (context) => {
+test("an aarch64 kernel is refused as such", async (context) => {
   const directory = await temporary(context);
   const path = join(directory, "Image");
   const image = Buffer.alloc(4096);
@@ -94,7 +94,7 @@ test("an aarch64 kernel is refused for being one", async (context) => {
   await assert.rejects(openKernelImage(options), /it is an aarch64 kernel \(Image\); give an ELF vmlinux/);
 });
 
-test("a job's initrd goes behind ours, and what is none is refused by what it is", async (context) => {
+test("a job's initrd goes behind ours, and another file is refused with its kind", async (context) => {
   const directory = await temporary(context);
   const [initramfsPath, initrdPath] = [join(directory, "own"), join(directory, "extra")];
   await writeFile(initramfsPath, "own archive");
@@ -142,7 +142,7 @@ for (const [name, content, expected] of [
   ["another machine's ELF", elf(183), /another machine/],
   ["a short file", Buffer.from([1]), /it is something unknown \(first bytes 01\)/],
 ] as const) {
-  test(`${name} is refused with what it is and the cure`, async (context) => {
+  test(`${name} is refused with its kind and the cure`, async (context) => {
     const directory = await temporary(context);
     const path = join(directory, "dummy");
     await writeFile(path, content);
@@ -227,7 +227,7 @@ test("a module of a device or of a hypervisor is loaded only there, with what it
   assert.ok(archive.includes("squashfs.ko\nnet_failover.ko 1\nvirtio_net.ko 1\nptp.ko kvm\nptp_kvm.ko kvm\n"));
 });
 
-test("a module is carried without its signature and with its type information out of sight", () => {
+test("a module is packed without its signature and with its type information hidden", () => {
   const names = Buffer.from("\0.text\0.BTF\0.BTF_ids\0");
   const signature = Buffer.alloc(100, 7);
   const facts = Buffer.alloc(12);
@@ -235,7 +235,7 @@ test("a module is carried without its signature and with its type information ou
   const marker = Buffer.from("~Module signature appended~\n");
   const trimmed = trimModule(Buffer.concat([Buffer.from("\x7fELF.."), names, signature, facts, marker]));
   assert.deepEqual(trimmed, Buffer.from("\x7fELF..\0.text\0.xTF\0.BTF_ids\0"));
-  // A length beyond the file is none.
+  // A length beyond the file is not a signature's.
   facts.writeUInt32BE(1_000_000, 8);
   const odd = Buffer.concat([Buffer.from("ELF"), facts, marker]);
   assert.deepEqual(trimModule(odd), odd);
@@ -243,7 +243,7 @@ test("a module is carried without its signature and with its type information ou
   assert.deepEqual(trimModule(plain), plain);
 });
 
-test("a needed module that is nowhere is named", async (context) => {
+test("a missing module is named", async (context) => {
   const directory = await temporary(context);
   const { squashfs: _, ...rest } = modules;
   await writeModules(directory, rest);
@@ -258,7 +258,7 @@ test("the same input gives the same initramfs, 4-byte aligned and ended", () => 
   assert.ok(archive.includes("TRAILER!!!"));
 });
 
-test("without any kernel the error says where it looked and what to install", async (context) => {
+test("without any kernel the error names the searched places and the package to install", async (context) => {
   const directory = await temporary(context);
   const prepared = prepareBoot({
     vmlinuxPath: join(directory, "none"),
@@ -274,7 +274,7 @@ test("a kernel without a modules folder has everything built in: its initramfs h
   const directory = await temporary(context);
   const vmlinuxPath = join(directory, "vmlinux-ci");
   const kernel = elf();
-  // As Firecracker's CI kernels call themselves; no folder of modules has the name.
+  // Firecracker's CI kernels call themselves so; no folder of modules has the name.
   kernel.write("Linux version 6.1.141 (root@ci) \0", 1042, "latin1");
   await writeFile(vmlinuxPath, kernel);
   const init = Buffer.from("init");

@@ -1,5 +1,6 @@
-// Decompression that Node does not have, by programs: xz by the host's, which is on every distribution that ships xz'd kernels;
-// LZ4's legacy frame, which Linux' build writes for CONFIG_KERNEL_LZ4 (Debian's kernels), by our own.
+// Decompression that Node lacks, by programs: xz by the host's, which every distribution that ships xz'd kernels has.
+// The supervisor's program decompresses LZ4's legacy frame, which Linux' build writes for CONFIG_KERNEL_LZ4 (Debian's
+// kernels).
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,7 +20,7 @@ export async function decompressXz(content: Uint8Array, signal?: AbortSignal): P
 export interface DecompressLz4Options {
   /** A legacy frame without anything behind it. */
   readonly frame: Uint8Array;
-  /** What it gives: no more is written, and less is an error. */
+  /** The decompressed size: the program writes no more, and fails on less. */
   readonly sizeBytes: number;
   readonly shimPath: string;
   readonly signal?: AbortSignal | undefined;
@@ -33,7 +34,7 @@ export async function decompressLz4(options: DecompressLz4Options): Promise<Buff
   });
 }
 
-/** What the program writes to the path. */
+/** Returns the file that the program writes at the path. */
 async function byProgram(run: (path: string) => Promise<void>): Promise<Buffer> {
   const directory = await mkdtemp(join(tmpdir(), "litegix-decompress-"));
   try {

@@ -1,4 +1,4 @@
-// What a file is that was given for a kernel or an initramfs, in words for whoever gave it.
+// Describes a file that was given as a kernel or an initramfs, in words for its giver.
 
 export interface FileKind {
   /** As in "it is NAME". */
@@ -9,7 +9,7 @@ export interface FileKind {
 
 const hex = (text: string): Buffer => Buffer.from(text, "hex");
 
-/** First bytes; what the kernel unpacks (lib/decompress.c of Linux) is an archive. */
+/** First bytes. An archive is a file that the kernel unpacks (lib/decompress.c of Linux). */
 const magics: readonly (readonly [magic: Buffer, name: string, archive: boolean])[] = [
   [Buffer.from("070701"), "a cpio archive (an initramfs)", true],
   [Buffer.from("070702"), "a cpio archive (an initramfs)", true],

@@ -1,4 +1,4 @@
-// What can be wrong with a guest kernel, in sentences an operator can act on.
+// Faults of guest kernels and initrds, in sentences that an operator can act on.
 import { driverError } from "../system/error.ts";
 
 export class NoKernelError extends driverError(

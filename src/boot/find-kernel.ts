@@ -1,5 +1,5 @@
-// Which kernel guests boot when the operator names none: the newest Debian cloud kernel among the packages unpacked below the
-// driver's own `kernels` folder and the system's /boot.
+// Finds the kernel for guests if the operator names none: the newest Debian cloud kernel among the packages unpacked
+// below the driver's own `kernels` folder and the system's /boot.
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -9,7 +9,7 @@ export interface KernelCandidate {
 }
 
 export interface FindKernelOptions {
-  /** Each holds `boot/vmlinuz-*` and `lib/modules`; "/" is the system's own. */
+  /** Each holds `boot/vmlinuz-*` and `lib/modules`; "/" is the system itself. */
   readonly roots: readonly string[];
 }
 

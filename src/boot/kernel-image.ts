@@ -1,5 +1,6 @@
-// From what users have (an ELF vmlinux, a distribution's bzImage) to what both VMMs boot fastest: the ELF. A bzImage's ELF is
-// taken out once and kept under its content's hash. Header fields: Linux' Documentation/arch/x86/boot.rst.
+// Turns the kernels that users have (an ELF vmlinux, a distribution's bzImage) into the one that both VMMs boot
+// fastest: the ELF. A bzImage's ELF is extracted once and kept under its content's hash. Header fields: Linux'
+// Documentation/arch/x86/boot.rst.
 
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
@@ -15,30 +16,30 @@ import { KernelImageError } from "./errors.ts";
 export interface KernelImage {
   /** Path of an uncompressed x86-64 ELF. */
   readonly vmlinuxPath: string;
-  /** As `uname -r` prints it; empty when the image does not tell. */
+  /** As `uname -r` prints it; empty if the image does not contain it. */
   readonly release: string;
 }
 
 export interface OpenKernelOptions {
   readonly path: string;
-  /** Where extracted kernels are kept. */
+  /** The folder of extracted kernels. */
   readonly cacheDirectory: string;
   /** The supervisor's program, which decompresses LZ4. */
   readonly shimPath: string;
   readonly signal?: AbortSignal | undefined;
 }
 
-const maximumImageBytes = 512 * 1024 * 1024;
+const maxImageBytes = 512 * 1024 * 1024;
 
 interface KnownImage {
   readonly identity: string;
   readonly image: KernelImage;
 }
 
-/** By path, of this process: kernels are asked for at every look at the host, and hardly ever change. */
+/** This process's cache, by path: every look at the host asks for the kernel, which hardly ever changes. */
 const known = new Map<string, KnownImage>();
 
-/** Fails with KernelImageError, whose message says what the file is and what to give instead. */
+/** Fails with KernelImageError, whose message describes the file and names the cure. */
 export async function openKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
   const { path, cacheDirectory } = options;
   const key = [path, cacheDirectory].join("\0");
@@ -50,7 +51,7 @@ export async function openKernelImage(options: OpenKernelOptions): Promise<Kerne
   return image;
 }
 
-/** Changes whenever the file's content does; undefined when it is not there. */
+/** Changes whenever the file's content does; undefined if the file is missing. */
 async function identityOf(path: string): Promise<string | undefined> {
   const facts = await stat(path, { bigint: true }).catch(() => undefined);
   return facts && [facts.dev, facts.ino, facts.size, facts.mtimeNs, facts.ctimeNs].join(" ");
@@ -82,7 +83,7 @@ async function readImage(path: string): Promise<Buffer> {
     const facts = await stat(path);
     if (!facts.isFile()) throw new KernelImageError({ path, reason: "it is not a regular file" });
     if (facts.size === 0) throw new KernelImageError({ path, reason: "the file is empty" });
-    if (facts.size > maximumImageBytes) throw new KernelImageError({ path, reason: `it has ${facts.size} bytes` });
+    if (facts.size > maxImageBytes) throw new KernelImageError({ path, reason: `it has ${facts.size} bytes` });
     return await readFile(path);
   } catch (error) {
     if (error instanceof KernelImageError) throw error;
@@ -151,18 +152,18 @@ async function extractElf(options: OpenKernelOptions, content: Buffer): Promise<
 
 async function decompressPayload(payload: Buffer, options: OpenKernelOptions): Promise<Buffer> {
   const { shimPath, signal } = options;
-  // All but gzip carry the uncompressed size behind the compressed data.
+  // All but gzip store the uncompressed size behind the compressed data.
   const withoutSize = payload.subarray(0, payload.length - 4);
   if (payload.readUInt32LE(0) === lz4LegacyMagic) {
     const sizeBytes = payload.readUInt32LE(withoutSize.length);
-    if (sizeBytes > maximumImageBytes) throw new Error(`it is to have ${sizeBytes} bytes`);
+    if (sizeBytes > maxImageBytes) throw new Error(`it would have ${sizeBytes} bytes`);
     return await decompressLz4({ frame: withoutSize, sizeBytes, shimPath, signal });
   }
   if (payload.readUInt16BE(0) === 0x1f8b) {
-    return await promisify(gunzip)(payload, { chunkSize: 1 << 20, maxOutputLength: maximumImageBytes });
+    return await promisify(gunzip)(payload, { chunkSize: 1 << 20, maxOutputLength: maxImageBytes });
   }
   if (payload.readUInt32LE(0) === 0xfd2fb528) {
-    return await promisify(zstdDecompress)(withoutSize, { chunkSize: 1 << 20, maxOutputLength: maximumImageBytes });
+    return await promisify(zstdDecompress)(withoutSize, { chunkSize: 1 << 20, maxOutputLength: maxImageBytes });
   }
   if (payload.toString("latin1", 1, 5) === "7zXZ") {
     return await decompressXz(withoutSize, signal);

@@ -30,8 +30,8 @@ interface Need {
 }
 
 /**
- * What a guest on virtio-mmio needs, in the order of loading; a kernel that has one of them built in does not list it as a
- * file. The way to the host comes first: init answers there while it loads the rest.
+ * The modules that a guest on virtio-mmio needs, in the order of loading. A kernel with a built-in module has no file
+ * of it. The way to the host comes first: init answers there while it loads the rest.
  */
 const needs: readonly Need[] = [
   { name: "virtio_mmio" },
@@ -55,7 +55,7 @@ export interface CollectModulesOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Fails with ModuleMissingError when a needed module is neither a file nor built in. */
+/** Fails with ModuleMissingError if a needed module is neither a file nor built in. */
 export async function collectModules(options: CollectModulesOptions): Promise<KernelModule[]> {
   const files = await listModules(join(options.directory, "modules.order"));
   const builtIn = new Set((await readLines(join(options.directory, "modules.builtin"))).map(moduleName));
@@ -121,8 +121,8 @@ const signatureMarker = Buffer.from("~Module signature appended~\n");
 const signatureFactsBytes = 12;
 
 /**
- * The module without its appended signature (which no guest kernel of ours enforces: checking it hashes the whole file) and
- * with its type information (.BTF, for tracing programs) under a name that the kernel does not look for.
+ * Returns the module without its appended signature, which our guests' kernels do not enforce: checking it hashes the
+ * whole file. Its type information (.BTF, for tracing programs) gets a name that the kernel does not look for.
  */
 export function trimModule(module: Buffer): Buffer {
   const trimmed = Buffer.from(withoutSignature(module));

@@ -1,5 +1,5 @@
-// Everything a VM boots from: the ELF kernel and the initramfs made for it. Both are cached by content, so that the
-// second call is a few stat calls.
+// Everything that a VM boots from: the ELF kernel and the initramfs made for it. Both are cached by content, so that a
+// second call costs a few stat calls.
 import { createHash } from "node:crypto";
 import { mkdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -18,7 +18,7 @@ export interface BootFiles {
 }
 
 export interface PrepareBootOptions {
-  /** The operator's choice; without it the newest Debian cloud kernel is taken. */
+  /** The operator's choice. Without it, the newest Debian cloud kernel is used. */
   readonly vmlinuxPath: string | undefined;
   /** Unpacked kernel packages, one folder each. */
   readonly kernelsDirectory: string;
@@ -48,7 +48,7 @@ export async function prepareBoot(options: PrepareBootOptions): Promise<BootFile
   return { vmlinuxPath: image.vmlinuxPath, initramfsPath, initramfsBytes: initramfs.length, release: image.release };
 }
 
-/** A kernel without a modules folder is taken to have everything built in (Firecracker's CI kernels). */
+/** A kernel without a modules folder counts as having everything built in (Firecracker's CI kernels). */
 async function modulesFor(options: {
   image: KernelImage;
   chosen: string;
