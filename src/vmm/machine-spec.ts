@@ -1,7 +1,10 @@
-// A kind of VM as one value. Two VMs of one spec differ only by their place on the host: name, directory, sockets, disks, network.
+// A kind of VM as one value. Two VMs of one spec differ only in their place on the host: name, directory, sockets,
+// disks, network.
 import type { VmOptions } from "./vm-options.ts";
 
-/** Plain data, in which nothing is of one VM alone: a pool of VMs that wait for their task can be keyed by it. */
+/**
+ * Plain data without anything that belongs to one VM alone: a pool of VMs that wait for their task can be keyed by it.
+ */
 export interface MachineSpec {
   readonly vmlinuxPath: string;
   readonly initramfsPath: string;

@@ -101,17 +101,17 @@ describe("the guest that proves it", () => {
     assert.deepEqual(seen, { usable: false, reason: "KVM runs no guest here: a guest did not end within 30 s" });
   });
 
-  it("ended without its answer: the VMM's last line is told", async () => {
+  it("ended without its answer: the VMM's last line is reported", async () => {
     const seen = await probe({
       ended: true,
       elapsedMs: 30_400,
       console: "booting\nKVM internal error\n",
       seccomp: true,
     });
-    assert.ok(!seen.usable && seen.reason.endsWith("the VMM ended without a word of its guest KVM internal error"));
+    assert.ok(!seen.usable && seen.reason.endsWith("the VMM ended without a word from its guest KVM internal error"));
   });
 
-  it("could not be started: told, and tried again the next time", async () => {
+  it("could not be started: reported, and tried again the next time", async () => {
     const cachePath = join(directory, "not-final");
     const seen = await probe(new Error("no user is free"), { cachePath });
     assert.deepEqual(seen, { usable: false, reason: "a VM could not be started: no user is free" });

@@ -1,12 +1,12 @@
-// Whether KVM truly runs guests here: /dev/kvm alone proves nothing (paravirtual kinds accept a stock kernel and never run
-// it). A VM of the VMM in question boots our kernel and initramfs, whose init prints a line and reboots at once.
+// Finds out if KVM truly runs guests here. /dev/kvm alone proves nothing: paravirtual kinds accept a stock kernel and
+// never run it. The probed VMM boots our kernel and initramfs, whose init prints a line and reboots at once.
 import { constants } from "node:fs";
 import { access, readdir, readFile } from "node:fs/promises";
 import * as v from "valibot";
 import { writeFileAtomically } from "../system/files.ts";
 import type { Vmm } from "./vmm.ts";
 
-/** `seccomp`: whether a filter was in force in the VMM while its guest ran. */
+/** `seccomp`: a filter was in force in the VMM while its guest ran. */
 export type KvmVerdict =
   | { readonly usable: true; readonly seccomp: boolean }
   | { readonly usable: false; readonly reason: string };
@@ -54,7 +54,7 @@ const hostPaths: KvmPaths = {
   bootId: "/proc/sys/kernel/random/boot_id",
 };
 
-/** The verdict as far as it needs no VM. */
+/** The verdict without a VM, as far as that goes. */
 export async function inspectKvm(
   paths: KvmPaths = hostPaths,
 ): Promise<{ readonly usable: true } | (KvmVerdict & { readonly usable: false })> {
@@ -76,7 +76,7 @@ export async function inspectKvm(
   return { usable: true };
 }
 
-/** Boots a guest, or gives the verdict of an earlier boot of one since the host was started. Never throws for a bad KVM. */
+/** Boots a guest, or returns the verdict of an earlier boot since the host was started. Never throws for a bad KVM. */
 export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
   const { vmm, subjects, paths = hostPaths } = options;
   const inspected = await inspectKvm(paths);
@@ -107,7 +107,7 @@ async function readVerdict(path: string, key: string): Promise<KvmVerdict | unde
   }
 }
 
-/** `final`: it says something about KVM, not about what went wrong before. */
+/** `final`: the verdict is about KVM, not about an earlier failure. */
 async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; final: boolean }> {
   const signal = options.signal ?? new AbortController().signal;
   const unusable = (reason: string): KvmVerdict => ({ usable: false, reason });
@@ -123,7 +123,7 @@ async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; 
     }
     if (console.includes(probeAnswer)) return { verdict: { usable: true, seccomp }, final: true };
     const last = console.trim().split("\n").at(-1)?.slice(0, 200) ?? "";
-    const reason = `KVM runs no guest here: the VMM ended without a word of its guest ${last}`.trim();
+    const reason = `KVM runs no guest here: the VMM ended without a word from its guest ${last}`.trim();
     return { verdict: unusable(reason), final: true };
   } catch (error) {
     options.signal?.throwIfAborted();

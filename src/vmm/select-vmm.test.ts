@@ -30,7 +30,7 @@ before(async () => {
 });
 after(() => rm(directory, { recursive: true }));
 
-/** A host with both programs and a KVM that answers, but for the changes. */
+/** A host with both programs and a working KVM, except for the changes. */
 async function select(
   changes: Partial<SelectVmmOptions> & { kvm?: string; probe?: ProbeOutcome } = {},
 ): Promise<SelectedVmm> {
@@ -76,7 +76,7 @@ describe('vmm = "auto"', () => {
     assert.deepEqual(facts(selected), ["qemu", "kvm", reason]);
   });
 
-  it("QEMU by emulation, where KVM boots nothing: the reason is told once", async () => {
+  it("QEMU by emulation, if KVM boots nothing: the reason is given once", async () => {
     const selected = await select({ probe: silent });
     const why = "KVM runs no guest here: a guest did not end within 30 s";
     const reason = `QEMU stands in for Firecracker: ${why}; guests are emulated in software`;

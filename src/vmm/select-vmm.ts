@@ -103,7 +103,7 @@ function firecrackerWarnings(vmm: Vmm, seccomp: boolean): string[] {
   return warnings.filter((warning) => warning !== undefined);
 }
 
-/** How QEMU runs them; the reason is left out where it has been told. */
+/** How QEMU runs them, without the reason if the message gives it already. */
 function guestsRun(whyEmulated: string | undefined, told?: string): string {
   if (whyEmulated === undefined) return "KVM runs guests";
   return `guests are emulated in software${whyEmulated === told ? "" : ` (${whyEmulated})`}`;

@@ -1,5 +1,5 @@
-// The seam between a VM's life and the program that runs it. An implementation says which processes the VM's supervisor
-// must start (plan) and does what remains to be done from outside once they run (boot). Nothing here knows of Nomad.
+// The seam between a VM's life and the program that runs it. An implementation plans the processes that the VM's
+// supervisor must start, and finishes the start from outside once they run (boot). Nothing here knows of Nomad.
 
 import type { MachineSpec } from "./machine-spec.ts";
 
@@ -23,7 +23,7 @@ export interface VmConfig {
   readonly id: string;
   /** The VM's own directory; every socket and log lies here. */
   readonly directory: string;
-  /** False for a VM that nobody talks to (the probe). */
+  /** False for a VM that nobody connects to (the probe). */
   readonly vsock: boolean;
   /** In the order in which the guest finds them: vda, vdb, ... Those of `spec.options` are among them. */
   readonly drives: readonly Drive[];
@@ -55,18 +55,18 @@ export interface VmProcess {
   readonly outputPath: string;
   /** The next process is started when this path exists. */
   readonly readyPath?: string;
-  /** It is the first process of a namespace of its own. */
+  /** The supervisor starts it as the first process of a new process namespace. */
   readonly pidNamespace?: boolean;
   readonly binds?: readonly BindMount[];
 }
 
 export interface LaunchPlan {
   readonly processes: readonly VmProcess[];
-  /** The unix socket that speaks Firecracker's `CONNECT port`. Nothing is there without `vsock`. */
+  /** The unix socket that speaks Firecracker's `CONNECT port`. It does not exist without `vsock`. */
   readonly vsockPath: string;
-  /** A file that is there as soon as the VMM has been started, if another program (the jailer) starts it. */
+  /** A file that appears once the VMM has been started, if another program (the jailer) starts it. */
   readonly startedPath?: string | undefined;
-  /** Removed by the supervisor when the VM has ended. */
+  /** The supervisor removes these after the VM's end. */
   readonly cleanupPaths: readonly string[];
 }
 
@@ -80,7 +80,7 @@ export interface Vmm {
   /** Its need beyond the guest's memory, page tables included; undefined if that is not known. */
   overheadMib(memSizeMib: number): number | undefined;
   plan(config: VmConfig): LaunchPlan;
-  /** Called when the VM's own files are there and before its processes are started. */
+  /** Called once the VM's own files exist, before its processes are started. */
   prepare(config: VmConfig): Promise<void>;
   /** Called when every planned process runs; resolves when the guest has been started. */
   boot(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;

@@ -15,7 +15,7 @@ export type ApiRequest<K extends Operation = Operation> = {
 
 export interface ApiClientOptions {
   readonly socketPath: string;
-  /** For all answers together, on the wall's clock. */
+  /** For all answers together, by the wall clock. */
   readonly timeoutMs: number;
 }
 
@@ -66,8 +66,8 @@ export class FirecrackerApi implements Disposable {
   }
 
   /**
-   * Sends the lanes side by side and what is within a lane in its order. The first refusal is the error; what was not
-   * sent yet then stays unsent.
+   * Sends the lanes side by side, and each lane's requests in order. The first refusal is the error; later requests
+   * then stay unsent.
    */
   async sendLanes(lanes: readonly (readonly ApiRequest[])[], options: { signal: AbortSignal }): Promise<void> {
     const stop = new AbortController();

@@ -1,5 +1,5 @@
-// The contract with Firecracker's API, held against a fake that judges every request by the published description and, where
-// `FIRECRACKER` or PATH has one, against the real program (nothing here needs KVM).
+// The contract with Firecracker's API. Its subjects are a fake that validates every request by the published
+// description, and the real program if `FIRECRACKER` or PATH has one (nothing here needs KVM).
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { accessSync, constants } from "node:fs";
@@ -15,7 +15,7 @@ import type { VmOptions } from "../vm-options.ts";
 import { FirecrackerApi } from "./api-client.ts";
 import { bootRequests } from "./boot-requests.ts";
 
-/** Nothing is called off here; each subject has its own deadline. */
+/** The tests cancel nothing; each subject has its own deadline. */
 const { signal } = new AbortController();
 
 async function requestsOf(subject: Subject): Promise<ReturnType<typeof bootRequests>> {
@@ -35,7 +35,7 @@ async function refusal(sent: Promise<unknown>, what = ""): Promise<{ call: strin
 }
 
 function contract(start: () => Promise<Subject>): void {
-  it("accepts every request that a VM's configuration becomes, and tells the same configuration back", async () => {
+  it("accepts every request of a VM's configuration, and reports the same configuration", async () => {
     await using subject = await start();
     const { lanes } = await requestsOf(subject);
     await subject.api.sendLanes(lanes, { signal });
@@ -94,7 +94,7 @@ function contract(start: () => Promise<Subject>): void {
     assert.equal(told["machine-config"]?.track_dirty_pages, true);
   });
 
-  it("answers as the description says", async () => {
+  it("answers by the description", async () => {
     await using subject = await start();
     await subject.api.sendLanes((await requestsOf(subject)).lanes, { signal });
     for (const path of ["/", "/version", "/machine-config", "/vm/config"] as const) {
@@ -105,7 +105,7 @@ function contract(start: () => Promise<Subject>): void {
     assert.equal(id, "contract");
   });
 
-  it("refuses what is only for a running VM", async () => {
+  it("refuses requests that need a running VM", async () => {
     await using subject = await start();
     const early = await refusal(subject.api.send({ operation: "PATCH /vm", body: { state: "Paused" } }, { signal }));
     assert.deepEqual(
@@ -195,7 +195,7 @@ async function refusesAfterStart(subject: Subject): Promise<void> {
 describe("contract with the API, on a fake", () => {
   contract(startFake);
 
-  it("an answer that never comes is told with the call and the time", async () => {
+  it("a missing answer is reported with the call and the time", async () => {
     await using subject = await startFake();
     const silent = createServer(() => {}).listen(join(subject.directory, "silent.sock"));
     await once(silent, "listening");
@@ -205,7 +205,7 @@ describe("contract with the API, on a fake", () => {
     silent.close();
   });
 
-  it("refuses what is only for a VM that has not started", async () => {
+  it("refuses requests that need a VM that has not started", async () => {
     await using subject = await startFake();
     await refusesAfterStart(subject);
     assert.equal(subject.fake?.requests.at(-1)?.call, "PUT /actions");
@@ -217,12 +217,12 @@ const skip = realVersion === undefined ? "no firecracker binary (FIRECRACKER or 
 describe("contract with the API, on the real Firecracker", { skip }, () => {
   contract(startReal);
 
-  it("refuses what is only for a VM that has not started", { skip: whyNoKvm() }, async () => {
+  it("refuses requests that need a VM that has not started", { skip: whyNoKvm() }, async () => {
     await using subject = await startReal();
     await refusesAfterStart(subject);
   });
 
-  it("is of the version that the description describes, or a later one", async () => {
+  it("has the described version or a later one", async () => {
     await using subject = await startReal();
     const { firecracker_version: version } = await subject.api.send(
       { operation: "GET /version", body: undefined },

@@ -1,4 +1,4 @@
-// The generated types are what Firecracker's description gives, and the fake knows every operation of it.
+// The generated types match Firecracker's description, and the fake knows every operation of it.
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

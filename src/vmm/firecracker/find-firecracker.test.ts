@@ -34,7 +34,7 @@ describe("Firecracker's version", () => {
   }
 
   for (const version of ["1.13.1", "1.9.0", "0.25.2"]) {
-    it(`${version} is too old, and that is said with the oldest that will do`, async () => {
+    it(`${version} is too old, and the error names the oldest supported`, async () => {
       await assert.rejects(findFirecracker({ path: await program(`Firecracker v${version}`) }), {
         code: "vmm_unusable",
         message: new RegExp(`is version ${version.replaceAll(".", "\\.")}; the oldest supported is 1\\.14`),
@@ -42,14 +42,14 @@ describe("Firecracker's version", () => {
     });
   }
 
-  it("of another program is none", async () => {
+  it("of another program does not count", async () => {
     await assert.rejects(findFirecracker({ path: await program("QEMU emulator version 7.2") }), {
       code: "vmm_missing",
       message: /install the official release/,
     });
   });
 
-  it("above the newest tested is warned of, its patches are not", () => {
+  it("above the newest tested gets a warning, its patches do not", () => {
     for (const version of ["1.14.0", "1.16.0", "1.16.99"]) assert.equal(versionWarning(version), undefined);
     for (const version of ["1.17.0", "1.100.0", "2.0.0"]) {
       assert.match(versionWarning(version) ?? "", new RegExp(`Firecracker ${version} is newer .* \\(1\\.16\\)`));

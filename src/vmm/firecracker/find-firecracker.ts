@@ -11,7 +11,10 @@ export interface FoundFirecracker {
   readonly version: string;
 }
 
-/** The oldest whose API has what is asked of it, and the newest that the tests ran on; both are "major.minor". */
+/**
+ * The oldest version whose API has everything that the driver uses, and the newest that the tests ran on; both are
+ * "major.minor".
+ */
 const oldest = "1.14";
 const newestTested = "1.16";
 

@@ -18,7 +18,7 @@ export interface FirecrackerVmmOptions {
   readonly jailerPath?: string | undefined;
 }
 
-/** On the wall's clock, a thousand times as long as on an idle host. */
+/** By the wall clock, a thousand times as long as on an idle host. */
 const socketTimeoutMs = 30_000;
 /** For all calls together; the last one reads the kernel. */
 const answersTimeoutMs = 60_000;
@@ -38,7 +38,10 @@ export class FirecrackerVmm implements Vmm {
     return this.#options.jailerPath !== undefined;
   }
 
-  /** Firecracker itself takes some 5 MiB; page tables of both sides up to 4 MiB a GiB; the rest is what its disks' cache may keep. */
+  /**
+   * Firecracker itself takes some 5 MiB, and the page tables of both sides up to 4 MiB a GiB. The rest is for the cache
+   * of its disks.
+   */
   overheadMib(memSizeMib: number): number {
     return 64 + Math.ceil(memSizeMib / 64);
   }
@@ -100,7 +103,10 @@ export class FirecrackerVmm implements Vmm {
   }
 }
 
-/** Firecracker makes the socket some milliseconds after it starts, and listens right after that. Its death ends `signal`. */
+/**
+ * Firecracker makes the socket some milliseconds after it starts, and listens right after that. `signal` aborts at its
+ * death.
+ */
 async function waitForSocket(options: {
   path: string;
   /** The socket itself appears in it. */

@@ -1,11 +1,11 @@
-// Whether a program needs a loader and libraries, which a jail does not have: an ELF file with a PT_INTERP header does.
+// Decides if a program needs a loader and libraries, which a jail lacks: an ELF file with a PT_INTERP header does.
 import { open } from "node:fs/promises";
 
 const interpreterHeader = 3;
-/** Firecracker has a dozen headers of 56 bytes; a larger table is not a Firecracker's. */
+/** Firecracker has a dozen headers of 56 bytes. A larger table is another program's. */
 const readBytes = 16 * 1024;
 
-/** True also for a file that is not a 64-bit ELF: the attempt to run it says more. */
+/** True also for a file that is not a 64-bit ELF: the attempt to run it gives a better error. */
 export async function isStatic(path: string): Promise<boolean> {
   const file = await open(path);
   try {

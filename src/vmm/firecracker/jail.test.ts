@@ -42,7 +42,7 @@ async function fixture(): Promise<{ config: VmConfig; jail: Jail } & AsyncDispos
 }
 
 describe("the jail", () => {
-  it("shows what is shared read-only and the VM's own disk writable", async () => {
+  it("shows shared files read-only and the VM's own disk writable", async () => {
     await using setup = await fixture();
     const { config, jail } = setup;
     const root = join(config.directory, "jail/firecracker-v1.16.1-x86_64/0123abcd/root");
@@ -60,7 +60,7 @@ describe("the jail", () => {
     assert.equal(jail.inside(join(config.directory, "v.sock")), "/v.sock");
   });
 
-  it("tells the jailer user, limits and network namespace", async () => {
+  it("passes user, limits and network namespace to the jailer", async () => {
     await using setup = await fixture();
     const argv = setup.jail.argv(join(setup.config.directory, "api.sock")).join(" ");
     for (const part of [
@@ -102,7 +102,7 @@ describe("the jail", () => {
 });
 
 describe("static programs", () => {
-  it("are told from those that need a loader", async () => {
+  it("are distinguished from those that need a loader", async () => {
     assert.equal(await isStatic(process.execPath), false);
     assert.equal(hasInterpreter(Buffer.from("#!/bin/sh\n")), false);
     assert.equal(hasInterpreter(Buffer.alloc(64)), false);

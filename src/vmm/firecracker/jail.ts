@@ -3,8 +3,8 @@
 // others (kernel, initramfs, image). They work across file systems, which hard links don't. The supervisor makes them in the VMM's
 // own mount namespace only. The sockets are reached through links outside the jail, which keeps their paths short.
 //
-// Not used of the jailer: `--new-pid-ns`, since the supervisor gives the process namespace (it stays the VMM's parent and learns how
-// it ended), and `--cgroup`, since the supervisor's children are in the VM's cgroup from the start.
+// The driver does not use the jailer's `--new-pid-ns` or `--cgroup`. The supervisor makes the process namespace (it
+// stays the VMM's parent and learns how it ended), and its children are in the VM's cgroup from the start.
 import { chmod, chown, lstat, mkdir, open, stat, symlink } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import { JailError } from "../errors.ts";
@@ -16,7 +16,7 @@ export interface JailPrograms {
   readonly jailerPath: string;
 }
 
-/** More than Firecracker opens; it sizes its table by it. */
+/** More than Firecracker opens, which sizes its table by this limit. */
 const openFiles = 2048;
 
 export class Jail {
@@ -77,7 +77,9 @@ export class Jail {
     ];
   }
 
-  /** As large as the largest file that it is to write. Without it a VMM that was taken over could fill the host's disk. */
+  /**
+   * The size of the largest file that the VMM may write. Without a limit a compromised VMM could fill the host's disk.
+   */
   #fileSizeLimit(): string[] {
     const sizes = this.#config.drives.filter((drive) => !drive.readOnly).map((drive) => drive.sizeBytes);
     if (sizes.includes(undefined)) return [];
@@ -108,8 +110,8 @@ export class Jail {
   }
 
   /**
-   * Takes the jail's root from the VMM once it has bound its sockets and before the guest runs: what we connect to must not be
-   * replaced by a link to somewhere else.
+   * Takes the jail's root from the VMM once it has bound its sockets and before the guest runs. The VMM can then not
+   * replace a socket that we connect to by a link to somewhere else.
    */
   async seal(sockets: readonly string[]): Promise<void> {
     for (const path of sockets) {

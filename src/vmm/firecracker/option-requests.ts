@@ -1,4 +1,4 @@
-// The calls that a job's VM options become. Options for another call's body (machine-config, drives) are merged there.
+// Turns a job's VM options into calls. Options for another call's body (machine-config, drives) are merged there.
 import { join } from "node:path";
 import type { VmConfig } from "../vmm.ts";
 import type { ApiRequest } from "./api-client.ts";
@@ -6,7 +6,7 @@ import type { ApiRequest } from "./api-client.ts";
 /** Firecracker writes its metrics into it, in the VM's directory. */
 const metricsName = "metrics.jsonl";
 
-/** Before all others: what they log should be logged as asked for. */
+/** Before all others, so that Firecracker logs them as the job asks. */
 export function loggingRequests(options: { config: VmConfig; vmmPath: (hostPath: string) => string }): ApiRequest[] {
   const { logger, metrics, serial } = options.config.spec.options;
   const requests: ApiRequest[] = [];

@@ -16,15 +16,16 @@ export interface QemuVmmOptions {
 
 const guestCid = "3";
 /**
- * Everything that can be emulated but the "fast" string moves: kernel and C library copy with `rep movsb` where the CPU says
- * that it is fast, and emulation does that byte by byte. Without them copies take a third of the time.
+ * Everything that can be emulated except the "fast" string moves. Kernel and C library copy with `rep movsb` if the CPU
+ * claims that it is fast, but emulation copies byte by byte. Without the claims copies take a third of the time.
  */
 const emulatedCpu = "max,-erms,-fsrm";
 
 /**
- * The bytes that a guest may send on a connection before the host has taken them. Not more than the buffer that Linux gives its own
- * end: newer releases send no more than that at once, while the device reports room only when three quarters of its own are used
- * up, so that both would wait. With the device's default (64 KiB) the guest waits after each packet.
+ * The bytes that a guest may send on a connection before the host has taken them; at most the buffer that Linux gives
+ * its own end. Newer releases of Linux send no more than that at once, while the device reports room only once three
+ * quarters of its own buffer are used. With a larger buffer both sides would wait. With the device's default (64 KiB)
+ * the guest waits after each packet.
  */
 const vsockWindowBytes = 256 * 1024;
 
@@ -58,7 +59,7 @@ export class QemuVmm implements Vmm {
     };
   }
 
-  /** An emulating QEMU keeps translated code, by no rule that one could count on. */
+  /** An emulating QEMU keeps translated code in memory, by no predictable rule. */
   overheadMib(memSizeMib: number): number | undefined {
     return this.acceleration === "kvm" ? 256 + Math.ceil(memSizeMib / 64) : undefined;
   }
@@ -90,9 +91,10 @@ export class QemuVmm implements Vmm {
       "console=ttyS0",
       "reboot=t",
       "panic=-1",
-      // Under emulation the guest can't calibrate its clock against the emulated timer and hangs; the value must be the
-      // host's true rate, since the guest reads the host's counter. All its processors read the same one; the kernel would not
-      // believe that, and have none but the timer's ticks to go by, which an idle processor must then not stop.
+      // Under emulation the guest can't calibrate its clock against the emulated timer and hangs. The value must be the
+      // host's true rate, since the guest reads the host's counter. All its processors read the same one, but the
+      // kernel distrusts that by default. It would then have only the timer's ticks, which an idle processor must not
+      // stop.
       ...(emulated ? [`tsc_early_khz=${this.#options.tscKhz}`, "tsc=reliable"] : []),
       ...spec.kernelArguments,
     ];
