@@ -7,7 +7,7 @@ import { VmRecords } from "../machine/records/vm-records.ts";
 import { networkText } from "../system/ip.ts";
 import { toPluginConfig } from "./plugin-options.ts";
 
-/** `options`: as program.ts declares them. Gives the exit status: 0 if tasks can run, 1 if something is missing. */
+/** `options`: as program.ts declares them. Returns the exit status: 0 if tasks can run, 1 if something is missing. */
 export async function runDoctor(options: Readonly<Record<string, string>>): Promise<number> {
   let settings: ReturnType<typeof parsePluginConfig>;
   try {

@@ -32,7 +32,7 @@ async function hostWith(context: TestContext, ids: readonly string[]) {
   return { inspect, base };
 }
 
-test("a VM is found by the beginning of its own id or its allocation's, and all of them without", async (context) => {
+test("the beginning of a VM's or its allocation's id finds it; without one all are shown", async (context) => {
   const { inspect, base } = await hostWith(context, ["aaaa0000", "bbbb0000"]);
   for (const wanted of ["bbbb", "alloc-bbbb"]) {
     const { status, stdout } = await inspect(wanted, true);
@@ -47,7 +47,7 @@ test("a VM is found by the beginning of its own id or its allocation's, and all 
   assert.match(stdout, /^vm +aaaa0000\nvmm +firecracker 1\.16\.1\n[\s\S]*\n\nvm +bbbb0000\n/);
 });
 
-test("one that is not there is an error that says which are", async (context) => {
+test("an unknown id is an error that lists the VMs", async (context) => {
   const { inspect, base } = await hostWith(context, ["aaaa0000"]);
   const { status, stdout, stderr } = await inspect("cccc");
   assert.deepEqual(

@@ -15,7 +15,7 @@ export interface InspectOptions {
   readonly json?: boolean;
 }
 
-/** `wanted`: the beginning of a VM's, an allocation's or a task's id; undefined: all VMs. Gives the exit status. */
+/** `wanted`: the beginning of a VM's, an allocation's or a task's id; undefined: all VMs. Returns the exit status. */
 export async function runInspect(wanted: string | undefined, options: InspectOptions): Promise<number> {
   let machines: string;
   try {

@@ -12,7 +12,7 @@ export function pluginOptions(...keys: readonly string[]): Option[] {
   });
 }
 
-/** The config that the options' values stand for. */
+/** The config that the options' values give. */
 export function toPluginConfig(values: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(
     Object.values(pluginTable).map(({ key }) => [

@@ -1,4 +1,4 @@
-// The command line tool, which the executable is if a person starts it.
+// The command line tool: the executable's role if a person starts it.
 import { Command } from "commander";
 import { driverName, version } from "../version.ts";
 import { runDoctor } from "./doctor.ts";
