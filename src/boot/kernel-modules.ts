@@ -15,7 +15,7 @@ export interface KernelModule {
   readonly fileName: string;
   /** The uncompressed module. */
   readonly content: Buffer;
-  /** Where it is of use; absent for what every guest needs. */
+  /** The hosts on which the guest needs it; absent if every guest does. */
   readonly condition?: ModuleCondition;
 }
 

@@ -193,7 +193,8 @@ describe("a guest's clock", { skip: skipVms }, () => {
   });
 
   it("is read from the hypervisor by Firecracker's guests", {
-    skip: vmm === "firecracker" && inRig ? false : "only on Firecracker, on a host whose clock source is known: test/rig's",
+    skip:
+      vmm === "firecracker" && inRig ? false : "only on Firecracker, on a host whose clock source is known: test/rig's",
   }, async () => {
     using connection = connect();
     const { followsHost } = await createClient(Guest, connection.transport).clock({}, { timeoutMs: 10_000 });

@@ -296,7 +296,8 @@ export declare const Shim: GenService<{
     output: typeof KillResponseSchema;
   },
   /**
-   * Brings the guest's clock to the host's now, as the supervisor does by itself every 15 seconds. Fails with UNAVAILABLE when the guest does not answer in time.
+   * Brings the guest's clock to the host's now, as the supervisor does by itself every 15 seconds. Fails with UNAVAILABLE if
+   * the guest does not answer in time.
    *
    * @generated from rpc litegix.shim.v1.Shim.SyncClock
    */
