@@ -53,7 +53,7 @@ function imports(path: string, modules: Modules): Set<string> {
   const [text = ""] = (modules.get(path) ?? "").split("#[cfg(test)]\nmod tests");
   // The parent of a folder's mod.rs is the folder above.
   const parent = path.split("/").slice(0, path.endsWith("/mod") ? -2 : -1);
-  // main imports the modules at the top without a prefix.
+  // The modules of main are those at the top.
   const local = path === "main" ? [...text.matchAll(/^use (\w[\w:]*)/gm)].map(([, name = ""]) => name) : [];
   const beside = [...text.matchAll(/\bsuper::([\w:]+)/g)].map(([, name = ""]) => [...parent, name].join("::"));
   const found = [...cratePaths(text), ...local, ...beside].flatMap((target) => moduleAt(target, modules) ?? []);
