@@ -1,4 +1,4 @@
-// The supervisor's file about the end of its VM (crates/shim/src/record.rs). It is on the disk before anyone is told.
+// The supervisor's file about the end of its VM (crates/shim/src/vm/record.rs). It is on the disk before anyone is told.
 import * as v from "valibot";
 import { readJson } from "./read-json.ts";
 
