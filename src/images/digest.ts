@@ -10,7 +10,7 @@ export function digestHex(digest: string): string {
   return digest.slice(digest.indexOf(":") + 1);
 }
 
-/** Passes the bytes on. Fails with DigestMismatchError at their end: until then the consumer must not trust them. */
+/** Passes the bytes on. Fails with DigestMismatchError at their end; until then the consumer must not trust them. */
 export async function* verified(options: {
   readonly source: AsyncIterable<Uint8Array>;
   readonly what: string;

@@ -1,5 +1,5 @@
-// A layer blob as a stream of tar entries. The first bytes tell the compression (gzip, zstd or none), since media types in the wild
-// are not always right. The decompressed archive is checked against its digest, the diffID.
+// A layer blob as a stream of tar entries. The first bytes give the compression (gzip, zstd or none), since media types
+// in the wild are not always right. The decompressed archive is checked against its digest, the diffID.
 import { createReadStream } from "node:fs";
 import { pipeline, Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
@@ -10,7 +10,7 @@ import type { TarHeader } from "./tar/tar-entry.ts";
 
 /** Node's default of 16 KiB makes gunzip nearly three times slower. */
 const chunkBytes = 1 << 20;
-/** A compressed layer may claim anything; past this it is taken for an attack. */
+/** A compressed layer may claim any size; a larger one counts as an attack. */
 const maxUnpackedBytes = 256 * 2 ** 30;
 /** Each entry costs some hundred bytes of memory. */
 const maxEntries = 4_000_000;

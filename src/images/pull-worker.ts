@@ -1,5 +1,5 @@
-// The child that pulls: the request comes as JSON on stdin, lines of JSON go out on stdout (progress, then one result or
-// one error). Whoever starts it keeps its own event loop free, and gets the memory back.
+// The child that pulls: the request comes as JSON on stdin, lines of JSON go out on stdout (progress, then one result
+// or one error). The parent keeps its event loop free, and the memory is freed at the child's end.
 import { text } from "node:stream/consumers";
 import * as v from "valibot";
 import { DriverError, reasonOf } from "../system/error.ts";
@@ -40,7 +40,7 @@ export const pullLineSchema = v.variant("kind", [
 
 export type PullLine = v.InferOutput<typeof pullLineSchema>;
 
-/** Gives the exit status. */
+/** Returns the exit status. */
 export async function runPullWorker(options: {
   readonly input: NodeJS.ReadableStream;
   readonly output: NodeJS.WritableStream;

@@ -1,13 +1,13 @@
 // Docker's reference grammar (distribution/reference): `[host[:port]/]path[:tag][@algorithm:hex]`. The first part is a
 // host only if it has a dot or a colon or is `localhost`; without one it is Docker Hub, where one-part names live below
-// `library/`. Tag and digest may stand together; the digest then decides what is fetched.
+// `library/`. A name may have both tag and digest; the digest then decides.
 import { InvalidReferenceError } from "./errors.ts";
 
 export interface ImageReference {
   /** `docker.io`, `registry.example:5000`; the name, not where requests go. */
   readonly host: string;
   readonly repository: string;
-  /** `latest` where neither tag nor digest was given. */
+  /** `latest` if neither tag nor digest was given. */
   readonly tag: string | undefined;
   readonly digest: string | undefined;
 }

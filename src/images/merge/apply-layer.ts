@@ -1,5 +1,5 @@
 // Applies one layer's headers to the tree of the layers below it (OCI image spec, layer.md, "Applying changesets").
-// Whiteouts act only on what lies below, so they go first, wherever in the archive they stand.
+// Whiteouts act only on lower layers, so they go first, wherever in the archive they stand.
 import { BadLayerError } from "../errors.ts";
 import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 import { type DirectoryNode, findDirectory, newDirectory, splitPath } from "./file-tree.ts";

@@ -1,6 +1,6 @@
-// The file system an image describes, as a tree of headers only: what is where, and in which layer's archive, at which
-// position, its bytes are. Two names of one file are two names of one object, so a hard link keeps its content whatever
-// an upper layer does to the name it was made from.
+// The file system of an image, as a tree of headers only. Each names the layer's archive, and the position in it, that
+// has the file's bytes. Two names of one file are two names of one object. A hard link therefore keeps its content,
+// whatever an upper layer does to the name it was made from.
 import { BadLayerError } from "../errors.ts";
 import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 

@@ -101,7 +101,7 @@ test("a file over a directory hides the tree, a directory over a file starts emp
   });
 });
 
-test("of a name twice in one layer the last counts", async () => {
+test("the last entry of a name in one layer counts", async () => {
   assert.deepEqual(await merge([file("a", "1"), file("a", "22"), file("b", "3"), symlink("b", "a")]), {
     a: "22",
     b: "-> a",
@@ -155,7 +155,7 @@ test("names lead through symlinks of lower layers, inside the image only", async
   await assert.rejects(merge([symlink("a", "b"), symlink("b", "a")], [file("a/x", "1")]), /loop of symlinks/);
 });
 
-test("the root's entry is no entry, and no file", async () => {
+test("the root's own entry makes no entry, and must be a directory", async () => {
   assert.deepEqual(await merge([dir("./"), file("./a", "1")]), { a: "1" });
   assert.deepEqual(await merge(), {});
   await assert.rejects(merge([symlink("./", "x")]), /root directory is a symlink/);

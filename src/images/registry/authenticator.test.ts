@@ -22,7 +22,7 @@ async function answerTo(
   });
 }
 
-/** The Authorization header got from a token server that answers so. */
+/** The Authorization header after a token server's given answer. */
 async function fromTokenServer(
   answers: Answers,
   credentials?: Credentials,
@@ -36,7 +36,7 @@ const json = (answer: unknown): Answers => {
   return () => ({ body: JSON.stringify(answer) });
 };
 
-test("Basic is answered with the credentials, and without any not at all", async () => {
+test("Basic is answered with the credentials, and not at all without them", async () => {
   assert.equal(await answerTo('Basic realm="x"', { credentials: userCredentials }), basic);
   assert.equal(await answerTo('Basic realm="x"'), undefined);
   assert.equal(await answerTo('Negotiate, Digest realm="x"', { credentials: userCredentials }), undefined);
@@ -131,7 +131,7 @@ test("a token server's refusal says what to do, with and without credentials", a
   }
 });
 
-test("where the token server redirects to, the credentials do not follow", async () => {
+test("the credentials do not follow a token server's redirect", async () => {
   await using elsewhere = await LoopbackServer.start(json({ token: "t" }));
   const { authorization, server } = await fromTokenServer(
     () => ({ status: 307, headers: { location: `${elsewhere.url}/token` } }),

@@ -16,8 +16,8 @@ const headerText = v.pipe(v.string(), v.regex(/^[\x21-\x7e]*$/));
 const tokenAnswerSchema = v.object({ token: v.nullish(headerText), access_token: v.nullish(headerText) });
 
 /**
- * The Authorization header that the challenge asks for; undefined if there is no way to answer it. Fails with
- * RegistryRequestError if the token server refuses or cannot be reached.
+ * The Authorization header for the challenge; undefined if the driver can't answer it. Fails with RegistryRequestError
+ * if the token server refuses or cannot be reached.
  */
 export async function authorizationFor(options: {
   readonly header: string;

@@ -45,7 +45,7 @@ test("scheme and names in any case, blanks around the equals sign, empty list el
   assert.deepEqual(parsed('Basic realm=""'), [["basic", { realm: "" }]]);
 });
 
-test("what is malformed ends the list, and what stands before it counts", () => {
+test("a malformed part ends the list, and the parts before it count", () => {
   assert.deepEqual(parsed(""), []);
   assert.deepEqual(parsed('realm="x"'), []);
   assert.deepEqual(parsed('"Basic"'), []);
@@ -62,7 +62,7 @@ test("a name twice: the last counts; names that objects have are names", () => {
   assert.equal(parseChallenges('Basic __proto__="a"')[0]?.parameters.get("__proto__"), "a");
 });
 
-test("a header beyond all measure is cut", () => {
+test("an overlong header is cut", () => {
   const [challenge, ...others] = parseChallenges(`Basic ${"a=b,".repeat(100_000)}c=d`);
   assert.deepEqual([...(challenge?.parameters ?? [])], [["a", "b"]]);
   assert.deepEqual(others, []);

@@ -11,7 +11,7 @@ const maxHeaderChars = 8_192;
 const tokenPattern = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
 const quotedPattern = /"((?:[^"\\]|\\.)*)"/y;
 
-/** Reads as much as is well-formed; what is not ends the list. */
+/** Reads the well-formed beginning; the first malformed part ends the list. */
 export function parseChallenges(header: string): readonly Challenge[] {
   const text = header.slice(0, maxHeaderChars);
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];

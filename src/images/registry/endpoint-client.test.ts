@@ -118,7 +118,7 @@ test("a blob store can't call for the registry's credentials", async () => {
   assert.deepEqual(store.authorizations(), [""]);
 });
 
-test("redirects without end, and to what is no web server", async () => {
+test("endless redirects, and one to an address that is not a web server's", async () => {
   await using registry = await LoopbackServer.start(({ path }) => ({
     status: 302,
     headers: { location: path.endsWith("loop") ? path : "file:///etc/passwd" },
@@ -127,7 +127,7 @@ test("redirects without end, and to what is no web server", async () => {
   await assert.rejects(textOf(clientOf(registry), "blobs/file"), /malformed or not secure/);
 });
 
-test("a document larger than it may be is not taken into memory", async () => {
+test("a document over its size limit is not taken into memory", async () => {
   await using registry = await LoopbackServer.start(() => ({ body: "x".repeat(1001) }));
   await assert.rejects(textOf(clientOf(registry), "manifests/v1"), /more than 1000 bytes/);
 });

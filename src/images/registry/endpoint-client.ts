@@ -41,7 +41,7 @@ export class EndpointClient {
     });
   }
 
-  /** A blob of exactly `sizeBytes`; fewer or more are an error when that is seen. The digest is the caller's to check. */
+  /** A blob of exactly `sizeBytes`; the stream fails as soon as it has fewer or more. The caller checks the digest. */
   async *blob(options: { readonly digest: string; readonly sizeBytes: number }): AsyncGenerator<Uint8Array> {
     const place = `${this.endpoint.place}: blob ${options.digest}`;
     const response = await this.#open(`blobs/${options.digest}`, undefined);

@@ -67,13 +67,13 @@ export function parseManifest(body: string, what: string): ManifestOrIndex {
   return { kind: "manifest", manifest };
 }
 
-/** Fails with UnsupportedImageError, which lists the platforms that there are. */
+/** Fails with UnsupportedImageError, which lists the index's platforms. */
 export function chooseForPlatform(entries: readonly IndexDescriptor[], what: string): IndexDescriptor {
   const fitting = entries.filter(
     ({ platform }) => platform?.os === wantedPlatform.os && platform.architecture === wantedPlatform.architecture,
   );
   const plain = fitting.find(({ platform }) => platform?.variant === "" || platform?.variant === "v1");
-  // Some tools write no platform; the image's config will tell.
+  // Some tools write no platform; the image's config then decides.
   const chosen = plain ?? fitting[0] ?? entries.find(({ platform }) => platform === undefined || platform === null);
   if (chosen === undefined) {
     const offered = entries.map(({ platform }) => `${platform?.os ?? ""}/${platform?.architecture ?? ""}`);

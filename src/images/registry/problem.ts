@@ -1,4 +1,4 @@
-// Turns what fetch throws, and what registries answer, into words an operator can act on.
+// Turns fetch's errors and registries' answers into words that an operator can act on.
 import * as v from "valibot";
 import { printable, reasonOf } from "../../system/error.ts";
 import { RegistryRequestError } from "../errors.ts";
@@ -32,7 +32,7 @@ const transientCodes = new Set([
 ]);
 const maxCauses = 8;
 
-/** The first system error code in the chain of causes, those of a tried list of addresses included. */
+/** The first system error code in the chain of causes, including those of a tried list of addresses. */
 export function networkCode(error: unknown): string | undefined {
   const queue: unknown[] = [error];
   for (let seen = 0; seen < maxCauses && queue.length > 0; seen++) {
@@ -83,7 +83,7 @@ const statusWords: Readonly<Record<number, string>> = {
   504: "gateway timeout",
 };
 
-/** A registry's or a token server's answer that is not the one wanted. */
+/** A registry's or a token server's unwanted answer. */
 export function refusal(facts: {
   readonly place: string;
   readonly status: number;

@@ -56,7 +56,7 @@ test("a tag gives the digest it stands for, the config and the layers", async ()
   assert.match(registry.requests[0]?.accept ?? "", /oci\.image\.index.*docker\.distribution\.manifest\.v2/);
 });
 
-test("a manifest that was asked for by digest and is another one", async () => {
+test("another manifest than the requested digest's", async () => {
   await using registry = await serving(image, { [`manifests/${image.digest}`]: { body: manifestOf(other) } });
   const client = clientFor(registry, { name: `team/app:v1@${image.digest}` });
   await assert.rejects(client.resolve(), refusal(image.digest, new RegExp(`manifest should have .*${other.digest}`)));
@@ -113,7 +113,7 @@ test("a mirror that lies is passed over for the registry itself, which alone see
   assert.deepEqual(registry.authorizations(), ["", basic]);
 });
 
-test("who answered last is asked first, and where nobody has it the error tells what each said", async () => {
+test("the last to answer is asked first, and if none has it the error lists each answer", async () => {
   await using mirror = await LoopbackServer.start(() => undefined);
   await using registry = await serving(image);
   await clientFor(registry, { mirrors: [mirror] }).resolve();

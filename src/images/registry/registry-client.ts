@@ -88,7 +88,7 @@ export class RegistryClient {
   }
 
   /**
-   * Streams a blob into `consume`, which is called again from the start when an endpoint breaks off or lies. Only a call
+   * Streams a blob into `consume`, and calls it again from the start if an endpoint breaks off or lies. Only a call
    * that returned has seen the right bytes to their end.
    */
   async fetchBlob<T>(

@@ -1,5 +1,6 @@
-// One GET to a registry: redirects followed by hand, so that credentials never reach another host (blob stores reject
-// them, and they are none of their business); a deadline until the headers are there; few retries for what passes by.
+// One GET to a registry. It follows redirects by hand, so that credentials never reach another host (blob stores reject
+// them, and must not see them). It has a deadline until the headers are there, and a few retries for transient
+// failures.
 import { setTimeout as sleep } from "node:timers/promises";
 import { RegistryRequestError } from "../errors.ts";
 import { cureFor, describeNetworkError, isTransient, networkCode } from "./problem.ts";
@@ -17,7 +18,7 @@ const maxAttempts = 3;
 const firstPauseMs = 250;
 const maxPauseMs = 5_000;
 const headersTimeoutMs = 30_000;
-/** Longer silence in the middle of a body ends the attempt. */
+/** A longer silence in the middle of a body ends the attempt. */
 const stallTimeoutMs = 60_000;
 const redirectStatuses = new Set([301, 302, 303, 307, 308]);
 const retriedStatuses = new Set([429, 500, 502, 503, 504]);
@@ -82,7 +83,7 @@ async function headersOf(url: URL, authorization: string | undefined, options: G
       redirect: "manual",
       signal: AbortSignal.any([options.signal, late.signal]),
       headers: {
-        // fetch would undo a content encoding unasked, and every digest with it.
+        // fetch would undo a content encoding by itself, which breaks every digest.
         "accept-encoding": "identity",
         "user-agent": "litegix-fc-driver",
         ...(options.accept === undefined ? {} : { accept: options.accept }),

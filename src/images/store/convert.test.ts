@@ -18,7 +18,7 @@ after(() => rm(directory, { recursive: true }));
 
 const newestSeconds = Date.UTC(2001, 1, 3, 4, 5, 6) / 1000;
 
-/** The same bytes in every run, which no compressor makes smaller. */
+/** The same incompressible bytes in every run. */
 function noise(seed: string, sizeBytes: number): Buffer {
   return createHash("shake256", { outputLength: sizeBytes }).update(seed).digest();
 }
@@ -70,7 +70,7 @@ test("the same layers give the same bytes, and no time of the clock is among the
   const first = await convert(layers, "first");
   const bytes = await readFile(first);
   assert.equal(sha256(await readFile(await convert(layers, "second"))), sha256(bytes));
-  // The superblock's time; two conversions within one second would not tell.
+  // The superblock's time: two conversions within one second would not show the difference.
   assert.equal(bytes.readUInt32LE(8), newestSeconds);
   const { stdout } = await runCommand({ file: "unsquashfs", args: ["-UTC", "-lls", first], timeoutMs: 60_000 });
   const years = stdout.split("\n").flatMap((line) => / (\d{4})-\d\d-\d\d \d\d:\d\d /.exec(line)?.[1] ?? []);

@@ -8,7 +8,7 @@ import { applyLayer } from "../merge/apply-layer.ts";
 import { newDirectory } from "../merge/file-tree.ts";
 import { mergedTar } from "../merge/merged-tar.ts";
 
-/** Part of every squashfs's name: a change of what conversion writes must not meet old files. */
+/** Part of every squashfs's name, so that a change of the conversion's output never meets old files. */
 export const converterVersion = 2;
 
 const conversionTimeoutMs = 30 * 60_000;
@@ -35,7 +35,7 @@ export async function convertLayers(options: {
     if (layer === undefined) throw new RangeError(`there is no layer ${layerIndex}`);
     return readLayer(layer, signal);
   };
-  // An error of our own side (a damaged layer) explains more than the broken pipe that it makes of mksquashfs's input.
+  // Our own side's error (a damaged layer) explains more than mksquashfs's broken pipe, which it causes.
   const ours: { error?: unknown } = {};
   const input = remembering(mergedTar({ root, openLayer }), ours);
   try {
@@ -60,7 +60,7 @@ export async function convertLayers(options: {
   }
 }
 
-/** Remembers what the source throws; what the reader throws in, who ended before the source did, is the reader's. */
+/** Remembers the source's error. An error that the reader throws in, because it ended first, is the reader's own. */
 async function* remembering(
   source: AsyncIterable<Uint8Array>,
   failure: { error?: unknown },

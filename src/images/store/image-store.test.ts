@@ -35,7 +35,7 @@ function ensure(
   return store.ensure({ reference, forcePull: false, signal: new AbortController().signal });
 }
 
-/** All files of the store by their folders; a blob that is not what its name says fails the test. */
+/** All files of the store by their folders; a blob whose content does not match its name fails the test. */
 async function contentsOf(directory: string): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (const folder of ["blobs/sha256", "squashfs", "refs", "tmp"]) {
@@ -109,7 +109,7 @@ test("a layer whose transfer breaks off once is fetched again", async () => {
   assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 1, squashfs: 1, refs: 1, tmp: 0 });
 });
 
-test("a layer that unpacked is not what the config says: its diffID tells", async () => {
+test("a layer that unpacks to other content than the config's diffID", async () => {
   const diffId = sha256("something else");
   for (const blob of [layer, gzipSync(layer)]) {
     await assertRefused({
@@ -129,7 +129,7 @@ test("a layer that was pushed damaged: its digest is right, its compressed data 
   });
 });
 
-test("a conversion that fails leaves nothing of it, and says what is missing or what the converter said", async () => {
+test("a failed conversion leaves nothing behind, and names the missing program or the converter's error", async () => {
   // More than a pipe holds: the converter ends while there is still something to write.
   const large = fakeImage({ layers: [layerOf({ path: "f", body: Buffer.alloc(1 << 20) })] });
   await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image, "team/large:v1": large }));
@@ -161,7 +161,7 @@ test("names and tags whose layers are the same share one squashfs, each with its
   const images = {
     "team/app:v1": fakeImage({ layers: [layer, upper], cmd: ["one"] }),
     "team/app:v2": fakeImage({ layers: [layer, upper], cmd: ["two"] }),
-    // Other blobs, but unpacked the same.
+    // Other blobs, with the same content when unpacked.
     "other/app:zipped": fakeImage({
       layers: [gzipSync(layer), gzipSync(upper)],
       diffIds: [sha256(layer), sha256(upper)],
@@ -178,7 +178,7 @@ test("names and tags whose layers are the same share one squashfs, each with its
     ["team/app:v2", "two"],
     ["other/app:zipped", "three"],
   ] as const) {
-    // Nothing could be converted, nor is any layer fetched.
+    // No conversion could succeed, and no layer is fetched.
     const shared = await ensure(registry, { directory, name, mksquashfsPath: "/nonexistent/mksquashfs" });
     assert.deepEqual([shared.cached, shared.config.cmd], [true, [cmd]]);
     assert.equal(shared.squashfsPath, first.squashfsPath);
@@ -205,7 +205,7 @@ test("a second start asks nobody; for `latest` the manifest and the config are a
   );
 });
 
-test("two that start the same image at once convert it once", async () => {
+test("two starts of the same image at once convert it once", async () => {
   await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
   const directory = await freshDirectory();
   const results = await Promise.all([ensure(registry, { directory }), ensure(registry, { directory })]);
@@ -213,7 +213,7 @@ test("two that start the same image at once convert it once", async () => {
   assert.equal(registry.requests.filter(({ path }) => path.endsWith(sha256(layer))).length, 1);
 });
 
-test("a registry that is gone: the image that is here is taken, unless the registry was to be asked", async () => {
+test("a registry that is gone: the stored image is used, unless a pull is forced", async () => {
   const registry = await LoopbackServer.start(answersOf({ "team/app:latest": image }));
   const { address } = registry;
   const directory = await freshDirectory();

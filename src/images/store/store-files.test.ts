@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { StoreFiles } from "./store-files.ts";
 
-test("a transfer that breaks off before its file is there leaves none", async () => {
+test("a transfer that breaks off before its file exists leaves none", async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "store-"));
   const files = new StoreFiles(directory.path);
   await files.prepare();
@@ -15,12 +15,12 @@ test("a transfer that breaks off before its file is there leaves none", async ()
     yield* [];
     throw new Error("broken off");
   }
-  // Many at once: opening and removing then overtake each other.
+  // Many at once, so that opening and removing overtake each other.
   for (let round = 0; round < 5; round++) {
     const writes = Array.from({ length: 500 }, () => files.write(join(directory.path, "x"), broken(), signal));
     for (const { status } of await Promise.allSettled(writes)) assert.equal(status, "rejected");
   }
-  // For what the kernel was still asked for.
+  // Waits for the kernel's pending work.
   await delay(50);
   assert.deepEqual(await readdir(join(directory.path, "tmp")), []);
 });

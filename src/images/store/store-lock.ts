@@ -6,7 +6,7 @@ import { digestHex, sha256 } from "../digest.ts";
 
 const retryMs = 100;
 
-/** Waits for as long as `signal` allows. The lock ends with the returned object's disposal. */
+/** Waits until `signal` aborts. Disposing of the returned object frees the lock. */
 export async function acquireLock(options: {
   readonly name: string;
   readonly signal: AbortSignal;

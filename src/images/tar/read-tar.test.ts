@@ -140,7 +140,7 @@ const anyHeader: fc.Arbitrary<TarHeader> = fc
     target: header.type === "symlink" || header.type === "hardlink" ? header.target : "",
   }));
 
-test("what the encoder writes is read back the same, binary names and attributes included", async () => {
+test("the encoder's output is read back the same, including binary names and attributes", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(anyHeader, { maxLength: 4 }), async (headers) => {
       const read = await readAll(Buffer.concat([...headers.map(encodeTarHeader), endOfArchive]), 333);

@@ -97,7 +97,8 @@ class Body {
 
   async skipRest(): Promise<void> {
     await this.#bytes.skip(this.#leftBytes);
-    // umoci writes no padding behind the last file, and Go's archive/tar, so docker, reads on; the digest tells the rest.
+    // umoci writes no padding behind the last file. Go's archive/tar (and so docker) reads on, and the digest covers
+    // the rest.
     await this.#bytes.skipUpTo(this.#paddingBytes);
   }
 }

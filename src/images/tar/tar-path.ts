@@ -1,5 +1,5 @@
-// Names in an archive, cleaned lexically as docker does: absolute ones are taken as relative to the root, `.` and
-// doubled slashes vanish, `..` is allowed only as long as it does not leave the root.
+// Names in an archive, cleaned lexically as docker does: absolute ones count as relative to the root, `.` and doubled
+// slashes vanish, and `..` may not leave the root.
 import { BadLayerError } from "../errors.ts";
 import { shownName } from "./tar-entry.ts";
 
