@@ -13,7 +13,7 @@ import { configureRequest, type GuestSetup } from "./setup.ts";
 import { type GuestStats, guestStats } from "./stats.ts";
 
 export const guestPort = 10;
-/** Where the guest takes bulk streams (FrameKind in guest.proto). */
+/** The guest's port for bulk streams (FrameKind in guest.proto). */
 const bulkPort = 11;
 /** Generations of guest.proto that this driver speaks. A guest lives as long as its VM, across upgrades of the driver. */
 export const guestGenerations: Generations = { min: 1, max: 1 };

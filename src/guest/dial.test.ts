@@ -5,7 +5,7 @@ import { dial } from "./dial.ts";
 import { GuestUnreachableError } from "./errors.ts";
 
 for (const [name, answer] of [
-  ["an answer that is no OK", () => "NO\n"],
+  ["an answer that is not OK", () => "NO\n"],
   ["an endless line", () => "OK ".padEnd(5000, "1")],
 ] as const) {
   test(`dial: ${name} is refused`, async (context) => {

@@ -1,4 +1,4 @@
-// The native programs inside the single executable (Node SEA assets), or beside the sources when run unpackaged.
+// The native programs inside the single executable (Node SEA assets), or beside the sources in an unpackaged run.
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,8 +16,8 @@ export async function readAsset(name: AssetName): Promise<Buffer> {
 }
 
 /**
- * Writes the program below `directory` under a name that holds its hash (so an upgrade never touches a file that a
- * running VM's supervisor executes) and gives its path.
+ * Writes the program below `directory` and returns its path. The name holds the program's hash, so an upgrade never
+ * touches a file that a running VM's supervisor executes.
  */
 export async function installAsset(options: { name: AssetName; directory: string }): Promise<string> {
   const content = await readAsset(options.name);

@@ -81,7 +81,7 @@ describe("a group", () => {
     assert.equal(await emptyGroup({ directories: ["/nowhere"], timeoutMs: 100 }), true);
   });
 
-  it("tells how often the kernel killed in it", async () => {
+  it("counts the kernel's kills in it", async () => {
     const directory = await mkdtemp(join(tmpdir(), "cgroup-oom-"));
     assert.equal(await oomKills([directory]), 0);
     await writeFile(join(directory, "memory.events"), "low 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n");

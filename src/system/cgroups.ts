@@ -13,7 +13,7 @@ export interface CgroupHierarchies {
   readonly mounts: Partial<Readonly<Record<Controller, string>>>;
 }
 
-/** Undefined when no hierarchy with controllers is mounted. */
+/** Undefined if no hierarchy with controllers is mounted. */
 export async function findCgroups(mountInfo?: string): Promise<CgroupHierarchies | undefined> {
   const text = mountInfo ?? (await readFile("/proc/self/mountinfo", "utf8").catch(() => ""));
   const mounts: Partial<Record<Controller, string>> = {};
@@ -58,7 +58,7 @@ export function groupDirectories(options: {
   return [...new Set(wanted)].map((mount) => join(mount, options.parent, options.name));
 }
 
-/** A v1 cpuset must be filled before anything may join it: it is left out where no cores are asked for. */
+/** A v1 cpuset must be filled before a process may join it, so it is left out if the limits reserve no cores. */
 function neededControllers(limits: GroupLimits): Controller[] {
   return controllers.filter((controller) => controller !== "cpuset" || limits.cpuset !== undefined);
 }
@@ -165,7 +165,7 @@ export async function processesOf(directories: readonly string[]): Promise<numbe
   return [...new Set(pids)];
 }
 
-/** SIGKILL to whatever is in the group. Resolves when it is empty; false when something is still there at the deadline. */
+/** Sends SIGKILL to every process in the group. Resolves with true once it is empty, with false at the deadline. */
 export async function emptyGroup(options: { directories: readonly string[]; timeoutMs: number }): Promise<boolean> {
   const { directories, timeoutMs } = options;
   return await pollUntil({
@@ -187,8 +187,8 @@ export async function emptyGroup(options: { directories: readonly string[]; time
 }
 
 /**
- * Removes an empty group; a group that is gone already is not an error. A dead process leaves its group a moment after it was
- * reaped.
+ * Removes an empty group; a group that is gone already is not an error. A dead process leaves its group a moment after
+ * its parent reaped it.
  */
 export async function removeGroup(options: { directories: readonly string[]; timeoutMs: number }): Promise<void> {
   for (const directory of options.directories) {

@@ -30,7 +30,7 @@ describe("an error of the driver", () => {
     assert.equal(reasonOf("text"), "text");
   });
 
-  it("is one printable line, whatever it is told", () => {
+  it("is one printable line, whatever its facts are", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), (path) => {
         assert.doesNotMatch(new NoDiskError({ path }).message, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);

@@ -52,6 +52,6 @@ export function reasonOf(error: unknown): string {
  */
 export function printable(text: string, maxChars = 300): string {
   const line = text.trim().replaceAll(/\s*[\r\n\u2028\u2029]+\s*/g, "; ");
-  // Cut first: half a surrogate pair must not be left.
+  // Cut first, so that no half of a surrogate pair is left.
   return line.slice(0, maxChars).replaceAll(/[\p{Cc}\p{Cf}\p{Cs}]+/gu, " ");
 }

@@ -1,8 +1,8 @@
-// Files: whether one is there, and how one is written so that nobody reads half of it.
+// Files: a test for existence, and writing a file so that no reader sees half of it.
 import { randomBytes } from "node:crypto";
 import { open, rename, rm, stat } from "node:fs/promises";
 
-/** False also for a path that this process may not look at. */
+/** False also for a path that this process has no permission to see. */
 export async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
 }

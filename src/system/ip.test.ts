@@ -40,7 +40,7 @@ describe("IP addresses", () => {
     assert.equal(networkText(parsed("0.0.0.0/0")), "0.0.0.0/0");
   });
 
-  it("what is no network is refused", () => {
+  it("a text that is not a network is refused", () => {
     for (const text of [
       "",
       "10.0.0.0/33",

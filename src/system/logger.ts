@@ -1,4 +1,4 @@
-// The log as a part of the program sees it; its caller decides where the lines go.
+// The log as the program's parts see it; the caller decides where the lines go.
 
 type LogFields = Readonly<Record<string, unknown>>;
 

@@ -9,7 +9,7 @@ const waits = (...values: number[]): Map<string, number> =>
   new Map(values.map((value, index): [string, number] => [`${index}`, value]));
 
 describe("a process's own time", () => {
-  it("is the clock's less what the thread waited that waited longest", () => {
+  it("is the clock's, less the longest wait of a thread", () => {
     assert.equal(ownTime({ elapsedMs: 200, before: waits(5, 100), after: waits(25, 250) }), 50);
     assert.equal(ownTime({ elapsedMs: 200, before: waits(5), after: waits(5) }), 200);
   });
@@ -18,11 +18,11 @@ describe("a process's own time", () => {
     assert.equal(ownTime({ elapsedMs: 200, before: waits(0), after: waits(0, 900) }), 200);
   });
 
-  it("does not pass while this process was held up", () => {
+  it("does not pass while this process is held up", () => {
     assert.equal(ownTime({ elapsedMs: 60_000, before: waits(0), after: waits(0) }), 400);
   });
 
-  it("is given back when a wait has ended that was longer than the interval", () => {
+  it("is given back when a wait ends that was longer than the interval", () => {
     assert.equal(ownTime({ elapsedMs: 200, before: waits(0), after: waits(1000) }), -800);
   });
 
@@ -35,7 +35,7 @@ describe("a process's own time", () => {
     );
   });
 
-  it("is over for a process that sleeps, and for one that is gone", async () => {
+  it("ends for a process that sleeps, and for one that is gone", async () => {
     const child = spawn("sleep", ["60"]);
     using sleeping = new OwnTimeDeadline({ pid: child.pid ?? 0, timeoutMs: 300 });
     await once(sleeping.signal, "abort");

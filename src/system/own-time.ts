@@ -6,7 +6,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 
 const intervalMs = 200;
-/** On the wall's clock, in limits. */
+/** By the wall clock, in limits. */
 const maxTimes = 3;
 
 export interface OwnTimeOptions {
@@ -51,9 +51,10 @@ export class OwnTimeDeadline implements Disposable {
 }
 
 /**
- * The part of an interval that the process had for itself; the thread that waited longest decides. If this process was held up
- * itself, the other counts as having run for two planned intervals at most. The result is negative if a wait has ended that began
- * before the interval: the kernel counts a wait when it is over, so the time counted meanwhile is taken back.
+ * The part of an interval that the process had for itself; the thread with the longest wait decides. If this process
+ * was held up itself, the other counts as having run for two planned intervals at most. The result is negative if a
+ * wait has ended that began before the interval: the kernel counts a wait only at its end, so the time counted
+ * meanwhile is taken back.
  */
 export function ownTime(options: {
   elapsedMs: number;
@@ -65,7 +66,7 @@ export function ownTime(options: {
   return Math.min(elapsedMs, 2 * intervalMs) - Math.max(0, ...waits);
 }
 
-/** How long each thread has waited for a CPU since it began. */
+/** Each thread's time of waiting for a CPU since it began. */
 async function runQueueWaits(pid: number): Promise<Map<string, number>> {
   const threads = await readdir(`/proc/${pid}/task`).catch(() => [] as string[]);
   const waits = new Map<string, number>();

@@ -16,7 +16,7 @@ it("a process is found by an argument of its own, and only while it runs", async
   assert.equal(await findByArgument(argument), undefined);
 });
 
-it("this process's own use, near what Node says of it", async () => {
+it("this process's own usage, near Node's own figures", async () => {
   const usage = readUsage(await ownIdentity());
   assert.ok(usage);
   const { user, system } = process.cpuUsage();
@@ -24,7 +24,7 @@ it("this process's own use, near what Node says of it", async () => {
   assert.ok(Math.abs(usage.residentBytes - process.memoryUsage.rss()) < 32 * 1024 * 1024);
 });
 
-it("another process of the same number is none", async () => {
+it("another process of the same number does not count", async () => {
   assert.equal(readUsage({ pid: process.pid, startTime: "1" }), undefined);
   assert.equal(readUsage({ pid: 2 ** 22 + 1, startTime: "1" }), undefined);
 });

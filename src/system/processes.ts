@@ -32,7 +32,7 @@ export async function isAlive(identity: ProcessIdentity): Promise<boolean> {
   return (await readStartTime(identity.pid)) === identity.startTime;
 }
 
-/** Sends the signal if the process is still the same one; false when it is gone. */
+/** Sends the signal if the process is still the same one; returns false if it is gone. */
 export async function killProcess(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<boolean> {
   if (!(await isAlive(identity))) return false;
   try {
@@ -44,7 +44,7 @@ export async function killProcess(identity: ProcessIdentity, signal: NodeJS.Sign
   }
 }
 
-/** The process that was started with this argument, e.g. by a parent that died before it wrote down whom it started. */
+/** Finds the process with this argument, e.g. after its parent died before it wrote down the child's pid. */
 export async function findByArgument(argument: string): Promise<ProcessIdentity | undefined> {
   for (const name of await readdir("/proc")) {
     const pid = Number(name);

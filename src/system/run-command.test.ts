@@ -32,7 +32,7 @@ test("feeds text, bytes and streams to stdin", async () => {
   assert.equal(counted.stdout.trim(), String(64 * 32_768));
 });
 
-test("an unread stdin is no failure", async () => {
+test("an unread stdin is not a failure", async () => {
   const input = "x".repeat(1 << 20);
   assert.equal((await runCommand({ file: "true", args: [], input, timeoutMs: 5_000 })).stdout, "");
 });
@@ -48,13 +48,13 @@ test("a failing input stops the command and is the cause", async () => {
   assert.equal((error.cause as Error).message, "layer is truncated");
 });
 
-test("names the command, its status and what it said", async () => {
+test("names the command, its status and its output", async () => {
   const error = await failure({ file: "sh", args: ["-c", "echo no >&2; echo way >&2; exit 3"], timeoutMs: 5_000 });
   assert.equal(error.code, "command_failed");
   assert.match(error.message, /failed with status 3: no; way \(command_failed\)$/);
 });
 
-test("says which program is missing", async () => {
+test("names the missing program", async () => {
   const error = await failure({ file: "/nonexistent/program", args: ["-x"], timeoutMs: 5_000 });
   assert.equal(error.code, "command_not_started");
   assert.match(error.message, /"\/nonexistent\/program -x" could not be started: no such program/);

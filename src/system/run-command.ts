@@ -13,7 +13,7 @@ export interface RunCommandOptions {
   readonly input?: string | Uint8Array | AsyncIterable<Uint8Array> | undefined;
   /** The whole environment of the child; default: the caller's. */
   readonly env?: Readonly<Record<string, string>> | undefined;
-  /** On the wall's clock, and so long that only a program that hangs meets it, however busy the host is. */
+  /** By the wall clock, and so long that only a hanging program meets it, however busy the host is. */
   readonly timeoutMs?: number | undefined;
   /** The last bytes that are kept of stdout and of stderr, each; default 1 MiB. */
   readonly maxOutputBytes?: number | undefined;
@@ -60,7 +60,7 @@ export async function runCommand(options: RunCommandOptions): Promise<CommandOut
   const feeding = new AbortController();
   const fed = feed(child, options.input, feeding.signal).catch((cause: Error) => {
     if (feeding.signal.aborted || isClosedPipe(cause)) return;
-    // At once: the child must not take half its input for all of it.
+    // At once: the child must not take half its input for the whole.
     child.kill("SIGKILL");
     stop({ code: "command_failed", end: `was stopped because its input failed: ${cause.message}`, cause });
   });
@@ -109,7 +109,7 @@ async function feed(child: ChildProcess, input: RunCommandOptions["input"], sign
   await pipeline(Readable.from(source, { objectMode: false }), child.stdin, { signal });
 }
 
-/** The child closed its stdin early: its exit status, not the pipe, says whether that matters. */
+/** The child closed its stdin early. Its exit status, not the pipe, decides if that matters. */
 function isClosedPipe(cause: NodeJS.ErrnoException): boolean {
   return ["EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE"].includes(cause.code ?? "");
 }

@@ -7,11 +7,11 @@ import { join } from "node:path";
 import { it } from "node:test";
 import { isListening } from "./sockets.ts";
 
-it("somebody listens on a socket only when connections are taken, not when its file is there", async () => {
+it("a socket has a listener once connections succeed, not once its file exists", async () => {
   const directory = await mkdtemp(join(tmpdir(), "listening-"));
   const path = join(directory, "sock");
   assert.equal(await isListening(path), false);
-  // Connecting to any file that nobody listens on is refused, as it is between bind and listen.
+  // The kernel refuses connections to any file without a listener, as between bind and listen.
   await writeFile(join(directory, "file"), "");
   assert.equal(await isListening(join(directory, "file")), false);
   const server = createServer().listen(path);

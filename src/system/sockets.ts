@@ -1,7 +1,10 @@
 // Unix sockets.
 import { connect } from "node:net";
 
-/** Whether somebody listens on it. Its file does not tell: it is there from bind on, and a busy host comes to listen much later. */
+/**
+ * True if a process listens on it. Its file does not show that: it exists from bind on, and a busy host may listen much
+ * later.
+ */
 export async function isListening(path: string): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
   const socket = connect(path);

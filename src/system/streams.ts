@@ -1,7 +1,7 @@
 // Waits on Node's streams.
 import type { Writable } from "node:stream";
 
-/** Resolves when the stream takes more, or takes nothing ever again because it is destroyed. Never rejects. */
+/** Resolves when the stream accepts more data, or never will because it is destroyed. Never rejects. */
 export function drained(stream: Writable): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {

@@ -9,7 +9,7 @@ import { exists } from "./files.ts";
 import { AsyncQueue, KeyedTurns, pollUntil, Slots, within } from "./wait.ts";
 
 const onTimeout = (): Error => new Error("too late");
-/** Longer than any test runs: what resolves was told. */
+/** Longer than any test runs: only a notification can resolve the wait. */
 const never = { intervalMs: 600_000, timeoutMs: 900_000, onTimeout };
 
 it("a promise is in time or not, and its failure is the caller's", async () => {
@@ -27,7 +27,7 @@ describe("waiting", () => {
   });
   after(() => Promise.all([directory, elsewhere].map((path) => rm(path, { recursive: true }))));
 
-  it("a file that appears, by whatever way, is seen without a look in between", async () => {
+  it("a file that appears, in any way, is noticed without polling", async () => {
     for (const [index, appear] of [
       (path: string) => writeFile(path, ""),
       async (path: string) => {
@@ -65,7 +65,7 @@ describe("waiting", () => {
     }
   });
 
-  it("the deadline's error is thrown, also where the directory is not there", async () => {
+  it("the deadline's error is thrown, even if the directory does not exist", async () => {
     await assert.rejects(
       pollUntil({
         directory: join(directory, "missing"),
@@ -82,7 +82,7 @@ describe("waiting", () => {
 const { signal } = new AbortController();
 
 describe("slots", () => {
-  it("are never more than there are, and are given in the order of asking", async () => {
+  it("are never more than `count`, and are given in the order of the calls", async () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.array(fc.nat(3), { maxLength: 20 }), async (count, works) => {
         const slots = new Slots(count);
@@ -105,7 +105,7 @@ describe("slots", () => {
     );
   });
 
-  it("are not lost with one who stops waiting", async () => {
+  it("are not lost if a caller stops waiting", async () => {
     const slots = new Slots(1);
     const held = await slots.take(signal);
     const leaving = new AbortController();

@@ -47,12 +47,12 @@ async function pause(options: {
   }
 }
 
-/** Tells when something in a directory comes, goes or changes. */
+/** Reports when something in a directory appears, goes or changes. */
 class DirectoryChanges implements Disposable {
   readonly #watcher: FSWatcher | undefined;
   #next = Promise.withResolvers<void>();
 
-  /** A directory that can't be watched (the host has no inotify watch left) tells nothing: the interval decides alone. */
+  /** If a directory can't be watched (the host has no inotify watch left), the interval decides alone. */
   constructor(directory: string) {
     try {
       this.#watcher = watch(directory, { persistent: false }, () => this.#tell());
@@ -90,7 +90,7 @@ export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal): Pr
   }
 }
 
-/** Whether the promise is fulfilled in time. Rejects as it does. */
+/** Resolves with true if the promise is fulfilled in time. Rejects as it does. */
 export async function within(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
   const timer = Promise.withResolvers<false>();
   const timeout = setTimeout(() => timer.resolve(false), timeoutMs);
@@ -101,7 +101,9 @@ export async function within(promise: Promise<unknown>, timeoutMs: number): Prom
   }
 }
 
-/** At most `count` at a time, first come, first served: for work that would only slow itself down if all of it went on at once. */
+/**
+ * At most `count` at a time, first come, first served: for work that would only slow itself down if done all at once.
+ */
 export class Slots {
   #free: number;
   readonly #waiting = new Set<() => void>();
@@ -110,7 +112,7 @@ export class Slots {
     this.#free = count;
   }
 
-  /** Whether `take` would resolve at once. */
+  /** True if `take` would resolve at once. */
   get hasFree(): boolean {
     return this.#free > 0;
   }
