@@ -7,14 +7,14 @@ const sources = globSync("**/*.ts", { cwd: import.meta.dirname })
   .filter((path) => !path.endsWith(".test.ts") && !path.startsWith("gen/"))
   .map((path) => ({ path, text: readFileSync(join(import.meta.dirname, path), "utf8") }));
 
-/** Where a code can stand: an error's declaration, a field or its type, a union of codes. */
+/** Places of a code: an error's declaration, a field or its type, a union of codes. */
 const places = [
   /\b(?:driverError|super)\(\s*"[a-z_]+"/g,
   /\bcode(?::| =) "[a-z_]+"(?: \| "[a-z_]+")*/g,
   /\btype \w+Code =(?:\s*\|? "[a-z_]+")+/g,
 ];
 
-/** The end of a VM as a driver sees it that has let go of that VM: nobody asks for it then. */
+/** The end of a VM as a driver sees it that has let go of that VM: no caller asks for it then. */
 const internal = ["let_go"];
 
 const codesIn = (text: string): string[] =>

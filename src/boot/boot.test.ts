@@ -206,7 +206,7 @@ test("modules come after what they depend on; built-in ones are left out", async
   ]);
 });
 
-test("a module of a device or of a hypervisor is loaded only there, with what it depends on", async (context) => {
+test("a module of a device or of a hypervisor is loaded only there, with its dependencies", async (context) => {
   const directory = await temporary(context);
   await writeModules(directory, {
     ...modules,

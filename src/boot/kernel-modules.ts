@@ -1,8 +1,8 @@
-// The modules that the guest's init must load before it can mount and be reached, in an order in which each finds the
-// symbols it needs (there is no modprobe in the guest). Dependencies come from each module's own .modinfo ("depends="), so
-// that a package that was only unpacked (no depmod run, no modules.dep) is as good as an installed one. Loading modules is
-// a good part of a guest's boot: what it makes longer without use (signature, type information) is taken out here, and what
-// serves a device, or a hypervisor, is loaded only where there is such a one.
+// The modules that the guest's init must load before it can mount and answer, each after the modules whose symbols it
+// needs (there is no modprobe in the guest). Dependencies come from each module's own .modinfo ("depends="). A package
+// that was only unpacked (no depmod run, no modules.dep) is therefore as good as an installed one. Loading modules is a
+// good part of a guest's boot. This file removes the useless parts that slow it down (signature, type information).
+// Init loads the module of a device or of a hypervisor only if that exists.
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
