@@ -1,4 +1,4 @@
-// The errors that the driver gives to Nomad, as sentences for the job's author or the cluster's operator.
+// The driver's errors for Nomad, as sentences for the job's author or the cluster's operator.
 import { DriverError, driverError } from "../system/error.ts";
 
 /** A value in the job's or the plugin's `config` block that breaks a rule. */

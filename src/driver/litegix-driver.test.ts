@@ -29,8 +29,8 @@ async function firstFingerprint(driver: LitegixDriver): Promise<Fingerprint | un
   }
 }
 
-// An error of SetConfig's would keep the whole agent, with its other drivers, from starting.
-describe("a plugin config with which nothing can be run", () => {
+// An error from SetConfig would keep the whole agent, with its other drivers, from starting.
+describe("a plugin config that allows no task to run", () => {
   it("a value against the rules: the fingerprint names it; what runs is still found and ended", async () => {
     const driver = new LitegixDriver({ logger });
     await driver.setConfig({ config: { rootfs_base_path: directory, vmm: "xen" }, agent });
@@ -56,7 +56,7 @@ describe("a plugin config with which nothing can be run", () => {
     assert.ok(description?.includes(file), description ?? "none");
   });
 
-  it("leftovers that can't be removed do not matter", async () => {
+  it("leftovers that can't be removed do no harm", async () => {
     const base = join(directory, "base");
     await mkdir(base);
     await writeFile(join(base, "vms"), "no directory");

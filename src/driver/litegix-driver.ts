@@ -1,4 +1,4 @@
-// The driver: Nomad's verbs on tasks. It holds nothing that can't be found again on disk; it may die at any time.
+// The driver: Nomad's verbs on tasks. Everything that it holds can be found again on disk; it may die at any time.
 
 import type { ExecOutput } from "../guest/exec/session.ts";
 import { keepSpareScratchDisk, removeSpareScratchDisks } from "../machine/create/scratch-disk.ts";
@@ -43,7 +43,7 @@ type Parameter<Method extends keyof NomadDriver> = NomadDriver[Method] extends (
   ? Options
   : never;
 
-/** Known as soon as the base path is: even a plugin that is misconfigured recovers and ends the VMs that run. */
+/** Known as soon as the base path is: even a misconfigured plugin recovers and ends running VMs. */
 interface KnownVms {
   readonly directories: HostDirectories;
   readonly records: VmRecords;
@@ -113,7 +113,7 @@ export class LitegixDriver implements NomadDriver {
   }
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
-    // Nomad asks the plugin that runs tasks only, not those that an agent starts for validation.
+    // Nomad asks only the plugin that runs tasks, not those that an agent starts for validation.
     if (this.#state.kind === "configured") this.#keepNetworks(this.#state.vms.records, this.#state.settings);
     for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
       const { health, description, attributes } = fingerprint;
@@ -169,7 +169,7 @@ export class LitegixDriver implements NomadDriver {
   }
 
   async stopTask(options: Parameter<"stopTask">): Promise<void> {
-    // Nomad repeats a failed stop for minutes: a task that is not there has been stopped.
+    // Nomad repeats a failed stop for minutes. A task that does not exist counts as stopped.
     await this.#tasks.find(options.taskId)?.stop(options);
   }
 
@@ -184,7 +184,7 @@ export class LitegixDriver implements NomadDriver {
       this.#peersChanged(vms, task.machine.record);
       return;
     }
-    // After a recovery that failed only the disk knows the VM.
+    // After a failed recovery only the disk knows the VM.
     const vm = await vms.records.find((record) => taskLabels(record)?.taskId === taskId);
     if (vm === undefined) return;
     await removeMachine(vm, vms.records);
@@ -242,7 +242,7 @@ export class LitegixDriver implements NomadDriver {
     return host;
   }
 
-  /** As long as the plugin lives; a later call takes an earlier one's place. */
+  /** Open as long as the plugin lives; a later call replaces an earlier one. */
   #keepNetworks(records: VmRecords, settings: PluginSettings): void {
     this.#keeping.abort();
     this.#keeping = new AbortController();
@@ -263,9 +263,9 @@ export class LitegixDriver implements NomadDriver {
       await removeSpareScratchDisks({ spareDirectory: directories.spareDisks });
       const { removed, failed } = await sweepMachines(records);
       for (const directory of removed)
-        this.#logger.warn("removed a VM that an earlier plugin left half-way", { directory });
+        this.#logger.warn("removed a VM that an earlier plugin left half-started or half-ended", { directory });
       for (const { directory, error } of failed)
-        this.#logger.error("can't remove a VM that an earlier plugin left half-way", {
+        this.#logger.error("can't remove a VM that an earlier plugin left half-started or half-ended", {
           directory,
           error: error.message,
         });

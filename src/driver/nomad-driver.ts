@@ -92,7 +92,7 @@ export interface TaskConfig {
     /** 0 without oversubscription. */
     readonly memoryMaxMib: number;
   };
-  /** The group's network namespace; undefined where tasks are in the host's. */
+  /** The group's network namespace; undefined if tasks are in the host's. */
   readonly networkNamespacePath: string | undefined;
   /** From the group's network block; `to` is 0 if the job gives none. */
   readonly ports: readonly {
@@ -112,7 +112,7 @@ export interface TaskHandle {
   readonly networkOverride?: NetworkOverride | undefined;
 }
 
-/** The network of a task whose driver made one: what its services are registered with. */
+/** The network of a task whose driver made one: the address with which Nomad registers its services. */
 export interface NetworkOverride {
   readonly address: string;
   readonly portMap: Readonly<Record<string, number>>;
@@ -125,7 +125,7 @@ export interface ExitResult {
   /** 0, or the signal that ended the task. */
   readonly signal: number;
   readonly oomKilled: boolean;
-  /** Why there is no exit status of the workload's own. */
+  /** The reason if there is no exit status of the workload's own. */
   readonly error?: string | undefined;
 }
 
@@ -158,7 +158,7 @@ export interface TaskStats {
     readonly kernelUsageBytes: number;
     readonly swapBytes: number;
   };
-  /** By pid as the task sees it, or for the VM's own processes on the host by name and pid. */
+  /** Keyed by the pid that the task sees. The VM's own processes on the host have their name and pid as key. */
   readonly processes: ReadonlyMap<string, ProcessStats>;
 }
 

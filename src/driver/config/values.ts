@@ -131,7 +131,7 @@ export function oneOf<T extends string>(...choices: readonly T[]): Reader<T> {
   };
 }
 
-/** The rule is said with the whole value. */
+/** The message gives the rule and the whole value. */
 function toStrings(value: readonly unknown[], path: string, rule: string): string[] {
   return value.map((item) => {
     const text = scalarToString(item);

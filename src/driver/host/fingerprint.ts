@@ -1,4 +1,5 @@
-// The fingerprint: health with a sentence, and attributes for the scheduler and the operator. Sent at once, then on change.
+// The fingerprint: health with a sentence, and attributes for the scheduler and the operator. Sent at once, then on
+// change.
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";

@@ -3,15 +3,15 @@ import { describe, it } from "node:test";
 import { factWarnings, inspectFacts } from "./host-facts.ts";
 
 describe("facts of the host", () => {
-  it("a base path in memory is seen, and one on a disk is none", async () => {
-    // Mounted wherever Linux runs our tests.
+  it("a base path in memory is recognised, and one on a disk is not", async () => {
+    // Mounted on every Linux that runs our tests.
     const memory = await inspectFacts({ cgroupVersion: 2, basePath: "/dev/shm" });
     assert.equal(memory.basePathInMemory, true);
     const other = await inspectFacts({ cgroupVersion: 2, basePath: "/proc" });
     assert.equal(other.basePathInMemory, false);
   });
 
-  it("each that harms is a warning that names the cure", () => {
+  it("each harmful fact gives a warning that names the cure", () => {
     const good = { cgroupVersion: 2, freeHugePages: 0, tun: true, basePathInMemory: false } as const;
     assert.deepEqual(factWarnings(good), []);
     assert.match(factWarnings({ ...good, cgroupVersion: undefined }).join(), /no cgroups/);

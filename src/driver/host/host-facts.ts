@@ -36,12 +36,12 @@ export async function freeHugePages(): Promise<number> {
 export function factWarnings(facts: HostFacts): string[] {
   const warnings: string[] = [];
   if (facts.cgroupVersion === undefined) {
-    warnings.push("no cgroups are mounted: nothing bounds what memory and CPU a VM takes of the host");
+    warnings.push("no cgroups are mounted: nothing limits the memory and CPU that a VM takes of the host");
   }
   if (!facts.tun) warnings.push("there is no /dev/net/tun (modprobe tun): VMs can't have a network");
   if (facts.basePathInMemory) {
     warnings.push(
-      "rootfs_base_path lies in memory (tmpfs): what a task writes to its disk counts as its VM's memory, " +
+      "rootfs_base_path lies in memory (tmpfs): the data that a task writes to its disk count as its VM's memory, " +
         "and a VM that writes much is killed for it; choose a path on a disk",
     );
   }

@@ -1,5 +1,5 @@
-// Looks at the kernel, the VMM and the tools that this host has for tasks, anew for every fingerprint. If a piece is missing, a
-// sentence says what to install; the plugin loads all the same.
+// Inspects the kernel, the VMM and the tools that this host has for tasks, anew for every fingerprint. If a piece is
+// missing, a sentence says what to install; the plugin loads all the same.
 import { mkdir } from "node:fs/promises";
 import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
 import type { MachineHost } from "../../machine/create/create-machine.ts";
@@ -64,7 +64,7 @@ export class InspectedHost {
     return await this.#latest;
   }
 
-  /** Looks only if nobody has looked yet. */
+  /** Inspects the host only if that has not been done yet. */
   async latest(): Promise<ReadyHost | UnreadyHost> {
     return await (this.#latest ?? this.look());
   }

@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => rm(directory, { recursive: true }));
 
-/** The files' contents in the order in which they are looked at; undefined for one that is not there. */
+/** The files' contents in the order in which the driver reads them; undefined for a missing one. */
 async function seen(...contents: (string | undefined)[]): Promise<string> {
   const paths = contents.map((_, index) => join(directory, `${index}`));
   for (const [index, path] of paths.entries()) {
@@ -33,7 +33,7 @@ test("in place of a stub on loopback come the servers behind it", async () => {
   for (const stub of ["127.0.0.53", "127.0.0.1", "127.0.1.1", "::1"]) {
     assert.equal(await seen(`# stub\nnameserver ${stub}\noptions edns0\n`, undefined, real), real, stub);
   }
-  // The file behind may be a stub itself.
+  // The second file may be a stub itself.
   assert.equal(await seen("nameserver 127.0.0.1\n", "nameserver 127.0.0.53\n", real), real);
 });
 

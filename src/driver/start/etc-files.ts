@@ -23,8 +23,8 @@ export function etcHosts(options: {
 type DnsSettings = NonNullable<TaskConfig["dns"]>;
 
 /**
- * The job's `dns` block is the whole file. Without one the task's own dns_* settings replace each its part of the host's
- * file (the real list behind systemd-resolved's loopback stub), as docker has it.
+ * The job's `dns` block is the whole file. Without one, each of the task's own dns_* settings replaces its part of the
+ * host's file (the real list behind systemd-resolved's loopback stub), as in docker.
  */
 export async function etcResolvConf(options: { dns: DnsSettings | undefined; taskDns: DnsSettings }): Promise<string> {
   const { dns, taskDns } = options;

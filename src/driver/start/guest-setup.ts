@@ -1,4 +1,4 @@
-// The guest's configuration before its task starts: the job's container settings, and the network that the VM has.
+// The guest's configuration before its task starts: the job's container settings, and the VM's network.
 import type { GuestSetup, ProcessSpec } from "../../guest/setup.ts";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 import { guestInterface } from "../../network/guest-interface.ts";
@@ -8,7 +8,7 @@ import { ownAddress } from "../task/vm-attributes.ts";
 import { etcHosts, etcResolvConf } from "./etc-files.ts";
 import { resolveExtraHosts } from "./task-network.ts";
 
-/** Nomad's environment names them; they are empty folders until they are shared with the host. */
+/** Nomad's environment names them. They are empty folders as long as the host does not share its own. */
 const nomadDirectories = ["/alloc", "/local", "/secrets"] as const;
 
 /** Fails with ConfigError. */

@@ -1,4 +1,4 @@
-// How large a VM is when the task's config does not say: what the job's `resources` give.
+// The size of a VM if the task's config does not give it: from the job's `resources`.
 import { cpus } from "node:os";
 import type { CpuLimits } from "../../machine/cgroup.ts";
 import { maxVcpus, minMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
@@ -13,7 +13,7 @@ export interface MachineSize {
   readonly cpu: CpuLimits;
 }
 
-/** Fails with ConfigError when the job's memory is less than a guest can boot with. */
+/** Fails with ConfigError if the job has less memory than a guest needs to boot. */
 export function machineSize(options: {
   settings: TaskSettings;
   resources: TaskResources;

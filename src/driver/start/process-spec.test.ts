@@ -42,6 +42,6 @@ test("user and work_dir: the job's before the image's", () => {
   assert.deepEqual([spec({}, {}, "root").user, spec({ work_dir: "/tmp" }).workDir], ["root", "/tmp"]);
 });
 
-test("nothing to run is an error that names the cure", () => {
+test("no program to run is an error that names the cure", () => {
   assert.throws(() => spec({}, { entrypoint: [], cmd: [] }), /config: command: is required: the image has neither/);
 });

@@ -13,7 +13,7 @@ export interface ProcessSpecOptions {
   readonly user: string;
 }
 
-/** Fails with ConfigError when neither job nor image say what to run. */
+/** Fails with ConfigError if neither job nor image names a program. */
 export function processSpec(options: ProcessSpecOptions): ProcessSpec {
   const { image, settings, nomadEnv } = options;
   const { container } = settings;

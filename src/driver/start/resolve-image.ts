@@ -13,13 +13,13 @@ export async function resolveImage(options: {
   image: ImageOptions;
   registries: PluginSettings["registries"];
   directory: string;
-  /** Tells the job's author what takes time. */
+  /** Reports slow steps to the job's author. */
   onEvent: (message: string) => void;
   signal: AbortSignal;
 }): Promise<ResolvedImage> {
   const { image, registries, directory } = options;
   const store = new ImageStore({ directory, registries });
-  // A child of our own costs as much as booting a VM does.
+  // A child process of ours costs as much as booting a VM.
   const found = await store.find(image);
   if (found !== undefined) return found;
   using _slot = await pullSlot(options);

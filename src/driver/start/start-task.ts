@@ -25,7 +25,7 @@ export interface StartTaskOptions {
   readonly host: ReadyHost;
   /** MHz of one host core, 0 if unknown. */
   readonly coreMhz: number;
-  /** Tells the job's author what takes time. */
+  /** Reports slow steps to the job's author. */
   readonly onEvent: (message: string) => void;
   readonly timeline: BootTimeline;
   readonly signal: AbortSignal;
@@ -111,7 +111,8 @@ async function startWorkload(options: {
   const { machine, setup, taskName, records, timeline } = options;
   const signal = AbortSignal.any([options.signal, machine.ended]);
   const { network } = machine.record;
-  // The clock meanwhile, so that the task starts with the right time. A supervisor that can't set it now goes on trying.
+  // Meanwhile sets the clock, so that the task starts with the right time. If the supervisor can't set it now, it goes
+  // on trying.
   const clockSet = machine.syncClock(signal).catch(() => undefined);
   await Promise.all([machine.guest.configure({ setup, signal }), clockSet]);
   if (network?.mode === "namespace") {

@@ -18,7 +18,7 @@ export interface TaskNetworkOptions {
   readonly signal: AbortSignal;
 }
 
-/** To be disposed of once the VM's record is written. Fails with ConfigError or src/network's errors. */
+/** Dispose of it once the VM's record is written. Fails with ConfigError or src/network's errors. */
 export async function reserveTaskNetwork(options: TaskNetworkOptions): Promise<ReservedNetwork> {
   const { config, settings, plugin, signal } = options;
   requireLabels(config, settings);

@@ -1,5 +1,5 @@
-// Checks that a job's VM options fit together, and fit the VM's size, its network and the host. The driver says so with the rule
-// before anything boots; Firecracker would say it half-way or not at all.
+// Checks that a job's VM options fit together, and fit the VM's size, its network and the host. The driver names the
+// broken rule before anything boots; Firecracker would report it half-way or not at all.
 import type { VmOptions } from "../../vmm/vm-options.ts";
 import { optionKey } from "../config/task/vm.ts";
 import { ConfigError } from "../errors.ts";

@@ -8,10 +8,10 @@ import { EmptyCommandError, ExecTimeoutError } from "../errors.ts";
 import type { ExecResult } from "../nomad-driver.ts";
 import type { Task } from "./task.ts";
 
-/** As Nomad's own drivers: what a check prints beyond it is dropped. */
+/** Like Nomad's own drivers: a check's output beyond it is dropped. */
 const maxOutputBytes = 64 * 1024;
 
-/** The exit code and text that a failed start stands for; undefined if the failure is not an answer to the command. */
+/** The exit code and text for a failed start; undefined if the failure is not an answer to the command. */
 function startFailure(error: unknown): { exitCode: number; text: string } | undefined {
   if (!(error instanceof GuestRefusedError)) return undefined;
   if (error.reason !== "not_found" && error.reason !== "not_executable") return undefined;
@@ -53,7 +53,9 @@ async function* noInput(): AsyncGenerator<never> {
   yield* [];
 }
 
-/** Fails with ExecTimeoutError, or when the guest can't be reached. A command that can't start is exit code 126 or 127. */
+/**
+ * Fails with ExecTimeoutError, or if the guest can't be reached. A command that can't start is exit code 126 or 127.
+ */
 export async function execTask(options: {
   task: Task;
   command: readonly string[];

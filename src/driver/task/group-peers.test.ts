@@ -73,7 +73,7 @@ test("a task's peers are the others that run in its namespace and have a name fo
   assert.deepEqual(peers, [{ name: "db", address: Uint8Array.of(169, 254, 230, 6) }]);
 });
 
-/** A guest whose answer to each SetPeers is the test's. */
+/** A guest whose answer to each SetPeers comes from the test. */
 async function guestThat(
   context: TestContext,
   retryMs: number,
@@ -99,7 +99,7 @@ async function guestThat(
   return { machinesDirectory, peers, task, warnings };
 }
 
-test("a change while a guest is being told, and an answer that fails, are made up for", async (context) => {
+test("a change during a call to a guest, and a failed call, are made up for", async (context) => {
   const told: string[][] = [];
   const asked = Promise.withResolvers<void>();
   const proceed = Promise.withResolvers<void>();

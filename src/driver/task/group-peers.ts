@@ -35,21 +35,21 @@ export async function peersOf(options: {
 export interface GroupPeersOptions {
   readonly records: VmRecords;
   readonly logger: Logger;
-  /** Between two tries to tell a guest. */
+  /** Between two tries to give a guest its peers. */
   readonly retryMs?: number;
   readonly signal: AbortSignal;
 }
 
 export class GroupPeers {
   readonly #options: GroupPeersOptions;
-  /** The tasks that are being told. `stale`: something has changed since their peers were looked up. */
+  /** The tasks with a call under way. `stale`: something has changed since their peers were looked up. */
   readonly #telling = new Map<Task, { stale: boolean }>();
 
   constructor(options: GroupPeersOptions) {
     this.#options = options;
   }
 
-  /** A task of the namespace has begun, was found again, or is gone. Returns before the guests know. */
+  /** Call it if a task of the namespace has begun, was found again, or is gone. Returns before the guests know. */
   changed(namespacePath: string | undefined, tasks: Iterable<Task>): void {
     if (namespacePath === undefined) return;
     for (const task of tasks)
@@ -100,7 +100,7 @@ export class GroupPeers {
   }
 }
 
-/** Undefined where the VM has no namespace to share. */
+/** Undefined if the VM has no namespace to share. */
 export function namespaceOf({ network }: MachineRecord): string | undefined {
   return network && namespacePathOf(network);
 }

@@ -1,4 +1,4 @@
-// The labels of a task's VM: what a later plugin process needs to know of the task, kept in the VM's record.
+// The labels of a task's VM: the facts about the task for a later plugin process, kept in the VM's record.
 import * as v from "valibot";
 import type { MachineRecord } from "../../machine/records/manifest.ts";
 

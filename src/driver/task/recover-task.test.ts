@@ -63,14 +63,14 @@ async function leftVm(
 const recover = (records: VmRecords) =>
   recoverTask({ taskId: "t", taskName: "main", driverState: encodeDriverState("0123abcd"), records });
 
-test("a VM that outlived an upgrade is taken over when its supervisor speaks this driver's protocol", async (context) => {
+test("a VM that outlived an upgrade is taken over if its supervisor speaks this driver's protocol", async (context) => {
   const { records } = await leftVm(context, { generation: 1 });
   const task = await recover(records);
   assert.equal(task.machine.record.id, "0123abcd");
   task.machine[Symbol.dispose]();
 });
 
-test("one whose supervisor does not is refused, in words for Nomad's user", async (context) => {
+test("a VM whose supervisor does not is refused, in words for Nomad's user", async (context) => {
   const { records } = await leftVm(context, { generation: 7 });
   await assert.rejects(recover(records), {
     code: "recover",
@@ -78,7 +78,7 @@ test("one whose supervisor does not is refused, in words for Nomad's user", asyn
   });
 });
 
-test("a record of another version is refused, and nobody throws it away", async (context) => {
+test("a record of another version is refused, and not deleted", async (context) => {
   const { records, record } = await leftVm(context, { generation: 1, version: 2 });
   await assert.rejects(recover(records), /is of no version that this driver reads/);
   assert.deepEqual(await sweepMachines(records), { removed: [], failed: [] });

@@ -13,7 +13,7 @@ import { Task } from "./task.ts";
 
 const stateSchema = v.object({
   version: v.literal(1),
-  // Also a folder's name: nothing else may pass.
+  // Also a folder's name: no other characters may pass.
   machineId: v.pipe(v.string(), v.regex(/^[0-9a-f]{8}$/)),
 });
 

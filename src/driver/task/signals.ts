@@ -4,7 +4,7 @@ import { UnknownSignalError } from "../errors.ts";
 
 const lastSignal = 64;
 
-/** Takes "SIGHUP", "HUP", "hup" and "1", and "SIGNULL", which only asks whether the task is there. Fails with UnknownSignalError. */
+/** Takes "SIGHUP", "HUP", "hup" and "1", and "SIGNULL", which only probes if the task exists. Fails with UnknownSignalError. */
 export function signalNumber(name: string): number {
   if (/^\d+$/.test(name)) {
     const number = Number(name);

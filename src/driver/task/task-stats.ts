@@ -1,6 +1,6 @@
-// TaskStats: a sample at once, then one per interval. Two sources: the VM's processes on the host, whose CPU time is what the task
-// costs (the guest's share is in the VMM's); and the task's cgroup in the guest, which alone knows user from system time, and
-// memory by its kinds. The guest's figures are hostile: they are clamped to what the VM can have.
+// TaskStats: a sample at once, then one per interval. It has two sources. The VM's processes on the host give the CPU
+// time that the task costs (the guest's share is in the VMM's). The task's cgroup in the guest alone knows user from
+// system time, and memory by its kinds. The guest's figures are hostile: they are clamped to the VM's size.
 import { setTimeout as delay } from "node:timers/promises";
 import type { GuestProcess, GuestStats } from "../../guest/stats.ts";
 import type { HostProcess } from "../../machine/machine.ts";
@@ -21,7 +21,7 @@ export async function* taskStats(options: TaskStatsOptions): AsyncGenerator<Task
   const { vcpuCount, memSizeMib } = task.machine.record;
   let previous: Readings | undefined;
   while (!signal.aborted) {
-    // A guest that does not answer has no sample; the stream stays open for the next.
+    // Without an answer of the guest there is no sample; the stream stays open for the next.
     const guest = await task.guest.stats({ signal }).catch(() => undefined);
     if (guest !== undefined) {
       const host = await task.machine.hostProcesses();
@@ -33,7 +33,7 @@ export async function* taskStats(options: TaskStatsOptions): AsyncGenerator<Task
   }
 }
 
-/** All there is at one moment. */
+/** All figures at one moment. */
 export interface Readings {
   readonly guest: GuestStats;
   readonly host: readonly HostProcess[];

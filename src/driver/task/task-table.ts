@@ -1,5 +1,5 @@
-// The tasks that this process knows. A task's id is taken from the moment its start begins, so that two starts of one id
-// can't both boot a VM.
+// The tasks that this process knows. A start takes its task's id at the beginning, so that two starts of one id can't
+// both boot a VM.
 import { TaskExistsError, TaskNotFoundError } from "../errors.ts";
 import type { Task } from "./task.ts";
 

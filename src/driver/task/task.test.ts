@@ -17,7 +17,7 @@ function taskWith(options: { ended: boolean }): { task: Task; destroyed: () => b
   return { task, destroyed: () => destroyed };
 }
 
-/** All that is not waiting for a timer has run by then. */
+/** Resolves once everything that waits for no timer has run. */
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe("destroying a task with an exec session", () => {
@@ -33,7 +33,7 @@ describe("destroying a task with an exec session", () => {
     assert.equal(destroyed(), true);
   });
 
-  it("that has ended, and whose guest never tells the session's end: five seconds", async () => {
+  it("that has ended, and whose guest never reports the session's end: five seconds", async () => {
     mock.timers.enable({ apis: ["setTimeout"] });
     try {
       const { task, destroyed } = taskWith({ ended: true });
@@ -51,7 +51,7 @@ describe("destroying a task with an exec session", () => {
     }
   });
 
-  it("that runs: nobody waits for what it may still say", async () => {
+  it("that runs: its further output is not waited for", async () => {
     const { task, destroyed } = taskWith({ ended: false });
     task.sessionOpened();
     await task.destroy();

@@ -1,4 +1,4 @@
-// One running (or ended) task: a machine and what Nomad wants to know of it.
+// One running (or ended) task: a machine and the facts that Nomad wants about it.
 import type { GuestClient } from "../../guest/client.ts";
 import type { Machine } from "../../machine/machine.ts";
 import type { MachineExit } from "../../machine/records/exit-record.ts";
@@ -37,7 +37,7 @@ export class Task {
   readonly #stopSignal: string;
   #result: ExitResult | undefined;
   #completedAt: Date | undefined;
-  /** Each until all that the guest has for an exec session is here. */
+  /** One for each exec session, until the driver has all of the guest's output. */
   readonly #sessions = new Set<Promise<void>>();
 
   constructor(options: TaskOptions) {
@@ -90,7 +90,10 @@ export class Task {
     };
   }
 
-  /** Kills what runs and removes everything of the VM; of a task that has ended by itself first takes what its sessions have not read yet. */
+  /**
+   * Kills the task and removes everything of the VM. If the task has ended by itself, first takes the output that its
+   * sessions have not read yet.
+   */
   async destroy(): Promise<void> {
     if (this.#result !== undefined) await within(Promise.all(this.#sessions), sessionsWaitMs);
     await this.machine.destroy();
@@ -101,7 +104,7 @@ export class Task {
       await this.guest.sendSignal({ signalNumber: number, all: number === kill });
       return true;
     } catch {
-      // A guest that can't be reached is killed from outside; one that has no task any more reports its exit.
+      // A guest that can't be reached is killed from outside. A guest without a task reports the exit.
       return false;
     }
   }

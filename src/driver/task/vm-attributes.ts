@@ -15,14 +15,14 @@ export async function vmAttributes(record: MachineRecord): Promise<Record<string
   };
 }
 
-/** Only where the driver itself made the network. As docker's default bridge, it is not advertised by itself. */
+/** Only if the driver itself made the network. Like docker's default bridge, it is not advertised by itself. */
 export function networkOverride(plan: NetworkPlan | undefined): NetworkOverride | undefined {
   if (plan?.mode !== "nat") return undefined;
   const portMap = Object.fromEntries(plan.ports.map(({ label, guestPort }) => [label, guestPort]));
   return { address: plan.address, portMap, autoAdvertise: false };
 }
 
-/** For an inspection: where the VM is and what was refused. */
+/** For an inspection: the VM's place and its refused packets. */
 async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<string, string>> {
   if (plan === undefined) return { network: "none" };
   // A VM that has ended may have no rules any more.
@@ -41,7 +41,7 @@ async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<
   };
 }
 
-/** Under which the VM knows itself; undefined with loopback only. */
+/** The VM's own view of its address; undefined with loopback only. */
 export function ownAddress(plan: NetworkPlan | undefined): string | undefined {
   return (
     plan && byMode(plan, { nat: ({ address }) => address, namespace: ({ ipv4, ipv6 }) => (ipv4 ?? ipv6)?.address })
