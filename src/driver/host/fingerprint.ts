@@ -48,13 +48,13 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
       [`${prefix}.cgroup_version`]: `${facts.cgroupVersion ?? "none"}`,
       [`${prefix}.free_huge_pages`]: `${facts.freeHugePages}`,
       [`${prefix}.tun`]: facts.tun,
-      ...networkAttributes(host.network),
+      ...hostNetworkAttributes(host.network),
     },
   };
 }
 
 /** The networks that a job can have here. The empty string deletes an earlier reason. */
-function networkAttributes(network: NetworkHost): Record<string, string | boolean> {
+function hostNetworkAttributes(network: NetworkHost): Record<string, string | boolean> {
   const { nat, group, bridgeLack } = network;
   return {
     [`${prefix}.network.default`]: nat.usable,

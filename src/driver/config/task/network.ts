@@ -73,7 +73,7 @@ export const networkTable = {
 export type NetworkSettings = Parsed<typeof networkTable>;
 
 /** Fails with ConfigError. */
-export function parseNetwork(config: unknown): NetworkSettings {
+export function parseNetworkSettings(config: unknown): NetworkSettings {
   const settings = readTable(networkTable, config);
   if (settings.mode === "none" && settings.ports.length > 0) {
     const rule = 'can\'t be combined with network_mode = "none": such a VM has loopback only';

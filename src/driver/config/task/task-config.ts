@@ -4,7 +4,7 @@ import { key, type Parsed, readTable } from "../table.ts";
 import { boolean, environment, integer, refine, string, words } from "../values.ts";
 import { type ContainerSettings, parseContainer } from "./container.ts";
 import { type ImageOptions, imageTable } from "./image.ts";
-import { type NetworkSettings, parseNetwork } from "./network.ts";
+import { type NetworkSettings, parseNetworkSettings } from "./network.ts";
 import { parseVm, type VmSettings } from "./vm.ts";
 
 export const maxVcpus = 32;
@@ -95,6 +95,6 @@ export function parseTaskConfig(config: unknown): TaskSettings {
     ...readTable(processTable, config),
     container: parseContainer(config),
     vm: parseVm(config),
-    network: parseNetwork(config),
+    network: parseNetworkSettings(config),
   };
 }
