@@ -280,6 +280,11 @@ export class LitegixDriver implements NomadDriver {
   }
 
   #vmsBelow(directories: HostDirectories, coreMhz: number): KnownVms {
+    const state = this.#state;
+    // A second configuration must not split the turns and reservations of one base path.
+    if (state.kind !== "unconfigured" && state.vms.directories.machines === directories.machines) {
+      return { ...state.vms, coreMhz };
+    }
     const records = new VmRecords(directories.machines);
     const peers = new GroupPeers({ records, logger: this.#logger, signal: this.#closing.signal });
     return { directories, records, peers, coreMhz };

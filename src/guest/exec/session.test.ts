@@ -105,7 +105,7 @@ test("exec: a stream that ends without an exit is an error, as is a guest that n
   const run = (guest: GuestClient, signal = new AbortController().signal): Promise<string[]> =>
     collect(execInGuest({ guest, argv: ["x"], terminal: false, input: inputs(), signal }));
   await assert.rejects(run(unfinished.guest), /without an exit status/);
-  await assert.rejects(run(silent.guest), /the guest does not answer: exec: no answer within 1 s/);
+  await assert.rejects(run(silent.guest), /the guest does not answer: exec: no answer within \d+ s/);
 });
 
 test("exec: the first answer may take 15 s on a busy host", () => {
