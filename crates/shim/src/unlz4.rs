@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 const MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
-/// Of a block's content, by the format.
+/// The most of a block's content, by the format.
 const MAX_BLOCK_BYTES: usize = 8 << 20;
 
 pub fn run(arguments: &[OsString]) -> ExitCode {

@@ -1,5 +1,5 @@
-//! The guest's wall clock. Where the hypervisor is KVM, init reads the host's clock itself (`ptp_kvm`) and follows it. Elsewhere
-//! the supervisor measures the difference over vsock, and says how to correct it.
+//! The guest's wall clock. If the hypervisor is KVM, init reads the host's clock itself (`ptp_kvm`) and follows it.
+//! Elsewhere the supervisor measures the difference over vsock, and says how to correct it.
 
 use crate::console;
 use litegix_sys::machine;
@@ -161,7 +161,7 @@ pub fn adjust(adjust_ns: i64, task_runs: bool) -> io::Result<()> {
         Correction::Nothing => Ok(()),
         Correction::Slew => machine::slew_clock(adjust_ns),
         Correction::Step => {
-            // What is left of an earlier slew was for the clock as it was.
+            // The rest of an earlier slew was for the clock as it was.
             machine::slew_clock(0)?;
             machine::step_clock(adjust_ns)
         }

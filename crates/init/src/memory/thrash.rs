@@ -18,12 +18,12 @@ const VICTIM_PAUSE: Duration = Duration::from_millis(50);
 const STRIKES: u32 = 3;
 /// How often a second all file pages have to come back.
 const TURNOVERS: u64 = 4;
-/// Who reads through a file has its pages come back, too. Programs whose own pages are missing fault: so many times a second for
-/// each so many pages of files. As measured on an emulated machine: 5 and 37 times for 16 pages by two tasks that thrash, 0.2
-/// times by one that reads through a large file at 200 MB/s.
+/// A task that reads through a file has its pages come back, too. Programs whose own pages are missing fault: so many
+/// times a second for each so many pages of files. As measured on an emulated machine: 5 and 37 times for 16 pages by
+/// two tasks that thrash, 0.2 times by one that reads through a large file at 200 MB/s.
 const PAGES_A_FAULT: u64 = 16;
 /// A few pages that come and go are nothing.
-const FEWEST_BYTES: u64 = 128 << 10;
+const MIN_BYTES: u64 = 128 << 10;
 const PAGE_BYTES: u64 = 4096;
 
 /// Watches until it is dropped.
@@ -31,8 +31,8 @@ pub async fn watch(group: TaskGroup) {
     let mut before: Option<(Memory, Instant)> = None;
     let mut strikes = 0;
     loop {
-        // Who has room left is seldom looked at: each look wakes the machine up, and the figures are dear. Where the waiting
-        // fails there is a look each time.
+        // A group with room left is seldom looked at: each look wakes the machine up, and the figures are dear. If the
+        // waiting fails, there is a look each time.
         let _ = timeout(SELDOM, group.memory_event()).await;
         sleep(INTERVAL).await;
         let Some(now) = group.memory() else {
@@ -54,7 +54,7 @@ pub async fn watch(group: TaskGroup) {
             console::info(&format!(
                 "out of memory: killed process {victim} of the task"
             ));
-            // What it held is its own until then, and nobody else's guilt.
+            // Until then its memory is its own, and no other process is to blame.
             let gone = Instant::now() + VICTIM_DEADLINE;
             while group.processes().contains(&victim) && Instant::now() < gone {
                 sleep(VICTIM_PAUSE).await;
@@ -65,11 +65,11 @@ pub async fn watch(group: TaskGroup) {
 
 fn thrashing(before: &Memory, now: &Memory, elapsed: Duration) -> bool {
     let full = now.current >= now.limit - now.limit / 32;
-    // Where files have a fair share there is something to reclaim that nobody needs at once.
+    // If files have a fair share, the kernel can reclaim some that nobody needs at once.
     let squeezed = now.file <= now.limit / 16;
     let refaulted = now.file_refaults.saturating_sub(before.file_refaults) * PAGE_BYTES;
     let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let allowed = TURNOVERS * now.file.max(FEWEST_BYTES);
+    let allowed = TURNOVERS * now.file.max(MIN_BYTES);
     let faults = now.major_faults.saturating_sub(before.major_faults);
     let faulting =
         faults * PAGES_A_FAULT * PAGE_BYTES * 1000 > now.file.saturating_mul(milliseconds);

@@ -1,4 +1,4 @@
-//! Whom to end for want of memory: the kernel's own choice, but one process only.
+//! The process to end if memory runs out: the kernel's own choice, but one process only.
 
 use litegix_sys::process::{open_pidfd, signal_pidfd};
 use std::fs;
