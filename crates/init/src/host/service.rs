@@ -8,7 +8,6 @@ use crate::host::generation;
 use crate::host::statuses::{status_of, status_of_life};
 use crate::logs::stream::Logs;
 use crate::machine::clock;
-use crate::machine::early;
 use crate::machine::steps;
 use crate::memory::stats;
 use crate::task::agent::Agent;
@@ -205,8 +204,6 @@ impl Guest for Service {
         &self,
         request: Request<ClockRequest>,
     ) -> Result<Response<ClockResponse>, Status> {
-        // Until then nobody knows whether the hypervisor tells its time.
-        early::finished().await;
         let follows_host = clock::follows_host();
         if !follows_host {
             let task_runs = self.agent.running().is_some();
