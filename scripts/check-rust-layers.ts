@@ -22,9 +22,9 @@ const crates: Readonly<Record<string, Layers>> = {
     ["machine"],
     ["memory", "network", "logs"],
     ["wire"],
-    ["console"],
+    ["console", "tuning"],
   ],
-  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "unlz4"]],
+  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "tuning", "unlz4"]],
 };
 
 function room(path: string): string {

@@ -20,6 +20,7 @@ mod network;
 mod program;
 mod root;
 mod task;
+mod tuning;
 mod wire;
 
 use host::{bulk, service::Service};

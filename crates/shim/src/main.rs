@@ -10,6 +10,7 @@ mod control;
 mod dial;
 mod log;
 mod logs;
+mod tuning;
 mod unlz4;
 mod vm;
 

@@ -1,6 +1,7 @@
 // A session's input on its way to the guest. The queue coalesces small pieces into frames as large as the guest accepts, because
 // Nomad's clients send 2 KiB at a time. It is bounded: adding waits for room.
 
+import { inputBulkPieceBytes, inputCoalesceBytes, inputCoalesceMs } from "../../system/tuning.ts";
 import { maxPayloadBytes } from "./frames.ts";
 
 export type ExecInput =
@@ -10,11 +11,6 @@ export type ExecInput =
 
 /** The largest piece that the guest accepts in one frame. */
 export const chunkBytes = maxPayloadBytes;
-/** In a stream of pieces each one wakes up the guest. The queue coalesces the following pieces for this long, or up to this size. */
-const coalesceMs = 2;
-const coalesceBytes = chunkBytes / 2;
-/** A terminal's keystrokes are smaller than this and not held back. */
-const bulkPieceBytes = 1024;
 /** Bytes kept for a guest that does not take them. */
 const highWaterBytes = 256 * 1024;
 
@@ -61,17 +57,17 @@ export class ExecInputQueue {
       return this.#items.shift();
     }
     const data = this.#takeBytes();
-    this.#bulk = data.length >= bulkPieceBytes;
+    this.#bulk = data.length >= inputBulkPieceBytes;
     this.#wakeAdder?.();
     return { kind: "stdin", data };
   }
 
   async #coalesce(): Promise<void> {
     const more = (): boolean =>
-      this.#bytes < coalesceBytes && !this.#closed && this.#items.every(({ kind }) => kind === "stdin");
+      this.#bytes < inputCoalesceBytes && !this.#closed && this.#items.every(({ kind }) => kind === "stdin");
     if (!more()) return;
     const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, coalesceMs);
+    const timer = setTimeout(resolve, inputCoalesceMs);
     this.#wakeTaker = () => {
       if (!more()) resolve();
     };

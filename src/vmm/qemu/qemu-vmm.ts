@@ -3,6 +3,7 @@
 // Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
 import { join } from "node:path";
 import { inNamespace } from "../../system/processes.ts";
+import { emulatedCpu, vsockWindowBytes } from "../../system/tuning.ts";
 import type { LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
 
 export interface QemuVmmOptions {
@@ -15,20 +16,6 @@ export interface QemuVmmOptions {
 }
 
 const guestCid = "3";
-/**
- * Everything that can be emulated except the "fast" string moves. Kernel and C library copy with `rep movsb` if the CPU
- * claims that it is fast, but emulation copies byte by byte. Without the claims copies take a third of the time.
- */
-const emulatedCpu = "max,-erms,-fsrm";
-
-/**
- * The bytes that a guest may send on a connection before the host has taken them; at most the buffer that Linux gives
- * its own end. Newer releases of Linux send no more than that at once, while the device reports room only once three
- * quarters of its own buffer are used. With a larger buffer both sides would wait. With the device's default (64 KiB)
- * the guest waits after each packet.
- */
-const vsockWindowBytes = 256 * 1024;
-
 export class QemuVmm implements Vmm {
   readonly kind = "qemu";
   readonly jailed = false;

@@ -1,6 +1,7 @@
 //! The host's input of an exec session, on its way to the program's pipe or terminal.
 
 use crate::exec::channel::{Host, Message};
+use crate::tuning::INPUT_ACKNOWLEDGE_BYTES;
 use bytes::{Buf, Bytes};
 use litegix_protocol::guest::TerminalSize;
 use litegix_sys::{descriptors, tty};
@@ -15,8 +16,6 @@ use tokio::sync::oneshot;
 
 /// Input on its way to the program, above which the host is not read.
 const MAX_QUEUED_BYTES: usize = 256 << 10;
-/// Input that the program has taken is acknowledged at once from so much on, less of it once all is taken.
-const ACKNOWLEDGE_BYTES: u64 = 32 << 10;
 
 /// The input that the program reads.
 pub struct Input {
@@ -180,7 +179,8 @@ pub async fn pump(
     let mut acknowledged = 0;
     loop {
         let taken = input.taken();
-        if taken - acknowledged >= ACKNOWLEDGE_BYTES || (input.idle() && taken > acknowledged) {
+        if taken - acknowledged >= INPUT_ACKNOWLEDGE_BYTES || (input.idle() && taken > acknowledged)
+        {
             acknowledged = taken;
             host.acknowledge(taken).await;
         }

@@ -1,6 +1,7 @@
 //! The output of an exec session's program, in messages for the host, and where it ends.
 
 use crate::exec::channel::{Answer, Answers};
+use crate::tuning::{COALESCE_BYTES, EXEC_COALESCE_DELAY};
 use bytes::Bytes;
 use litegix_protocol::frame::MAX_PAYLOAD as MAX_CHUNK;
 use litegix_sys::descriptors;
@@ -18,9 +19,6 @@ const QUIET: Duration = Duration::from_millis(200);
 const MAX_TAIL: Duration = Duration::from_secs(2);
 /// A terminal's buffer is flushed by the kernel's own hands, which may take a moment.
 const TERMINAL_QUIET: Duration = Duration::from_millis(20);
-/// A program that writes line by line would cost a message each; a burst is gathered for so long, or until it is this big.
-const COALESCE_DELAY: Duration = Duration::from_millis(4);
-const COALESCE_BYTES: usize = 16 << 10;
 /// More than a terminal holds; unlike a pipe it does not tell how much that is.
 const TERMINAL_BUFFER: usize = 128 << 10;
 
@@ -50,7 +48,7 @@ impl Output {
 
     /// Sends everything until the end of the stream, or until nothing more can be meant for this session.
     pub async fn pump(self, answers: Answers, mut ended: watch::Receiver<bool>) {
-        let mut last = Instant::now() - COALESCE_DELAY;
+        let mut last = Instant::now() - EXEC_COALESCE_DELAY;
         let mut bulk = false;
         loop {
             let mut chunk = Vec::with_capacity(MAX_CHUNK);
@@ -68,7 +66,7 @@ impl Output {
                         }
                         if chunk.len() < COALESCE_BYTES && !bulk {
                             // At once after a pause, for people who type; later in a burst.
-                            sleep_until(last + COALESCE_DELAY).await;
+                            sleep_until(last + EXEC_COALESCE_DELAY).await;
                             self.read_waiting(&mut chunk);
                         }
                         bulk = chunk.len() >= COALESCE_BYTES;

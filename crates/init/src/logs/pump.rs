@@ -1,6 +1,7 @@
 //! Pumps the task's output from its pipe or terminal into the log, as far as there is room.
 
 use crate::logs::buffer::LogBuffer;
+use crate::tuning::{FLOOD_BYTES, FLOOD_PAUSE, MIN_READ_BYTES};
 use litegix_sys::scheduling;
 use std::cell::Cell;
 use std::fs::File;
@@ -11,13 +12,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The pipe is read when there is room for so much at least.
-const MIN_READ_BYTES: usize = 64 << 10;
-/// A task that has written so much by the time its pipe is read writes as fast as it can, until it pauses or nobody takes
-/// what it writes. Woken by each of its writes, this thread would take the processor from it, and each change of address
-/// space costs more than what was written: the pipe is better left to fill up.
-const FLOOD: usize = 64 << 10;
-const FLOOD_PAUSE: Duration = Duration::from_millis(20);
 /// A pipe holds all that was written to it before its writers ended; a terminal's bytes come by the kernel's own hands, which
 /// may take a moment.
 const LAST_PAUSE: Duration = Duration::from_millis(20);
@@ -58,7 +52,7 @@ async fn read_on(log: &LogBuffer, source: &AsyncFd<File>) {
         match count {
             // A terminal says EIO when its last user has gone.
             Ok(0) | Err(_) => return,
-            Ok(count) if count >= FLOOD => {
+            Ok(count) if count >= FLOOD_BYTES => {
                 flood.get_or_insert_with(Flood::begin);
             }
             Ok(_) => flood = None,
@@ -169,7 +163,12 @@ mod tests {
         };
         {
             let mut pump = pin!(pump(&log, &from, over.subscribe()));
-            for (count, batch) in [(1, false), (FLOOD, true), (1, false), (FLOOD, true)] {
+            for (count, batch) in [
+                (1, false),
+                (FLOOD_BYTES, true),
+                (1, false),
+                (FLOOD_BYTES, true),
+            ] {
                 let upto = write(count);
                 tokio::select! {
                     () = &mut pump => panic!("the pipe is open"),
@@ -186,7 +185,7 @@ mod tests {
                 () = &mut pump => panic!("the pipe is open"),
                 paused = timeout(Duration::from_secs(10), paused) => paused.expect("paused"),
             }
-            let upto = write(FLOOD);
+            let upto = write(FLOOD_BYTES);
             tokio::select! {
                 () = &mut pump => panic!("the pipe is open"),
                 () = log.coalesce(session, 0, upto) => {}

@@ -1,19 +1,14 @@
 //! A log on its way to the host: in frames from the offset that the host asked for, freed as the host acknowledges.
 
 use crate::logs::buffer::{LogBuffer, Next, OutOfRange};
+use crate::tuning::{COALESCE_BYTES, LOG_COALESCE_DELAY};
 use crate::wire::frames::Frames;
 use crate::wire::socket::{Socket, send};
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message as _;
 use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
-
-/// After a piece of less than this, as much is gathered, or for so long: a task that writes line by line would cost a frame
-/// each.
-const COALESCE_BYTES: usize = 16 << 10;
-const COALESCE_DELAY: Duration = Duration::from_millis(5);
 
 /// The task's output, which outlives every connection.
 #[derive(Default)]
@@ -93,7 +88,7 @@ async fn send_log(
         }
         if length < COALESCE_BYTES {
             let _ = timeout(
-                COALESCE_DELAY,
+                LOG_COALESCE_DELAY,
                 buffer.coalesce(session, next, COALESCE_BYTES),
             )
             .await;

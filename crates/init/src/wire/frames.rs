@@ -1,5 +1,6 @@
 //! The frames of a bulk stream (guest.proto, FrameKind) that come from the host.
 
+use crate::tuning::MAX_AWAITED_BYTES;
 use crate::wire::socket::Socket;
 use bytes::Bytes;
 use litegix_protocol::frame::{self, HEADER_BYTES, MAX_OPENING, MAX_PAYLOAD};
@@ -8,9 +9,6 @@ use std::io;
 use std::sync::Arc;
 
 const MAX_FRAME: usize = HEADER_BYTES + MAX_PAYLOAD;
-/// A large frame comes in packets of 4 KiB, each of which would wake the reader. Less than what the transport lets the host
-/// send without a word from this side (64 KiB), or both would wait for each other.
-const MAX_AWAITED: usize = 32 << 10;
 /// The host's frames.
 pub struct Frames {
     socket: Arc<Socket>,
@@ -34,7 +32,7 @@ impl Frames {
             if let Some(frame) = self.buffer.pop()? {
                 return Ok(Some(frame));
             }
-            self.await_bytes(self.buffer.missing().clamp(1, MAX_AWAITED));
+            self.await_bytes(self.buffer.missing().clamp(1, MAX_AWAITED_BYTES));
             if self.socket.receive(&mut self.buffer.bytes).await? == 0 {
                 return Ok(None);
             }

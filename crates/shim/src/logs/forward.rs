@@ -5,6 +5,7 @@ use crate::dial::Guest;
 use crate::log;
 use crate::logs::frames::{FrameError, Frames, Next};
 use crate::logs::sink::Sink;
+use crate::tuning::{ACKNOWLEDGE_BYTES, ACKNOWLEDGE_DELAY};
 use litegix_protocol::frame;
 use litegix_protocol::guest::{FrameKind, LogStream, LogsAcknowledge, LogsOpen};
 use prost::Message;
@@ -20,10 +21,6 @@ use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
-/// The guest hears at once that so much is written, and of less when nothing more comes for a moment: each message costs it an
-/// interrupt.
-const ACKNOWLEDGE_BYTES: u64 = 256 << 10;
-const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
 /// After a connection broke.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -172,7 +169,7 @@ impl Connection {
             let length = if written == self.acknowledged {
                 self.stream.read(room).await?
             } else {
-                match timeout(ACKNOWLEDGE_PAUSE, self.stream.read(room)).await {
+                match timeout(ACKNOWLEDGE_DELAY, self.stream.read(room)).await {
                     Ok(result) => result?,
                     Err(_) => {
                         self.acknowledge(written).await?;

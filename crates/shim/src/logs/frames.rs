@@ -1,15 +1,11 @@
 //! The frames of a log (guest.proto, FrameKind) as they come from the guest, in whatever pieces: each is bounded before
 //! anything is kept of it, and its bytes are passed on before it is complete.
 
+use crate::tuning::{MIN_SPLICE_BYTES, READ_BYTES};
 use litegix_protocol::frame::{self, HEADER_BYTES, MAX_LOG_PAYLOAD, MAX_PAYLOAD};
 use litegix_protocol::guest::{FrameKind, Refusal};
 use prost::Message;
 use thiserror::Error;
-
-const BUFFER_BYTES: usize = 128 << 10;
-/// A frame of so much is worth moving without a copy. A pipe keeps each piece that is moved so in pages of its own: small ones
-/// would fill it.
-const LARGE: usize = 32 << 10;
 
 pub enum Next<'a> {
     /// The bytes that follow; none where only a frame's header has come so far.
@@ -40,7 +36,7 @@ pub struct Frames {
 impl Default for Frames {
     fn default() -> Self {
         Self {
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
             start: 0,
             end: 0,
             left: 0,
@@ -81,7 +77,7 @@ impl Frames {
         let end = if header_only {
             HEADER_BYTES
         } else {
-            BUFFER_BYTES
+            READ_BYTES
         };
         &mut self.buffer[self.end..end]
     }
@@ -108,7 +104,7 @@ impl Frames {
                 // An empty one would cost work and bring nothing.
                 FrameKind::Data if (1..=MAX_LOG_PAYLOAD).contains(&length) => {
                     self.left = length;
-                    self.large = length >= LARGE;
+                    self.large = length >= MIN_SPLICE_BYTES;
                 }
                 FrameKind::End if length == 0 => return Ok(Next::End),
                 FrameKind::Refused if length <= MAX_PAYLOAD => {
