@@ -37,7 +37,7 @@ describe("the host's disks", () => {
   });
   after(() => rm(directory, { recursive: true }));
 
-  it("are one VM's when it writes them, whatever their name, and any number's when all only read", async () => {
+  it("are one VM's if it writes them, under whatever name, and any number's if all only read", async () => {
     const [writing, reading] = [await lookAt(drive(disk)), await lookAt(drive(join(directory, "other-name"), true))];
     const inUse = { code: "drive_in_use", message: /VM 01234567 of somebody has it/ };
     assert.throws(() => refuseSharedDrives(writing, [vmWith(writing)]), inUse);
@@ -62,7 +62,7 @@ describe("the host's disks", () => {
     assert.deepEqual({ uid, gid }, { uid: 1000, gid: 1001 });
   });
 
-  it("are left alone where somebody gave them away or put something else in their place", { skip }, async () => {
+  it("are left alone if somebody gave them away or put another file in their place", { skip }, async () => {
     const record = vmWith(await lookAt(drive(disk)));
     await chown(disk, 1002, 1002);
     await giveDrivesBack(record);
@@ -75,7 +75,7 @@ describe("the host's disks", () => {
     assert.equal((await stat(disk)).uid, user.uid);
   });
 
-  it("are root's when a VM's user was left as their owner", { skip }, async () => {
+  it("are root's if a VM's user was left as their owner", { skip }, async () => {
     await chown(disk, user.uid, user.gid);
     const [seen] = await lookAt(drive(disk));
     assert.deepEqual(seen?.owner, { uid: 0, gid: 0 });

@@ -33,7 +33,10 @@ export function toDrives(drives: readonly HostDriveRecord[]): Drive[] {
   return drives.map(({ path, readOnly, sizeBytes }) => ({ path, readOnly, sizeBytes }));
 }
 
-/** Fails with DriveInUseError when the VM and another would share what one of them can write, or the VM has a disk twice. */
+/**
+ * Fails with DriveInUseError if the VM and another would share a disk that one of them can write, or if the VM has a
+ * disk twice.
+ */
 export function refuseSharedDrives(drives: readonly HostDriveRecord[], others: readonly MachineRecord[]): void {
   for (const [index, drive] of drives.entries()) {
     const isSame = (other: HostDriveRecord): boolean => other.identity === drive.identity;

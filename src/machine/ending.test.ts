@@ -24,7 +24,7 @@ describe("why a VM ended", () => {
 
   it("never started", async () => assert.equal(await codeOf(undefined), "vmm_not_started"));
 
-  it("a signal is the host's lack of memory only where its cgroup says so", async () => {
+  it("a signal is the host's lack of memory only if its cgroup says so", async () => {
     const killed = { exitCode: 137, signal: 9 };
     assert.equal(await codeOf(killed), "vmm_killed");
     await writeFile(join(directory, "memory.events"), "oom_kill 1\n");
@@ -52,7 +52,7 @@ describe("why a VM ended", () => {
     assert.equal(await codeOf(failed, { startedPath }), "vmm_failed");
   });
 
-  it("status 0 is a panic where the console shows one", async () => {
+  it("status 0 is a panic if the console shows one", async () => {
     const ended = { exitCode: 0, signal: 0 };
     assert.equal(await codeOf(ended), "guest_restarted");
     await writeFile(machineFiles(directory).vmmLog, "[ 1.0] Kernel panic - not syncing: No init\r\nRebooting\n");

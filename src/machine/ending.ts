@@ -1,5 +1,5 @@
-// Why a VM ended without its task's own report, as a code and a sentence. The guest's output is a hint and stays text: a
-// hostile guest can at most misname its own end.
+// Explains, with a code and a sentence, why a VM ended without its task's own report. The guest's output is a hint and
+// stays text: a hostile guest can at most misname its own end.
 
 import { oomKills } from "../system/cgroups.ts";
 import { printable } from "../system/error.ts";
@@ -61,5 +61,5 @@ export async function explainEnding(options: {
   }
   const panic = /Kernel panic - not syncing: ([^\r\n]{1,200})/.exec(await fileEnd(files.vmmLog, consoleBytes))?.[1];
   if (panic !== undefined) return { code: "guest_panic", summary: `the guest's kernel panicked: ${printable(panic)}` };
-  return { code: "guest_restarted", summary: "the guest ended itself without telling how its task ended" };
+  return { code: "guest_restarted", summary: "the guest ended itself without reporting how its task ended" };
 }

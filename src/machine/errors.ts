@@ -1,7 +1,7 @@
 // The errors of a VM's life.
 import { DriverError, driverError, reasonOf } from "../system/error.ts";
 
-/** The VM did not come up; the code is the one of what failed. `output` is the end of what VMM and guest console said. */
+/** The VM did not come up; the code is its cause's. `output` is the end of the VMM's and the guest console's output. */
 export class MachineStartError extends DriverError {
   declare readonly output: string;
 

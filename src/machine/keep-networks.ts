@@ -4,7 +4,9 @@ import { TableWatch } from "../network/keep/table-watch.ts";
 import type { Networks } from "../network/network.ts";
 import type { Logger } from "../system/logger.ts";
 
-/** In the host's own namespace a flush is told at once; in allocations' namespaces it is looked for. */
+/**
+ * In the host's own namespace the kernel reports a flush at once; in allocations' namespaces the driver polls for it.
+ */
 const intervalMs = 15_000;
 
 /** Until `signal` aborts. Logs each failure and tries again. */

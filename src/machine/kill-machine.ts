@@ -1,4 +1,4 @@
-// Ends every process of a VM: the supervisor is asked first, then the kernel.
+// Ends every process of a VM: asks the supervisor first, then the kernel.
 import { emptyGroup, processesOf } from "../system/cgroups.ts";
 import { findByArgument, isAlive, killProcess, type ProcessIdentity } from "../system/processes.ts";
 import { pollUntil } from "../system/wait.ts";
@@ -19,7 +19,7 @@ export async function killMachine(vm: RecordedVm): Promise<void> {
     using shim = new ShimClient({ controlSocket: vm.files.controlSocket });
     await shim.kill();
   } catch {
-    // No supervisor answers: the rest asks the kernel, not the supervisor.
+    // No supervisor answers: the rest asks the kernel instead.
   }
   // The supervisor ends by itself once the VMM is reaped and the record written; its death takes its children along.
   for (const [index, identity] of (await identitiesOf(vm)).entries()) {

@@ -1,4 +1,4 @@
-// The end of a VM's logs, for the sentence that says why it ended.
+// The end of a VM's logs, for the sentence about its end.
 import { open } from "node:fs/promises";
 import { printable } from "../system/error.ts";
 
@@ -29,7 +29,7 @@ const vmmLine = /^\d{4}-\d\d-\d\dT[\d:.]+ \[[^\]]*\] /;
 export async function lastOutput(path: string): Promise<string> {
   const lines = (await fileEnd(path, quotedBytes)).split(/[\r\n]+/).filter((line) => line.trim() !== "");
   const console = quote(lines.filter((line) => !vmmLine.test(line)).join(" | "), consoleLength);
-  // Without when and which thread, which would push out the line that says why: the reason comes before the farewells.
+  // Without the time and thread, which would push out the line with the reason: that comes before the farewells.
   const own = lines.filter((line) => vmmLine.test(line)).map((line) => line.replace(vmmLine, ""));
   const vmm = quote(own.join(" | "), vmmLength);
   return [console, ...(vmm === "" ? [] : [`VMM log: ${vmm}`])].filter((text) => text !== "").join("; ");

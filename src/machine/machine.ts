@@ -23,13 +23,13 @@ export interface HostProcess {
   readonly usage: ProcessUsage;
 }
 
-/** From the VMM's end until the supervisor has written it down. */
+/** From the VMM's end until the supervisor has recorded it. */
 const recordGraceMs = 15_000;
 
 export class Machine implements Disposable {
   readonly files: MachineFiles;
   readonly guest: GuestClient;
-  /** How the task ended; pending while it runs. Never rejects. */
+  /** The task's end; pending while it runs. Never rejects. */
   readonly exited: Promise<MachineExit>;
   /** Aborts when the task has ended or the VM is gone. */
   readonly ended: AbortSignal;
@@ -69,7 +69,7 @@ export class Machine implements Disposable {
 
   /** Fails with SupervisorIncompatibleError if the VM's supervisor speaks no generation of the protocol that this driver does. */
   async checkSupervisor(): Promise<void> {
-    // One that does not answer, or has ended, is found out by the watch for the VM's end.
+    // The watch for the VM's end notices a supervisor that does not answer, or has ended.
     const status = await this.#shim.status().catch(() => undefined);
     if (status !== undefined) requireGeneration(status);
   }
@@ -114,7 +114,8 @@ export class Machine implements Disposable {
   }
 
   /**
-   * From now on any end of the VM counts as wanted, also for the next driver process: this one may die before the end is on record.
+   * From now on any end of the VM counts as wanted, also for the next driver process: this one may die before the end
+   * is on record.
    * On a full disk the VM ends all the same.
    */
   async markKilled(): Promise<void> {
@@ -123,7 +124,7 @@ export class Machine implements Disposable {
     await writeRecord(this.files.record, this.#record).catch(() => undefined);
   }
 
-  /** Ends every process of the VM, which counts as wanted. Fails with MachineStuckError. */
+  /** Ends every process of the VM, as wanted. Fails with MachineStuckError. */
   async kill(): Promise<void> {
     await this.markKilled();
     await killMachine(this.#vm);
@@ -198,7 +199,7 @@ export class Machine implements Disposable {
     }
   }
 
-  /** Ends a VM whose logs and end nobody would learn any more. A jailed VMM does not die with its supervisor. */
+  /** Ends a VM whose logs and end would be lost. A jailed VMM does not die with its supervisor. */
   async #withoutSupervisor(): Promise<RecordedExit> {
     const code = "supervisor_lost";
     const reason = `the VM's supervisor was killed, and the VM with it (${code})`;

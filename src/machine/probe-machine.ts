@@ -1,4 +1,5 @@
-// The VM that proves that this host runs VMs: made, jailed and ended as a task's is, with a guest that prints a word and restarts.
+// The VM that proves that this host runs VMs. It is made, jailed and ended like a task's, with a guest that prints a
+// word and restarts.
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { raceAbort } from "../system/wait.ts";
@@ -39,7 +40,7 @@ export async function runProbeMachine(options: {
   }
 }
 
-/** Mode 2 of seccomp(2); a guest that ended already leaves no process to look at. */
+/** Mode 2 of seccomp(2). A guest that has ended already leaves no process to inspect. */
 async function hasSeccompFilter(pid: number | undefined): Promise<boolean> {
   const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
   return /^Seccomp:\s*2$/m.test(status);

@@ -39,7 +39,7 @@ async function leave(id: string, facts: Partial<MachineRecord>): Promise<string>
 }
 
 describe("VMs that an earlier process left", () => {
-  it("what was half started or half ended is removed, what runs or is at work is not", async () => {
+  it("a half-started or half-ended one is removed, a running or busy one is not", async () => {
     const alive = await ownIdentity();
     const removed = [await leave("00000001", { phase: "starting" }), await leave("00000002", { phase: "ending" })];
     await leave("00000003", { phase: "running" });
@@ -50,7 +50,7 @@ describe("VMs that an earlier process left", () => {
     assert.deepEqual((await readdir(machinesDirectory)).toSorted(), ["00000003", "00000004", "00000005"]);
   });
 
-  it("one that can't be removed does not keep another, and is reported", async () => {
+  it("a VM that can't be removed is reported, and keeps no other", async () => {
     const bad = await leave("00000006", { phase: "ending", cgroups: [noGroup] });
     const good = await leave("00000007", { phase: "ending" });
     const { removed, failed } = await sweepMachines(new VmRecords(machinesDirectory));
@@ -62,7 +62,7 @@ describe("VMs that an earlier process left", () => {
   });
 });
 
-describe("the end of a VM that does not come to its end", () => {
+describe("the end of a VM, if it does not complete", () => {
   it("is in the record, for the next process", async () => {
     const directory = await leave("00000008", { cgroups: [noGroup] });
     const records = new VmRecords(machinesDirectory);

@@ -17,7 +17,7 @@ export async function removeMachine(vm: RecordedVm, records: VmRecords): Promise
 }
 
 /**
- * Nomad does not ask again if a driver failed to remove a VM or died over it: the record tells the next driver process to
+ * Nomad does not ask again if a driver failed to remove a VM or died over it. The record makes the next driver process
  * finish. On a full disk, or without a directory, the VM ends all the same.
  */
 export async function markEnding(vm: RecordedVm): Promise<MachineRecord> {
@@ -56,7 +56,7 @@ export async function sweepMachines(records: VmRecords): Promise<SweptMachines> 
   return { removed, failed };
 }
 
-/** A directory without a readable record is left alone for as long: another process may be about to write it. */
+/** A directory without a readable record is left alone for this long: another process may be about to write it. */
 const recordGraceMs = 60_000;
 
 async function sweep(directory: string, records: VmRecords): Promise<boolean> {

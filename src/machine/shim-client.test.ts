@@ -31,7 +31,7 @@ test("a supervisor of another generation is refused, and both sides' are named",
     message:
       'the VM\'s supervisor, of version "9.9.9", speaks generation 2 of its protocol, this driver 1 to 1: the VM is replaced (supervisor_incompatible)',
   });
-  // One from before generations were told.
+  // A supervisor from before it reported its generation.
   generation = 0;
   const older = await client.status();
   assert.throws(() => requireGeneration(older), /speaks generation 0/);

@@ -48,7 +48,10 @@ export class ShimClient implements Disposable {
     return { id, shimPid, vmmPid, version, generation };
   }
 
-  /** Resolves when the guest's clock has been looked at and set right; gives by how much it was ahead, and how wrong that may be. */
+  /**
+   * Resolves when the supervisor has measured and set the guest's clock, with the clock's lead before and the
+   * uncertainty of it.
+   */
   async syncClock(signal: AbortSignal): Promise<{ offsetMs: number; uncertaintyMs: number }> {
     const { offsetNs, uncertaintyNs } = await this.#client.syncClock({}, { timeoutMs: clockTimeoutMs, signal });
     return { offsetMs: Number(offsetNs) / 1e6, uncertaintyMs: Number(uncertaintyNs) / 1e6 };

@@ -1,5 +1,5 @@
-// When a start reached each of its steps, on the host and in the guest, on one clock: milliseconds since the start was asked
-// for. The guest's figures are its own: they are shown, never relied upon.
+// The times at which a start reached each of its steps, on the host and in the guest, on one clock: milliseconds since
+// the start was requested. The guest's figures are its own: the driver shows them but never relies on them.
 import { printable } from "../system/error.ts";
 
 export interface TimelineStep {

@@ -10,7 +10,7 @@ import { VmRecords } from "./records/vm-records.ts";
 import { freeUser } from "./users.ts";
 
 describe("users of jailed VMs", () => {
-  it("are given once, however many start at a time, until their VM's directory is gone", async () => {
+  it("are given once, however many VMs start at a time, until their VM's directory is gone", async () => {
     const machinesDirectory = await mkdtemp(join(tmpdir(), "users-"));
     const range = { first: 70_000, last: 70_004 };
     let made = 0;

@@ -3,7 +3,7 @@
 import { NoFreeUserError } from "./errors.ts";
 import type { MachineRecord } from "./records/manifest.ts";
 
-/** Both ends belong to it. */
+/** Both ends of the range belong to it. */
 export interface UserRange {
   readonly first: number;
   readonly last: number;

@@ -11,7 +11,10 @@ export interface BootedMachine {
   readonly networkOpen: Promise<void>;
 }
 
-/** Creates a VM and starts its guest. Fails with MachineStartError or as createMachine does; nothing of the VM is left then. */
+/**
+ * Creates a VM and starts its guest. Fails with MachineStartError or as createMachine does; then nothing of the VM is
+ * left.
+ */
 export async function bootMachine(options: CreateMachineOptions): Promise<BootedMachine> {
   const created = await createMachine(options);
   const machine = await supervise(created, options);

@@ -66,7 +66,7 @@ async function spareDisk(context: TestContext): Promise<string> {
   return directory;
 }
 
-test("before a VM has processes its record names the files that it uses", async (context) => {
+test("a VM's record names the files that it uses before the VM has processes", async (context) => {
   let seen: MachineRecord | undefined;
   const host = await hostWith(context, async (records) => {
     [seen] = await records.list();

@@ -1,5 +1,6 @@
-// Makes all that a VM consists of before it has processes: directory, record, user, cgroup, disk, network interface. A fault
-// half-way undoes it before the error is thrown; a crash half-way is undone from the record, which is written before anything else.
+// Makes all parts of a VM before it has processes: directory, record, user, cgroup, disk, network interface. A fault
+// half-way undoes them before the error is thrown. After a crash half-way, the next process undoes them from the
+// record, which is written before anything else.
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ownIdentity } from "../../system/processes.ts";
@@ -62,7 +63,9 @@ export interface CreateMachineOptions {
 export interface CreatedMachine extends RecordedVm {
   readonly config: VmConfig;
   readonly plan: LaunchPlan;
-  /** Resolves when the guest has its network, which it does not need to boot. Nobody needs to wait for a failure. */
+  /**
+   * Resolves when the guest has its network, which it does not need to boot. A caller may leave a failure unhandled.
+   */
   readonly networkOpen: Promise<void>;
 }
 
@@ -99,7 +102,7 @@ interface Registered extends Omit<CreatedMachine, "networkOpen"> {
   readonly cgroup: MachineCgroup | undefined;
 }
 
-/** Takes an id, a user and disks that no other VM has. From here on the record tells what must be undone. */
+/** Takes an id, a user and disks that no other VM has. From here on the record tells a later process what to undo. */
 async function register(host: MachineHost, request: MachineRequest, signal: AbortSignal): Promise<Registered> {
   const { vmm, records, users } = host;
   const { spec, network, workload } = request;

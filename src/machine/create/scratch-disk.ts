@@ -1,5 +1,5 @@
-// The writable layer of a VM: an empty, sparse ext4. No journal: it never outlives its VM. Making one takes a good part of
-// the time that a VM needs to boot, so one is always kept ready, and a VM's start only gives it its name.
+// The writable layer of a VM: an empty, sparse ext4. It has no journal, since it never outlives its VM. Making one
+// takes a good part of a VM's boot time. So the driver always keeps one ready, and a VM's start only renames it.
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ export async function keepSpareScratchDisk(options: { spareDirectory: string; si
   }
 }
 
-/** Removes every spare: what an earlier process left may be of another size or half made. */
+/** Removes every spare: an earlier process's may be of another size or half made. */
 export async function removeSpareScratchDisks(options: { spareDirectory: string }): Promise<void> {
   await rm(options.spareDirectory, { recursive: true, force: true });
 }

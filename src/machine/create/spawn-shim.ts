@@ -1,4 +1,4 @@
-// Starts a VM's supervisor (crates/shim) and tells whether it came to run.
+// Starts a VM's supervisor (crates/shim) and reports if it runs.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
@@ -26,12 +26,12 @@ export interface SpawnShimOptions {
   readonly signal: AbortSignal;
 }
 
-/** The supervisor's files tell at once; this is for a supervisor that died without a word. */
+/** The supervisor's files report at once; this is for a supervisor that died without output. */
 const exitLookIntervalMs = 100;
-/** On the wall's clock. The supervisor waits 30 s for a helper; the rest is for a busy host. */
+/** By the wall clock. The supervisor waits 30 s for a helper; the rest is for a busy host. */
 const shimStartTimeoutMs = 120_000;
 
-/** Resolves with the supervisor when it serves its control socket and every process of the VM has been started. */
+/** Resolves with the supervisor once it serves its control socket and has started every process of the VM. */
 export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdentity> {
   const { files } = options;
   await writeFile(files.shimConfig, JSON.stringify(shimConfig(options)), { mode: 0o600 });

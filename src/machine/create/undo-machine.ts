@@ -1,4 +1,4 @@
-// Takes a VM away that did not come up, and says why it did not.
+// Removes a VM that did not come up, and gives the reason.
 import { DriverError, reasonOf } from "../../system/error.ts";
 import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
@@ -6,7 +6,7 @@ import type { Machine } from "../machine.ts";
 import type { RecordedVm, VmRecords } from "../records/vm-records.ts";
 import { removeMachine } from "../remove-machine.ts";
 
-/** Removes a VM that nobody watches yet. Resolves with the error to throw. */
+/** Removes a VM that is not yet watched. Resolves with the error to throw. */
 export async function undoCreation(options: {
   vm: RecordedVm;
   records: VmRecords;

@@ -1,4 +1,5 @@
-// The supervisor's file about the end of its VM (crates/shim/src/vm/record.rs). It is on the disk before anyone is told.
+// The supervisor's file about the end of its VM (crates/shim/src/vm/record.rs). It is on the disk before any caller
+// learns of the end.
 import * as v from "valibot";
 import { readJson } from "./read-json.ts";
 
@@ -21,10 +22,10 @@ const exitSchema = v.object({
 /** The VM has ended and took its task along. */
 export interface VmEnd {
   readonly kind: "error";
-  /** Undefined as long as nobody has looked into it. */
+  /** Undefined until the cause has been examined. */
   readonly code?: string | undefined;
   readonly reason: string;
-  /** How the VMM ended; undefined if nobody saw it end. */
+  /** The VMM's end; undefined if nobody saw it. */
   readonly vmm?: { readonly exitCode: number; readonly signal: number } | undefined;
   /** The process beside the VMM whose end ended the VM; its last output is in the reason. */
   readonly helper?: string | undefined;
@@ -44,7 +45,7 @@ export interface TaskEnd {
 
 export type RecordedExit = TaskEnd | VmEnd;
 
-/** How a VM's task ended. "killed": somebody wanted the VM's end, and the guest reported none before it. */
+/** The end of a VM's task. "killed": the end of the VM was wanted, and the guest reported none before it. */
 export type MachineExit = RecordedExit | { readonly kind: "killed" };
 
 /** Undefined while there is no record. */

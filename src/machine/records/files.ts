@@ -32,5 +32,5 @@ export function machineFiles(directory: string): MachineFiles {
 const maxSocketPathBytes = 107;
 const longestSocketName = "/vms/01234567/shim.sock_1024";
 
-/** How long a base directory may be for every VM's sockets to be reachable. */
+/** The longest base directory with which every VM's sockets are reachable. */
 export const maxBasePathBytes = maxSocketPathBytes - longestSocketName.length;

@@ -1,4 +1,5 @@
-// The VM's manifest on disk: everything that a later driver process needs to take the VM over or away, and nothing that can be derived.
+// The VM's manifest on disk: everything that a later driver process needs to take over or remove the VM, and nothing
+// that can be derived.
 import * as v from "valibot";
 import { networkPlanSchema } from "../../network/plan/network-plan.ts";
 import { writeFileAtomically } from "../../system/files.ts";
@@ -51,9 +52,9 @@ const recordSchema = v.object({
   vcpuCount: v.number(),
   memSizeMib: v.number(),
   vsockPath: v.string(),
-  /** The user of a jailed VMM; taken as long as this record is there. */
+  /** The user of a jailed VMM, taken as long as this record exists. */
   user: v.optional(owner),
-  /** A file that is there as soon as the VMM has been started, if another program (the jailer) starts it. */
+  /** A file that appears once the VMM has been started, if another program (the jailer) starts it. */
   startedPath: v.optional(v.string()),
   drives: v.array(hostDriveSchema),
   /** The directories of the VM's cgroup. */

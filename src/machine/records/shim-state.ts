@@ -1,4 +1,5 @@
-// The supervisor's file about the processes of its VM (crates/shim/src/vm/state.rs). It is there from the VMM's start to the VM's removal.
+// The supervisor's file about the processes of its VM (crates/shim/src/vm/state.rs). It exists from the VMM's start to
+// the VM's removal.
 import * as v from "valibot";
 import { readJson } from "./read-json.ts";
 

@@ -8,7 +8,7 @@ import { Slots } from "../../system/wait.ts";
 import { type MachineFiles, machineFiles } from "./files.ts";
 import { type MachineRecord, readRecord } from "./manifest.ts";
 
-/** A VM as its directory tells. */
+/** A VM as its directory describes it. */
 export interface RecordedVm {
   readonly files: MachineFiles;
   readonly record: MachineRecord;
@@ -59,8 +59,8 @@ export class VmRecords {
   }
 
   /**
-   * To be disposed of once the VM's own record is written. The turns are this process's: no other process of this base path starts
-   * VMs. Rejects with the signal's reason.
+   * Dispose of it once the VM's own record is written. The turns are this process's: no other process of this base path
+   * starts VMs. Rejects with the signal's reason.
    */
   async turn(signal: AbortSignal): Promise<Disposable> {
     return await this.#turns.take(signal);
