@@ -128,7 +128,7 @@ describe("the supervisor and a fake guest that only tells the time", () => {
       asked += 1;
       return new Promise(() => {});
     });
-    await assert.rejects(pair.shim.client.syncClock(AbortSignal.timeout(10_000)), /does not tell its time/);
+    await assert.rejects(pair.shim.client.syncClock(AbortSignal.timeout(10_000)), /does not report its time/);
     assert.equal(asked, 1);
   });
 });

@@ -1,6 +1,7 @@
-//! Keeps the guest's wall clock at the host's, where the guest can't read the host's clock through its hypervisor: QEMU's
-//! emulation, and hosts whose clock source is not the TSC. The supervisor measures the difference at the start and regularly
-//! afterwards. The guest's time lies within the round trip of its answer, so the shortest round trip says it best.
+//! Keeps the guest's wall clock at the host's if the guest can't read the host's clock through its hypervisor: under
+//! QEMU's emulation, and on hosts whose clock source is not the TSC. The supervisor measures the difference at the
+//! start and regularly afterwards. The guest's time lies within the round trip of its answer, so the shortest round
+//! trip gives it best.
 
 use crate::control::{Measured, Shared};
 use crate::dial::Guest;
@@ -13,14 +14,15 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// Between two looks. The kernel slews a host's clock by half a thousandth at most: less than 8 ms meanwhile.
+/// The pause between two measurements. The kernel slews a host's clock by at most half a thousandth: less than 8 ms
+/// meanwhile.
 const PAUSE: Duration = Duration::from_secs(15);
-/// The same, where the guest follows the host by itself: its hypervisor may stop telling the time.
+/// The same for a guest that follows the host by itself: its hypervisor may stop offering the time.
 const FOLLOWING_PAUSE: Duration = Duration::from_secs(60);
-/// Round trips in one look.
+/// Round trips in one measurement.
 const SAMPLES: usize = 4;
 const MAX_ANSWER_BYTES: usize = 4 << 10;
-/// For one answer. Without it, a guest that is silent once would never be asked again.
+/// The limit for one answer. Without it, a guest that is silent once would never be asked again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -28,7 +30,7 @@ type Client = GuestClient<Channel>;
 
 /// Runs until it is aborted.
 pub async fn keep(guest: Guest, shared: Arc<Shared>) {
-    // The driver asks for the first look once the guest is awake: a guest that boots is dialled by enough others.
+    // The driver requests the first measurement once the guest is awake; enough others dial a booting guest.
     let _ = timeout(PAUSE, shared.clock_wanted.notified()).await;
     let mut told = false;
     loop {
@@ -58,7 +60,7 @@ async fn keep_connected(
     }
 }
 
-/// How far to move the guest's clock: not at all if the difference may be that of the measurement.
+/// The correction of the guest's clock: none if the difference may be the measurement's own error.
 fn correction(measured: Measured) -> Option<i64> {
     (measured.offset_ns.unsigned_abs() > measured.uncertainty_ns.unsigned_abs())
         .then(|| measured.offset_ns.saturating_neg())
@@ -86,7 +88,7 @@ async fn sample(client: &mut Client) -> Result<(Measured, bool), Status> {
     Ok((sample, answer.follows_host))
 }
 
-/// Moves the guest's clock by so much.
+/// Moves the guest's clock by this much.
 async fn ask(client: &mut Client, adjust_ns: i64) -> Result<ClockResponse, Status> {
     let answer = timeout(ANSWER_DEADLINE, client.clock(ClockRequest { adjust_ns }))
         .await
@@ -94,7 +96,7 @@ async fn ask(client: &mut Client, adjust_ns: i64) -> Result<ClockResponse, Statu
     Ok(answer?.into_inner())
 }
 
-/// The guest may say anything.
+/// The guest may send any value.
 fn measured(sent_unix_ns: i64, guest_unix_ns: i64, round_trip: Duration) -> Measured {
     let half_ns = i64::try_from(round_trip.as_nanos() / 2).unwrap_or(i64::MAX);
     Measured {

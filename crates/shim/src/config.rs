@@ -1,4 +1,4 @@
-//! The configuration of this VM's supervisor, written by the driver that starts it. Both are of one build.
+//! The configuration of this VM's supervisor, written by the driver that starts it. Both come from one build.
 
 use serde::Deserialize;
 use std::fs;
@@ -18,7 +18,7 @@ pub struct Config {
     pub version: u32,
     pub id: String,
     pub control_socket: PathBuf,
-    /// The unix socket by which the guest's vsock is reached.
+    /// The unix socket that leads to the guest's vsock.
     pub vsock_socket: PathBuf,
     pub guest_port: u32,
     /// A FIFO, a plain file or /dev/null.
@@ -39,7 +39,7 @@ pub struct Process {
     pub output: PathBuf,
     /// The next process starts once this exists.
     pub ready_path: Option<PathBuf>,
-    /// Its first process is this one.
+    /// The process is the first of a new process namespace.
     pub pid_namespace: bool,
     /// Files that it sees in other places than the host does.
     pub binds: Vec<BindMount>,

@@ -11,12 +11,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-/// The generation of `shim.proto` that is spoken here.
+/// The generation of `shim.proto` that this supervisor speaks.
 const GENERATION: u32 = 1;
-/// For the guest to be asked for its time.
+/// The limit for a measurement of the guest's clock.
 const CLOCK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A look at the guest's clock: how far it was ahead of the host's, and how wrong that may be.
+/// A measurement of the guest's clock: its lead on the host's, and the uncertainty of that.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     pub offset_ns: i64,
@@ -32,11 +32,11 @@ pub struct Shared {
     /// Set once every process of the VM is reaped.
     pub all_reaped: watch::Sender<bool>,
     pub kill: Notify,
-    /// Somebody has been given the record.
+    /// True once a caller has got the record.
     pub fetched: Notify,
-    /// Somebody wants the guest's clock to be looked at now.
+    /// A caller wants the guest's clock to be measured now.
     pub clock_wanted: Notify,
-    /// The latest look.
+    /// The latest measurement.
     pub clock: watch::Sender<Option<Measured>>,
 }
 
@@ -101,7 +101,7 @@ impl Shim for Control {
     ) -> Result<Response<SyncClockResponse>, Status> {
         let mut looks = self.0.clock.subscribe();
         self.0.clock_wanted.notify_one();
-        let no_answer = || Status::unavailable("the guest does not tell its time");
+        let no_answer = || Status::unavailable("the guest does not report its time");
         timeout(CLOCK_DEADLINE, looks.changed())
             .await
             .map_err(|_| no_answer())?

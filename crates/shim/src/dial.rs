@@ -1,5 +1,5 @@
-//! Connections to the guest through the hypervisor's unix socket, as Firecracker's vsock does it: "CONNECT port\n" in one
-//! write, answered by "OK n\n". An end without an answer means that nobody listens in the guest yet.
+//! Connections to the guest through the hypervisor's unix socket, as Firecracker's vsock does it: "CONNECT port\n" in
+//! one write, answered by "OK n\n". An end without an answer means that the guest does not listen yet.
 
 use hyper_util::rt::TokioIo;
 use litegix_protocol::frame;
@@ -63,7 +63,7 @@ async fn dial(socket: &Path, port: u32) -> io::Result<UnixStream> {
             .write_all(format!("CONNECT {port}\n").as_bytes())
             .await?;
         let mut answer = Vec::with_capacity(MAX_ANSWER);
-        // Byte by byte: what follows the line belongs to the connection.
+        // Byte by byte: the bytes behind the line belong to the connection.
         while !answer.ends_with(b"\n") {
             if answer.len() >= MAX_ANSWER {
                 return Err(io::Error::other("too long an answer to CONNECT"));

@@ -1,4 +1,4 @@
-//! The supervisor's own log: few lines, each with the time. Nothing of the guest's goes in unescaped.
+//! The supervisor's own log: few lines, each with the time. Text of the guest's goes in escaped only.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,7 +21,7 @@ pub fn line(message: &str) {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let text: String = message.escape_debug().take(MAX_CHARACTERS).collect();
-    // There is nowhere to report a failure to log.
+    // A failure to log can't be reported anywhere.
     let _ =
         file.write_all(format!("{}.{:03} {text}\n", now.as_secs(), now.subsec_millis()).as_bytes());
 }

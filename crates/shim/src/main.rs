@@ -1,6 +1,6 @@
 //! The supervisor of one VM: `litegix-shim CONFIG.json`, started detached by the driver, which may die and come back. It
 //! is the parent of the hypervisor and its helpers, owns the write ends of the task's logs, and keeps the exit record.
-//! `litegix-shim unlz4` does the driver a service that Node lacks, see unlz4.rs.
+//! `litegix-shim unlz4` decompresses kernels for the driver, since Node has no LZ4; see unlz4.rs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -33,7 +33,7 @@ use tonic::transport::Server;
 use vm::{record, supervise};
 
 const MAX_REQUEST_BYTES: usize = 64 << 10;
-/// For the last answers to leave.
+/// Time for the last answers to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 
 async fn serve(config: &Config) -> io::Result<()> {
     let shared = Arc::new(Shared::new(config.id.clone()));
-    // The driver's life must not be ours: its terminal's signals are nothing to us.
+    // The supervisor must outlive the driver, so it ignores the signals of the driver's terminal.
     for kind in [SignalKind::hangup(), SignalKind::interrupt()] {
         drop(signal(kind)?);
     }

@@ -1,6 +1,6 @@
-//! `litegix-shim unlz4 BYTES FILE <FRAME`: decompresses LZ4's legacy frame, which Linux' build writes for CONFIG_KERNEL_LZ4
-//! (Debian's kernels), into the new FILE. Node reads no LZ4. BYTES is the size that the
-//! kernel's image states; a frame that gives more or less is an error. Format: lz4_Frame_format.md, "Legacy frame".
+//! `litegix-shim unlz4 BYTES FILE <FRAME`: decompresses LZ4's legacy frame, which Linux' build writes for
+//! CONFIG_KERNEL_LZ4 (Debian's kernels), into the new FILE. Node has no LZ4. BYTES is the size that the kernel's image
+//! states; a frame that gives more or less is an error. Format: lz4_Frame_format.md, "Legacy frame".
 
 use lz4_flex::block;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 const MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
-/// The most of a block's content, by the format.
+/// The format's limit of a block's content.
 const MAX_BLOCK_BYTES: usize = 8 << 20;
 
 pub fn run(arguments: &[OsString]) -> ExitCode {

@@ -1,5 +1,5 @@
 //! Carries one of the task's log streams from the guest to the host. A byte is acknowledged only once it is written,
-//! and the offset counts what is written: whatever breaks, the next connection goes on at the right byte.
+//! and the offset counts written bytes. So after any break the next connection goes on at the right byte.
 
 use crate::dial::Guest;
 use crate::log;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, timeout};
 
-/// After a connection broke.
+/// The pause after a connection broke.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Stream {
@@ -32,7 +32,7 @@ pub struct Stream {
     pub offsets: Option<Arc<File>>,
 }
 
-/// Why a connection ended before the stream's end.
+/// The reason that a connection ended before the stream's end.
 #[derive(Debug, Error)]
 enum ForwardError {
     #[error("the stream broke off: {0}")]

@@ -1,5 +1,5 @@
-//! The frames of a log (guest.proto, FrameKind) as they come from the guest, in whatever pieces: each is bounded before
-//! anything is kept of it, and its bytes are passed on before it is complete.
+//! The frames of a log (guest.proto, FrameKind) as they come from the guest, in whatever pieces. Each is bounded before
+//! any of it is kept, and its bytes are passed on before it is complete.
 
 use crate::tuning::{MIN_SPLICE_BYTES, READ_BYTES};
 use litegix_protocol::frame::{self, HEADER_BYTES, MAX_LOG_PAYLOAD, MAX_PAYLOAD};
@@ -8,7 +8,7 @@ use prost::Message;
 use thiserror::Error;
 
 pub enum Next<'a> {
-    /// The bytes that follow; none where only a frame's header has come so far.
+    /// The bytes that follow; none if only a frame's header has come so far.
     Piece(&'a [u8]),
     End,
 }
@@ -27,9 +27,9 @@ pub struct Frames {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Still to come of the frame that has begun.
+    /// Bytes still to come of the frame that has begun.
     left: usize,
-    /// The frame that has begun or was the last is a large one.
+    /// The current or latest frame is a large one.
     large: bool,
 }
 
@@ -59,7 +59,7 @@ impl Frames {
             return !self.here().is_empty();
         }
         match self.head() {
-            // A refusal is taken whole, but not one that is longer than it may be.
+            // A refusal is taken whole, unless it is longer than allowed.
             Some((FrameKind::Refused, length)) if length <= MAX_PAYLOAD => {
                 self.here().len() >= HEADER_BYTES + length
             }
@@ -68,7 +68,7 @@ impl Frames {
         }
     }
 
-    /// Room to read to; never empty while `has_next` says no.
+    /// Room to read into; never empty while `has_next` is false.
     pub fn room(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -82,12 +82,12 @@ impl Frames {
         &mut self.buffer[self.end..end]
     }
 
-    /// So many of the bytes that come next belong to a large frame, and none of them has been read.
+    /// The number of the next bytes that belong to a large frame, none of which has been read.
     pub fn spliceable(&self) -> Option<usize> {
         (self.large && self.left > 0 && self.here().is_empty()).then_some(self.left)
     }
 
-    /// So many of them were moved.
+    /// Notes that this many of them were moved.
     pub fn spliced(&mut self, length: usize) {
         self.left -= length;
     }
@@ -96,12 +96,12 @@ impl Frames {
         self.end += length;
     }
 
-    /// Only where `has_next` said yes.
+    /// Call it only if `has_next` is true.
     pub fn next(&mut self) -> Result<Next<'_>, FrameError> {
         if self.left == 0 {
             let (kind, length) = self.head().unwrap_or_default();
             match kind {
-                // An empty one would cost work and bring nothing.
+                // An empty one would cost work for nothing.
                 FrameKind::Data if (1..=MAX_LOG_PAYLOAD).contains(&length) => {
                     self.left = length;
                     self.large = length >= MIN_SPLICE_BYTES;
@@ -132,7 +132,7 @@ mod tests {
     use litegix_protocol::guest::{HelloResponse, WaitResponse};
     use proptest::prelude::*;
 
-    /// Reads frames that arrive in pieces; gives the log's bytes, and whether it ended or was refused.
+    /// Reads frames that arrive in pieces; returns the log's bytes, and how it ended or was refused.
     fn read(mut wire: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<bool>) {
         let mut frames = Frames::default();
         let mut cuts = cuts.iter().cycle();
@@ -200,7 +200,7 @@ mod tests {
             prop_assert!(log.len() <= bytes.len());
         }
 
-        /// A guest's message is decoded or refused, and holds no more than was sent.
+        /// A guest's message is decoded or refused, and holds no more than the guest sent.
         #[test]
         fn any_message_is_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
             let _ = WaitResponse::decode(bytes.as_slice());

@@ -1,4 +1,4 @@
-//! The task's log streams, from the guest to where Nomad reads them.
+//! The task's log streams, from the guest to Nomad's reader.
 
 pub mod forward;
 pub mod frames;

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
 pub enum Sink {
-    /// Waits for its reader, who may be stopped: this stream then waits, nothing else.
+    /// Waits for its reader, who may be stopped: then only this stream waits.
     Fifo(AsyncFd<File>),
     Plain(File),
 }
@@ -34,14 +34,14 @@ impl Sink {
         }
     }
 
-    /// Whether `splice_from` works.
+    /// True if `splice_from` works on it.
     pub fn is_fifo(&self) -> bool {
         matches!(self, Self::Fifo(_))
     }
 
-    /// Moves at least one and up to so many bytes of the connection into the FIFO, without a copy; 0 is the connection's end.
-    /// Cancelled, it has moved none.
-    pub async fn splice_from(&self, from: &UnixStream, most: usize) -> io::Result<usize> {
+    /// Moves at least one byte and at most the given number from the connection into the FIFO, without a copy; 0 is the
+    /// connection's end. If cancelled, it has moved none.
+    pub async fn splice_from(&self, from: &UnixStream, max: usize) -> io::Result<usize> {
         let Self::Fifo(fifo) = self else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -50,9 +50,9 @@ impl Sink {
             let mut room = fifo.writable().await?;
             let moved = from.try_io(Interest::READABLE, || {
                 let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-                match splice(from, None, fifo.get_ref(), None, most, flags).map_err(io::Error::from)
+                match splice(from, None, fifo.get_ref(), None, max, flags).map_err(io::Error::from)
                 {
-                    // It is the FIFO that has no room.
+                    // The FIFO is what has no room.
                     Err(error)
                         if error.kind() == io::ErrorKind::WouldBlock
                             && descriptors::bytes_waiting(from)? > 0 =>
@@ -75,7 +75,7 @@ impl Sink {
         }
     }
 
-    /// Writes every byte. Cancelled in between, it has told `written` how many.
+    /// Writes every byte. If cancelled in between, it has reported to `written` how many.
     pub async fn write_all(
         &mut self,
         mut bytes: &[u8],
@@ -114,7 +114,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::time::timeout;
 
-    /// More than socket and FIFO hold: each of them stands in the way for a while.
+    /// More than socket and FIFO hold, so that each blocks for a while.
     #[tokio::test(flavor = "current_thread")]
     async fn what_is_moved_arrives_in_order_whoever_is_slow() {
         const BYTES: usize = 8 << 20;

@@ -1,4 +1,4 @@
-//! The task's two log streams, from the VM's start until the record is there.
+//! The task's two log streams, from the VM's start until the record is written.
 
 use crate::config::Config;
 use crate::dial::Guest;
@@ -59,8 +59,8 @@ impl Logs {
         Self { forwards, cut }
     }
 
-    /// Waits for both streams' ends, or cuts them off when `patience` ends, whose outcome is given then. Gives the streams
-    /// back in either case: their FIFOs are closed by dropping them.
+    /// Waits for both streams' ends, or cuts them off when `patience` ends, whose result it then returns. Returns the
+    /// streams in either case: dropping them closes their FIFOs.
     pub async fn finish<T>(self, patience: impl Future<Output = T>) -> (Vec<Stream>, Option<T>) {
         let Self { forwards, cut } = self;
         let mut collect = pin!(async {
@@ -88,7 +88,7 @@ impl Logs {
 mod tests {
     use super::*;
 
-    /// A reader of the log sees its end when the sinks are dropped: that is for after the record.
+    /// A reader of the log sees its end when the sinks are dropped, which must come after the record.
     #[tokio::test(flavor = "current_thread")]
     async fn streams_that_are_cut_off_keep_their_sinks() {
         let config = crate::config::parse(
@@ -99,7 +99,7 @@ mod tests {
                 "pid_namespace": false, "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");
-        // Nobody answers there.
+        // No guest answers there.
         let guest = Guest {
             socket: config.vsock_socket.clone(),
             port: 10,

@@ -20,10 +20,10 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Its end is seen at once; this is for one that hangs, and no busy host makes a socket so late.
+/// The child's end is seen at once. This limit is for a hanging child: no busy host makes a socket so late.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const READY_PAUSE: Duration = Duration::from_millis(5);
-/// For a dead child's last output to be read.
+/// Time to read a dead child's last output.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Error)]
@@ -89,7 +89,7 @@ impl Running {
         })
     }
 
-    /// Waits until the process listens at the socket; an error says what it said when it ended before.
+    /// Waits until the process listens at the socket. If it ends before, the error has its last output.
     pub async fn ready(&mut self, path: &Path) -> Result<(), ProcessError> {
         let deadline = Instant::now() + READY_DEADLINE;
         while !listens(self.pid, path) {
@@ -125,14 +125,14 @@ impl Running {
         self.ended().await
     }
 
-    /// How it ended before the task did, to be put behind its name.
+    /// The child's end before the task's, worded to follow its name.
     pub async fn early_end(&mut self, status: Option<ExitStatus>) -> String {
         let how = status.map_or_else(|| "unknown status".to_owned(), describe);
         let words = self.last_words().await;
         format!("ended ({how}) before the task reported its end{words}")
     }
 
-    /// Its last output, to be put behind a sentence. For a process that has ended.
+    /// Its last output, worded to follow a sentence. For a process that has ended.
     pub async fn last_words(&mut self) -> String {
         let _ = timeout(OUTPUT_DEADLINE, &mut self.output).await;
         self.tail.quote()
@@ -156,8 +156,8 @@ pub async fn any_ended(running: &mut [Running]) -> (usize, Option<ExitStatus>) {
     .await
 }
 
-/// Whether somebody listens there in the process's network namespace. The socket's file alone says less: it is there
-/// before, and a connection is refused then.
+/// True if a process listens there in the child's network namespace. The socket's file alone proves less: it exists
+/// before, and a connection is then refused.
 fn listens(pid: u32, path: &Path) -> bool {
     fs::read_to_string(format!("/proc/{pid}/net/unix")).is_ok_and(|table| {
         table

@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use tokio::process::{Child, Command};
 
-/// Starts the process with its isolation around it. It dies with this program, unless it changes its user: such a one is
-/// ended by the driver, by its cgroup.
+/// Starts the process with its isolation around it. The process dies with this program, unless it changes its user. The
+/// driver ends such a process by its cgroup.
 pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
     let groups = process
         .cgroup_procs

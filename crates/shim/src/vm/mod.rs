@@ -1,4 +1,4 @@
-//! The VM's processes and how it ended.
+//! The VM's processes and its end.
 
 pub mod children;
 pub mod isolation;

@@ -1,4 +1,4 @@
-//! Output of a child: kept in a file of bounded size, the newest last, and the very last of it at hand for errors.
+//! Output of a child: kept in a file of bounded size, the newest last, with the very last of it in memory for errors.
 
 use crate::log;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Two files of this size at most.
 const MAX_FILE_BYTES: u64 = 512 << 10;
 const TAIL_BYTES: usize = 1024;
-/// The most of a child's last words in an error's text.
+/// The max length of a child's last output in an error's text.
 const MAX_QUOTE: usize = 400;
 
 struct Rotating {

@@ -1,4 +1,4 @@
-//! How the VM ended, on disk for good before anyone is told.
+//! The VM's end, durable on disk before any caller learns of it.
 
 use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
 use serde::Serialize;

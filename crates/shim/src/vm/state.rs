@@ -1,4 +1,4 @@
-//! The file that tells, for as long as the VM lives, by which processes it does: who finds one of them knows it again.
+//! The file that lists, as long as the VM lives, its processes, with enough of each to recognise it again.
 
 use crate::config::Config;
 use crate::vm::children::Running;

@@ -21,33 +21,33 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::sleep;
 
-/// From the task's end until its last log byte is written, should a FIFO's reader be stuck.
+/// From the task's end until its last log byte is written, in case a FIFO's reader is stuck.
 const LOG_DEADLINE: Duration = Duration::from_secs(30);
 /// From the VMM's unexpected end until the logs are given up.
 const LAST_BYTES_GRACE: Duration = Duration::from_millis(100);
-/// From a helper's end until it counts as the VM's: on a busy host a VMM that ends takes its time, and a helper may be gone
-/// before it is.
+/// From a helper's end until it counts as the VM's end. On a busy host a VMM takes time to end, and a helper may be
+/// gone before it.
 const HELPER_GRACE: Duration = Duration::from_secs(2);
 /// For the guest to end its exec sessions (5 s), to unmount (3 s) and to restart, which ends the hypervisor.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
-/// For the record of a VM that never ran to be fetched.
+/// Time for the driver to fetch the record of a VM that never ran.
 const FAILED_START_GRACE: Duration = Duration::from_secs(10);
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_ANSWER: usize = 64 << 10;
 /// More than any guest can have had; it goes into a sentence for the user.
 const MAX_OOM_KILLS: u64 = 1_000_000;
 
-/// How the VM's life ended, as seen from here.
+/// The end of the VM's life, as seen from here.
 enum Ending {
     Task(ExitStatus),
     Vmm(Option<std::process::ExitStatus>),
-    /// The helper at this place among those started before the VMM. A VM without its vsock device would run on, without
-    /// logs and without an end that anybody learns of.
+    /// The helper with this index among those started before the VMM. A VM without its vsock device would run on,
+    /// without logs and without an end that anyone could learn of.
     Helper(usize, Option<std::process::ExitStatus>),
     Killed,
 }
 
-/// Why a VM never came to life.
+/// The reason that a VM never came to life.
 #[derive(Debug, Error)]
 enum StartError {
     #[error(transparent)]
@@ -62,7 +62,7 @@ enum StartError {
 
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
     let mut running = Vec::new();
-    // A kill meanwhile is heard right after: starting has its own, short deadlines.
+    // A kill meanwhile takes effect right after: starting has its own, short deadlines.
     let (sinks, mut vmm) = match start(config, shared, &mut running).await {
         Ok(started) => started,
         Err(error) => return fail(config, shared, running, &error).await,
@@ -84,15 +84,15 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
     clock.abort();
     match ending {
         Ending::Task(status) => {
-            // The rest of the logs, unless the VM or somebody's patience ends before.
+            // The rest of the logs, unless the VM or the patience ends before.
             let (streams, vmm_status) = finish_logs(logs, &mut vmm, &mut running, shared).await;
             settle(config, shared, record_of(&status, vmm_status));
-            // Only now: logmon reads the FIFOs' end after the record is there.
+            // Only now, so that logmon reads the FIFOs' end after the record is written.
             drop(streams);
             shut_down(&guest, &mut vmm, shared).await;
         }
         Ending::Vmm(status) => {
-            // The sockets still hold the guest's last bytes: a crash's last lines are the ones people want.
+            // The sockets still hold the guest's last bytes: people want a crash's last lines most.
             sleep(LAST_BYTES_GRACE).await;
             let error = format!("the VMM {}", vmm.early_end(status).await);
             settle(config, shared, record_without_task(status, error));
@@ -125,7 +125,7 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
     log::line(&format!("VM {} has ended", config.id));
 }
 
-/// Makes the record durable, then known.
+/// Makes the record durable, then publishes it.
 fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
     if let Err(error) = record::write(&config.exit_record, &record) {
         log::line(&format!("{}: {error}", config.exit_record.display()));
@@ -148,7 +148,7 @@ async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &S
     }
 }
 
-/// Starts everything; `running` holds the VMM's helpers, and after a failure all that has to be killed.
+/// Starts everything. `running` holds the VMM's helpers and, after a failure, all processes to kill.
 async fn start(
     config: &Config,
     shared: &Shared,
@@ -180,7 +180,7 @@ async fn kill_all(running: Vec<Running>) {
     }
 }
 
-/// The rest of the logs, and how the VMM ended if it did. The streams' FIFOs are closed by dropping them.
+/// The rest of the logs, and the VMM's end if it ended. Dropping the streams closes their FIFOs.
 async fn finish_logs(
     logs: Logs,
     vmm: &mut Running,
@@ -210,7 +210,7 @@ async fn finish_logs(
     (streams, vmm_status)
 }
 
-/// Which of the helpers has ended, and how. Not at once: one that ends along with the VMM is not what ended the VM, and
+/// The helper that has ended, and how. It waits a moment: a helper that ends along with the VMM did not end the VM, and
 /// the last log bytes are still in the sockets.
 async fn helper_end(helpers: &mut [Running]) -> (usize, Option<std::process::ExitStatus>) {
     let end = children::any_ended(helpers).await;
@@ -218,7 +218,7 @@ async fn helper_end(helpers: &mut [Running]) -> (usize, Option<std::process::Exi
     end
 }
 
-/// Asks the guest until it says how the task ended.
+/// Asks the guest until it reports the task's end.
 async fn task_end(guest: &Guest) -> ExitStatus {
     loop {
         let channel = guest.connect().await;
@@ -232,7 +232,7 @@ async fn task_end(guest: &Guest) -> ExitStatus {
     }
 }
 
-/// The guest may say anything; the record holds only what can be.
+/// The guest may send any value; the record holds only possible ones.
 fn record_of(status: &ExitStatus, vmm: Option<VmmExit>) -> ExitRecord {
     ExitRecord {
         task: Some(TaskExit {
