@@ -1,4 +1,4 @@
-//! Log lines as kernel messages, so that they stand in order with the kernel's own and reach the console if there is one.
+//! Log lines as kernel messages, so that they are in order with the kernel's own and reach the console if there is one.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ fn write(level: u8, message: &str) {
     let kmsg = KMSG.get_or_init(|| File::options().write(true).open("/dev/kmsg").ok());
     if let Some(mut kmsg) = kmsg.as_ref() {
         let text: String = message.escape_debug().take(MAX_CHARACTERS).collect();
-        // There is nowhere to report a failure to log.
+        // A failure to log can't be reported anywhere.
         let _ = kmsg.write_all(format!("<{level}>litegix-init: {text}\n").as_bytes());
     }
 }
@@ -26,7 +26,7 @@ pub fn warn(message: &str) {
     write(4, message);
 }
 
-/// Logs an error with what it was that failed, and goes on.
+/// Logs an error with the action that failed, and goes on.
 pub fn warn_on_error<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) {
     if let Err(error) = result {
         warn(&format!("{what}: {error}"));

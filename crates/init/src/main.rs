@@ -43,7 +43,7 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// A whole chunk of bulk data in one frame: each frame is two writes, each write an exit to the hypervisor.
 const MAX_FRAME_BYTES: u32 = 128 << 10;
 const MAX_STREAMS: u32 = 512;
-/// Before listening again when that failed.
+/// The pause before listening again after a failure.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(not(test))]
@@ -92,7 +92,7 @@ fn run() -> ! {
 async fn serve() -> io::Result<()> {
     let mut modules = Modules::listed();
     modules.load_before_transport();
-    // Before the transport is there: a host that has been waiting for us is answered, not refused.
+    // Before the transport exists, so that a waiting host is answered, not refused.
     let mut listener = host::listen(PORT)
         .inspect_err(|error| console::warn(&format!("listening: {error}")))
         .ok();
@@ -103,7 +103,7 @@ async fn serve() -> io::Result<()> {
     let agent = Arc::new(Agent::new(Arc::clone(&reaper)));
     let spawner = Arc::clone(&agent.spawner);
     tokio::spawn(async move {
-        // In init's control group, which is there by then.
+        // In init's control group, which exists by then.
         early::finished().await;
         console::warn_on_error("starting the zygote", spawner.prepare().await);
     });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-/// Between two looks at a connection that can't be read because the program does not take its input.
+/// The pause between two checks of a connection that can't be read because the program does not take its input.
 const HANG_UP_CHECK: Duration = Duration::from_millis(500);
 
 /// The session's messages to the host.
@@ -55,14 +55,14 @@ impl Host {
         }
     }
 
-    /// Acknowledges so many bytes of the standard input since the session's beginning.
+    /// Acknowledges this many bytes of the standard input since the session's beginning.
     pub async fn acknowledge(&self, bytes: u64) {
         let taken = StdinTaken { bytes }.encode_to_vec();
-        // A connection that has ended shows when it is read.
+        // A connection's end shows only when it is read.
         let _ = send(self.0.socket(), FrameKind::Taken, &taken).await;
     }
 
-    /// Resolves when the host is gone though nobody asks for messages.
+    /// Resolves when the host has gone while no caller reads its messages.
     pub async fn gone(&self) {
         while !self.0.socket().hung_up() {
             sleep(HANG_UP_CHECK).await;

@@ -14,21 +14,21 @@ use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-/// Input on its way to the program, above which the host is not read.
+/// The limit of input on its way to the program; above it init does not read from the host.
 const MAX_QUEUED_BYTES: usize = 256 << 10;
 
 /// The input that the program reads.
 pub struct Input {
-    /// None once closed, by the host's wish or because the program does not read any more.
+    /// None once closed, by the host's wish or because the program no longer reads.
     descriptor: Option<AsyncFd<File>>,
     terminal: bool,
     queue: VecDeque<Bytes>,
     /// Bytes in the queue.
     queued: usize,
-    /// Bytes of the host's that have left the queue: written to the program, or thrown away.
+    /// The host's bytes that have left the queue: written to the program, or discarded.
     taken: u64,
     ending: bool,
-    /// Whether the last byte given to a terminal left its line unfinished.
+    /// True if the last byte given to a terminal left its line unfinished.
     within_line: bool,
 }
 
@@ -61,7 +61,7 @@ impl Input {
         self.descriptor.is_none() || (self.queue.is_empty() && !self.ending)
     }
 
-    /// Bytes after the end, or for a program that has closed its input, go nowhere.
+    /// Bytes after the end, or for a program that has closed its input, are discarded.
     pub fn push(&mut self, bytes: Bytes) {
         if self.descriptor.is_some() && !self.ending {
             self.append(bytes);
@@ -74,7 +74,7 @@ impl Input {
         self.taken
     }
 
-    /// The queue holds nothing that is empty.
+    /// The queue holds no empty item.
     fn append(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.queued += bytes.len();
@@ -86,7 +86,7 @@ impl Input {
         self.ending = true;
     }
 
-    /// Writes what can be written. Can be dropped at any await without losing a byte.
+    /// Writes as much as fits. Can be dropped at any await without losing a byte.
     pub async fn write_some(&mut self) {
         let Some(descriptor) = &self.descriptor else {
             return;
@@ -110,7 +110,7 @@ impl Input {
                 self.queued -= count;
                 self.taken += count as u64;
             }
-            // EPIPE: the program has closed its input, which is its right.
+            // EPIPE: the program has closed its input, as it may.
             Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => {
                 self.queue.clear();
                 self.taken += self.queued as u64;
@@ -149,7 +149,7 @@ fn end_of_file_character(terminal: &AsyncFd<File>) -> Option<u8> {
         .then_some(settings.control_chars[SpecialCharacterIndices::VEOF as usize])
 }
 
-/// Clients without a terminal say 0 x 0, which means nothing.
+/// Clients without a terminal send 0 x 0, which has no meaning.
 pub fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
     let Some(size) = size else { return };
     let (Ok(rows), Ok(columns)) = (u16::try_from(size.rows), u16::try_from(size.columns)) else {
@@ -160,7 +160,7 @@ pub fn resize(terminal: &OwnedFd, size: Option<TerminalSize>) {
     }
 }
 
-/// Only while there is room: a program that does not read holds up the host's sending.
+/// Only while there is room: a program that does not read blocks the host's sending.
 async fn next_message(host: &mut Host, room: bool) -> io::Result<Message> {
     if room {
         return host.message().await;

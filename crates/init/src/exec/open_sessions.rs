@@ -1,4 +1,4 @@
-//! The connections of exec sessions that are open, for the machine's end to wait for: bytes that the host has not read
+//! The open connections of exec sessions. The machine waits for them before its end: bytes that the host has not read
 //! yet are lost with the machine.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ pub struct Sessions {
     closed: Condvar,
 }
 
-/// To be held until the host has closed the connection, which it does once it has read all.
+/// Held until the host has closed the connection, which it does once it has read everything.
 pub struct Open(Arc<Sessions>);
 
 impl Sessions {
@@ -23,7 +23,7 @@ impl Sessions {
         Open(Arc::clone(self))
     }
 
-    /// Waits until none is open, but not longer than that; says whether none is. Blocks its thread.
+    /// Waits until none is open, at most for the given time; returns true if none is. Blocks its thread.
     pub fn wait(&self, longest: Duration) -> bool {
         let waited = self
             .closed

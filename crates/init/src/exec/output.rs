@@ -1,4 +1,4 @@
-//! The output of an exec session's program, in messages for the host, and where it ends.
+//! The output of an exec session's program, in messages for the host, and its end.
 
 use crate::exec::channel::{Answer, Answers};
 use crate::tuning::{COALESCE_BYTES, EXEC_COALESCE_DELAY};
@@ -14,10 +14,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// After the program's end another process may hold the pipe. Silence for QUIET, or MAX_TAIL in all, is then the end.
+/// After the program's end another process may hold the pipe. Silence for QUIET, or MAX_TAIL in all, then counts as the
+/// end.
 const QUIET: Duration = Duration::from_millis(200);
 const MAX_TAIL: Duration = Duration::from_secs(2);
-/// A terminal's buffer is flushed by the kernel's own hands, which may take a moment.
+/// The kernel's own threads flush a terminal's buffer, which may take a moment.
 const TERMINAL_QUIET: Duration = Duration::from_millis(20);
 /// More than a terminal holds; unlike a pipe it does not tell how much that is.
 const TERMINAL_BUFFER: usize = 128 << 10;
@@ -46,7 +47,7 @@ impl Output {
         })
     }
 
-    /// Sends everything until the end of the stream, or until nothing more can be meant for this session.
+    /// Sends everything until the end of the stream, or until no more output can belong to this session.
     pub async fn pump(self, answers: Answers, mut ended: watch::Receiver<bool>) {
         let mut last = Instant::now() - EXEC_COALESCE_DELAY;
         let mut bulk = false;
@@ -54,8 +55,8 @@ impl Output {
             let mut chunk = Vec::with_capacity(MAX_CHUNK);
             tokio::select! {
                 biased;
-                // First: a process that the program left behind may write without a pause. The sender going away means
-                // the same as its message.
+                // First, since a process that the program left behind may write without a pause. If the sender goes
+                // away, that means the same as its message.
                 _ = ended.changed() => break,
                 read = descriptors::receive(&self.descriptor, &mut chunk) => match read {
                     Ok(length) if length > 0 => {
@@ -83,8 +84,8 @@ impl Output {
         self.drain(&answers).await;
     }
 
-    /// After the program's end: everything that is there now, however long the host takes for it, and what follows
-    /// without a pause. Only bytes that are still to come are waited for.
+    /// After the program's end: all bytes that are there now, however long the host takes for them, and bytes that
+    /// follow without a pause. Only bytes still to come have a time limit.
     async fn drain(&self, answers: &Answers) {
         let (mut owed, quiet) = if self.terminal {
             (TERMINAL_BUFFER, TERMINAL_QUIET)
@@ -112,7 +113,7 @@ impl Output {
         }
     }
 
-    /// Reads without waiting, as far as it fits. An end or error shows up again at the next read.
+    /// Reads without waiting, as much as fits. An end or error shows again at the next read.
     fn read_waiting(&self, chunk: &mut Vec<u8>) {
         while matches!(descriptors::read_more(self.descriptor.get_ref(), chunk), Ok(length) if length > 0)
         {
@@ -134,8 +135,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Runs an output whose program has ended; gives the bytes that came of it. `writer` runs as a process that it left
-    /// behind.
+    /// Runs an output whose program has ended; returns the bytes of its messages. `writer` runs as a process that the
+    /// program left behind.
     async fn tail(output: Output, writer: impl FnOnce() + Send + 'static) -> usize {
         let (answers, mut receiver) = mpsc::channel(4);
         let (ended, has_ended) = watch::channel(false);
@@ -163,7 +164,7 @@ mod tests {
         (output, File::from(to))
     }
 
-    /// Until nobody reads any more.
+    /// Until no process reads any more.
     fn write_on(mut to: File, bytes: &[u8], pause: Duration) {
         while to.write_all(bytes).is_ok() {
             thread::sleep(pause);

@@ -19,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Messages on their way to the host at most; each holds 64 KiB.
+/// Max messages on their way to the host; each holds 64 KiB.
 const QUEUE: usize = 4;
-/// From the hang-up to the kill, when the host goes away.
+/// From the hang-up to the kill, if the host goes away.
 const HANG_UP_GRACE: Duration = Duration::from_secs(10);
 
 pub struct Session {
@@ -33,7 +33,7 @@ pub struct Session {
     outputs: Vec<Output>,
     /// The size of a terminal follows the host's.
     terminal: Option<Arc<OwnedFd>>,
-    /// When the host goes away: none kills at once.
+    /// For the case that the host goes away; none kills at once.
     grace: Option<Duration>,
 }
 
@@ -99,7 +99,7 @@ impl Session {
         }
     }
 
-    /// Runs the session to its end in tasks of its own; gives the stream of answers.
+    /// Runs the session to its end in tasks of its own; returns the stream of answers.
     pub fn run(
         self,
         reaper: Arc<Reaper>,
@@ -130,7 +130,7 @@ impl Session {
             start_us: u32::try_from(start_took.as_micros()).unwrap_or(u32::MAX),
         };
         let _ = answers.send(Answer::Started(started)).await;
-        // Tells the outputs that the program has ended.
+        // Notifies the outputs that the program has ended.
         let (ended, has_ended) = watch::channel(false);
         let pumps: Vec<_> = outputs
             .into_iter()
@@ -167,7 +167,7 @@ impl Session {
                 finish.await;
             }
         }
-        // Told, not aborted: it may be within a frame, which the end must not follow.
+        // A message, not an abort: the task may be within a frame, which the end must not follow.
         drop(over);
     }
 }
@@ -198,7 +198,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use tokio::sync::Semaphore;
 
-    /// Fills the way to the peer; gives how many bytes that took.
+    /// Fills the way to the peer; returns the number of bytes that took.
     fn fill(mut socket: &UnixStream) -> usize {
         socket.set_nonblocking(true).expect("mode");
         let mut count = 0;
@@ -231,7 +231,7 @@ mod tests {
             .expect("header");
         host.write_all(&[0; 100]).expect("input");
         let mut answers = session.run(Arc::default(), Host::new(frames), permit);
-        // Once the program has its input, the session tells the host so, who does not read.
+        // Once the program has its input, the session reports that to the host, which does not read.
         while descriptors::bytes_waiting(&stdin).expect("pipe") < 100 {
             tokio::task::yield_now().await;
         }

@@ -1,6 +1,6 @@
 //! The processes of an exec session: its first program, its descendants, and all processes of their terminal session.
-//! The first is init's child, so only the reaper may signal it; the others are held by pidfds. Neither way a signal
-//! meets a process that was given an id again.
+//! The first is init's child, so only the reaper may signal it. The others are held by pidfds. Neither way can signal a
+//! later process with the same id.
 
 use crate::program::reaper::Reaper;
 use litegix_sys::proc_stat::Stat;
@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks at whether all have ended.
+/// The pause between two checks if all have ended.
 const PAUSE: Duration = Duration::from_millis(50);
 const KILL_ROUNDS: usize = 20;
 
-/// A fork bomb shall not cost init its descriptors; further processes die in the next round, or with their parents.
+/// A fork bomb must not use up init's descriptors. Further processes die in the next round, or with their parents.
 const MAX_MEMBERS: usize = 4096;
 
 pub struct Tree<'a> {
@@ -32,7 +32,7 @@ struct Seen {
 }
 
 impl<'a> Tree<'a> {
-    /// The leader, which the reaper knows, and everything below it as it is now.
+    /// The leader, which the reaper knows, and everything below it at this moment.
     pub fn of(leader: i32, reaper: &'a Reaper) -> Self {
         let mut tree = Self {
             reaper,
@@ -47,10 +47,11 @@ impl<'a> Tree<'a> {
         self.reaper.signal(self.leader, 0).is_ok()
     }
 
-    /// Adds what has been started since.
+    /// Adds processes that have started since.
     pub fn look_again(&mut self) {
         let leader = self.leader;
-        // Once the leader has been reaped, somebody else may have its id; its session's id stays taken while anyone is in it.
+        // Once the leader has been reaped, another process may get its id; its session's id stays taken as long as the
+        // session has members.
         let leader_is_there = self.leader_is_there();
         let others = processes()
             .filter(|it| it.pid != leader && (leader_is_there || it.stat.parent != leader))
@@ -90,11 +91,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Ends all of it: hang-up first; after the grace whatever is left is killed. Without a grace all is killed at once.
+    /// Ends all of it: first a hang-up, then, after the grace, a kill for the rest. Without a grace all are killed at
+    /// once.
     pub async fn end(mut self, grace: Option<Duration>) {
         if let Some(grace) = grace {
             self.signal(libc::SIGHUP);
-            // A job that was stopped, with Ctrl-Z, would hear of it only when it goes on.
+            // A stopped job (Ctrl-Z) would see the signal only when it continues.
             self.signal(libc::SIGCONT);
             let deadline = Instant::now() + grace;
             while !self.is_gone() && Instant::now() < deadline {
@@ -112,7 +114,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Forgets processes that have ended; says whether none is left.
+    /// Forgets processes that have ended; returns true if none is left.
     pub fn is_gone(&mut self) -> bool {
         self.members
             .retain(|(_, descriptor)| process::signal_pidfd(descriptor.as_fd(), 0).is_ok());
@@ -140,8 +142,8 @@ fn see(pid: i32) -> Option<Stat> {
     Stat::of(u32::try_from(pid).ok()?)
 }
 
-/// Only of those that belong to the session: a machine may run more processes than init may have descriptors. The start
-/// time shows whether the descriptor is of the process that was seen.
+/// Only for those that belong to the session: a machine may run more processes than init may have descriptors. The
+/// start time proves that the descriptor is of the same process.
 fn hold(seen: Seen) -> Option<OwnedFd> {
     let descriptor = process::open_pidfd(seen.pid).ok()?;
     (see(seen.pid)?.start_time == seen.stat.start_time).then_some(descriptor)
@@ -153,7 +155,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    /// A session's first program, of whose end the reaper is told as in the machine.
+    /// A session's first program; the reaper learns of its end as in the machine.
     fn leader(script: &str, reaper: &Reaper) -> (Child, i32) {
         let child = Command::new("setsid")
             .args(["sh", "-c", script])
@@ -185,7 +187,7 @@ mod tests {
         let mut tree = grown(leader, &reaper, 3);
         assert!(!tree.is_gone());
         tree.signal(libc::SIGKILL);
-        // Zombies that nobody reaps here still take signals; the test is that they do not run.
+        // Unreaped zombies still take signals; the test is that they do not run.
         assert_eq!(child.wait().expect("wait").code(), None);
     }
 

@@ -1,5 +1,5 @@
-//! Bulk streams (guest.proto, FrameKind): exec sessions and logs with nothing between the bytes and the socket. Each
-//! connection is one session or one log, so that one slow reader holds up nobody.
+//! Bulk streams (guest.proto, FrameKind): exec sessions and logs as bytes on a bare socket. Each connection is one
+//! session or one log, so that a slow reader delays no other.
 
 use crate::console;
 use crate::exec::channel::Answer;
@@ -20,10 +20,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
-/// If the program has not started after this time, init sends a keep-alive. By it the host tells a guest that gets
+/// If the program has not started after this time, init sends a keep-alive. The host can then tell a guest that gets
 /// little CPU on a busy host from one whose agent hangs. A quick start costs no further frame.
 const KEEP_ALIVE_DELAY: Duration = Duration::from_millis(500);
-/// Before listening again when that failed.
+/// The pause before listening again after a failure.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Never ends.
@@ -109,7 +109,7 @@ async fn exec(
             }
         };
         if sent.is_err() {
-            // The session sees that nobody takes its answers any more.
+            // The session sees that its answers have no taker any more.
             break;
         }
     }
@@ -168,7 +168,7 @@ pub mod tests {
         send(&socket, FrameKind::Started, b"").await.expect("send");
         let mut next = host.try_clone().expect("clone");
         assert_eq!(read(&mut next).0, FrameKind::Started);
-        // It ends when the host has been told.
+        // It ends once the host has the message.
         let told = tokio::task::spawn_blocking(move || read(&mut host));
         let told = with_keep_alive(&socket, told).await.expect("told");
         assert_eq!(told, (FrameKind::Taken, vec![]));

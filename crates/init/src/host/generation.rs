@@ -1,5 +1,5 @@
-//! Which generation of `guest.proto` a host and this init talk in. A VM outlives upgrades of the driver, so that either
-//! may be the older one.
+//! The generation of `guest.proto` that a host and this init use. A VM outlives upgrades of the driver, so either may
+//! be the older one.
 
 use std::ops::RangeInclusive;
 use thiserror::Error;

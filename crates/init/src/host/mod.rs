@@ -13,7 +13,7 @@ pub fn listen(port: u32) -> io::Result<VsockListener> {
     VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port))
 }
 
-/// A task may open a socket of this kind too, but may not command its own machine's init.
+/// A task may open a socket of this kind too, but must not command its own machine's init.
 pub fn is_host(peer: VsockAddr) -> bool {
     peer.cid() == VMADDR_CID_HOST
 }

@@ -1,4 +1,4 @@
-//! Failures as gRPC's statuses, by which the host tells the kinds apart. Their texts are short: Nomad shows about 120
+//! Failures as gRPC statuses, by which the host distinguishes the kinds. Their texts are short: Nomad shows about 120
 //! bytes.
 
 use crate::logs::stream::LogError;

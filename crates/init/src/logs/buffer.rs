@@ -1,5 +1,5 @@
-//! One log stream of the task: a ring that one session of the host's reads. Only acknowledged bytes are freed; a full ring
-//! stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
+//! One log stream of the task: a ring that one session of the host reads. Only acknowledged bytes are freed. A full
+//! ring stops the reading of the task's pipe, which in the end blocks the task's write. Nothing is dropped.
 
 use crate::logs::ring::Ring;
 use crate::wire::socket::Payload;
@@ -19,13 +19,13 @@ pub struct LogBuffer {
 struct Log {
     ring: Ring,
     ended: bool,
-    /// The reading session that counts; earlier ones are over.
+    /// The valid reading session; earlier ones are over.
     session: u64,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Next {
-    /// So many bytes follow; none only at the end.
+    /// This many bytes follow; none only at the end.
     Bytes { length: usize, end: bool },
     /// They have been freed, by an acknowledgement that this session did not get.
     Lost,
@@ -59,13 +59,13 @@ impl LogBuffer {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Waits until there is room for so many bytes.
+    /// Waits until there is room for this many bytes.
     pub async fn room(&self, count: usize) {
         self.until(|log| (log.ring.room() >= count).then_some(()))
             .await;
     }
 
-    /// `read` fills the slices in their order and gives the count of bytes.
+    /// `read` fills the slices in their order and returns the count of bytes.
     pub fn append(
         &self,
         read: impl FnOnce(&mut [io::IoSliceMut<'_>; 2]) -> io::Result<usize>,
@@ -102,7 +102,7 @@ impl LogBuffer {
         self.announce();
     }
 
-    /// Waits until `look` gives something.
+    /// Waits until `look` returns something.
     async fn until<R>(&self, look: impl Fn(&Log) -> Option<R>) -> R {
         let mut changes = self.changed.subscribe();
         loop {
@@ -115,7 +115,7 @@ impl LogBuffer {
         }
     }
 
-    /// Waits until so many bytes follow on the offset, or no more can follow in this session.
+    /// Waits until this many bytes follow the offset, or no more can follow in this session.
     pub async fn coalesce(&self, session: u64, offset: u64, count: usize) {
         self.until(|log| {
             let enough = log.ring.end() >= offset + count as u64;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Carries the source's bytes into the log to their end, and ends the log. `over` becomes true once all writers have
-/// ended: the bytes that are there then are the last ones. The source may not have come to its end even so: a task can
+/// ended: the bytes that are there then are the last ones. Even so the source may not reach its end, since a task can
 /// keep a descriptor of it on its way through a socket.
 pub async fn pump(log: &LogBuffer, source: &AsyncFd<File>, mut over: watch::Receiver<bool>) {
     tokio::select! {
@@ -70,7 +70,7 @@ async fn read_rest(log: &LogBuffer, source: &AsyncFd<File>) {
     }
 }
 
-/// Reads once there is something to read, and room for it.
+/// Reads once there are bytes to read, and room for them.
 async fn read(log: &LogBuffer, source: &AsyncFd<File>) -> io::Result<usize> {
     loop {
         log.room(MIN_READ_BYTES).await;
@@ -84,7 +84,7 @@ async fn read(log: &LogBuffer, source: &AsyncFd<File>) -> io::Result<usize> {
 }
 
 thread_local! {
-    /// How many streams of this thread are in flood.
+    /// The number of this thread's streams in flood.
     static FLOODS: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -102,7 +102,7 @@ impl Flood {
         let now = change(before);
         FLOODS.set(now);
         if (before == 0) != (now == 0) {
-            // Without it all goes on as well, and slower.
+            // Without it everything works as well, but slower.
             let _ = scheduling::set_batch(now > 0);
         }
     }

@@ -1,14 +1,14 @@
-//! The bytes of a log that the host may still ask for, in one piece of memory: what the task writes is read into it and sent
-//! from it, without a copy in between. Every byte has an offset, its place in the whole log.
+//! The bytes of a log that the host may still ask for, in one piece of memory. The task's output is read into it and
+//! sent from it, without a copy in between. Every byte has an offset, its place in the whole log.
 
 use std::io::{self, IoSliceMut};
 
-/// Bytes held at most.
+/// Max bytes held.
 pub const CAPACITY: usize = 1 << 20;
 
 #[derive(Default)]
 pub struct Ring {
-    /// Nothing before the first byte. Then `CAPACITY` bytes, of which only what was used takes memory.
+    /// Empty before the first byte. Then `CAPACITY` bytes, of which only used ones take memory.
     memory: Vec<u8>,
     /// The place of the first byte held.
     first: usize,
@@ -31,7 +31,7 @@ impl Ring {
         CAPACITY - self.held
     }
 
-    /// `read` fills the slices in their order and gives the count of bytes; they are empty if the ring is full.
+    /// `read` fills the slices in their order and returns the count of bytes; they are empty if the ring is full.
     pub fn append(
         &mut self,
         read: impl FnOnce(&mut [IoSliceMut<'_>; 2]) -> io::Result<usize>,
@@ -40,7 +40,7 @@ impl Ring {
             self.memory = vec![0; CAPACITY];
         }
         if self.held == 0 {
-            // The same pages again and again, while the host keeps up.
+            // The same pages again and again, as long as the host keeps up.
             self.first = 0;
         }
         let next = self.first + self.held;
@@ -57,7 +57,7 @@ impl Ring {
         Ok(count)
     }
 
-    /// The bytes from the offset on, at most so many; None if they are not held any more, or not yet.
+    /// The bytes from the offset on, at most this many; None if they are no longer held, or not yet.
     pub fn part(&self, offset: u64, length: usize) -> Option<[&[u8]; 2]> {
         let skip = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         let length = length.min(self.held.checked_sub(skip)?);
@@ -72,7 +72,7 @@ impl Ring {
         })
     }
 
-    /// Frees what is below the offset.
+    /// Frees the bytes below the offset.
     pub fn free(&mut self, offset: u64) {
         // At most the capacity.
         let count = offset.min(self.end()).saturating_sub(self.start) as usize;
@@ -110,7 +110,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Against a plain vector of everything: whatever is put and freed, each byte held is the byte of its offset.
+        /// Against a plain vector of everything: after any puts and frees, each byte held is the byte of its offset.
         #[test]
         fn each_byte_is_at_its_offset(
             steps in prop::collection::vec((0..400_000_usize, 0..400_000_u64, any::<bool>()), 1..40),

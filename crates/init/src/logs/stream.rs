@@ -1,4 +1,4 @@
-//! A log on its way to the host: in frames from the offset that the host asked for, freed as the host acknowledges.
+//! A log on its way to the host: in frames from the requested offset, freed as the host acknowledges.
 
 use crate::logs::buffer::{LogBuffer, Next, OutOfRange};
 use crate::tuning::{COALESCE_BYTES, LOG_COALESCE_DELAY};
@@ -17,7 +17,7 @@ pub struct Logs {
     pub stderr: Arc<LogBuffer>,
 }
 
-/// Why the host is not served a log, or not any longer.
+/// The reason that the host gets no log, or no more of it.
 #[derive(Debug, Error, PartialEq)]
 pub enum LogError {
     #[error("no such stream")]

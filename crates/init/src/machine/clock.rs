@@ -1,5 +1,5 @@
 //! The guest's wall clock. If the hypervisor is KVM, init reads the host's clock itself (`ptp_kvm`) and follows it.
-//! Elsewhere the supervisor measures the difference over vsock, and says how to correct it.
+//! Otherwise the supervisor measures the difference over vsock, and sends the correction.
 
 use crate::console;
 use litegix_sys::machine;
@@ -16,21 +16,21 @@ use tokio::time::sleep;
 /// While a task runs, differences up to this are made up by a change of speed (which takes the kernel two seconds a
 /// millisecond): programs must not see time run backwards for so little.
 const MAX_SLEW_NS: u64 = 5_000_000;
-/// Between two looks at the host's clock. A look is one call of the hypervisor.
+/// The pause between two measurements of the host's clock. Each is one call of the hypervisor.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Readings in one look: a guest may lose its processor in the middle of one.
+/// Readings in one measurement: a guest may lose its processor in the middle of one.
 const SAMPLES: usize = 3;
 /// The kernel's name for the clock that `ptp_kvm` offers.
 const KVM_CLOCK_NAME: &str = "KVM virtual PTP";
 const PTP_CLOCKS: &str = "/sys/class/ptp";
 
-/// None until somebody has looked for it, and where the hypervisor does not tell its time.
+/// None until init has looked for it, and if the hypervisor does not offer its time.
 static HOST_CLOCK: OnceLock<HostClock> = OnceLock::new();
 static FOLLOWS_HOST: AtomicBool = AtomicBool::new(false);
 
 struct HostClock(File);
 
-/// How far the guest's clock is ahead of the host's, and how wrong that may be.
+/// The lead of the guest's clock on the host's, and the uncertainty of that.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Difference {
     ahead_ns: i64,
@@ -102,19 +102,19 @@ pub fn find_host_clock() {
     }
 }
 
-/// Follows the host's clock for ever; returns at once where the hypervisor does not tell its time.
+/// Follows the host's clock for ever; returns at once if the hypervisor does not offer its time.
 pub async fn follow_host(task_runs: impl Fn() -> bool) {
     let Some(clock) = HOST_CLOCK.get() else {
         return;
     };
     loop {
         sleep(PAUSE).await;
-        // A host that stops telling its time (it has changed its clock source) leaves it to the supervisor.
+        // If the host stops offering its time (it has changed its clock source), the supervisor takes over.
         let _ = follow(clock, task_runs());
     }
 }
 
-/// Whether the latest look at the host's clock succeeded.
+/// True if the latest measurement of the host's clock succeeded.
 pub fn follows_host() -> bool {
     FOLLOWS_HOST.load(Ordering::Relaxed)
 }
@@ -161,7 +161,7 @@ pub fn adjust(adjust_ns: i64, task_runs: bool) -> io::Result<()> {
         Correction::Nothing => Ok(()),
         Correction::Slew => machine::slew_clock(adjust_ns),
         Correction::Step => {
-            // The rest of an earlier slew was for the clock as it was.
+            // The rest of an earlier slew was a correction of the old clock.
             machine::slew_clock(0)?;
             machine::step_clock(adjust_ns)
         }

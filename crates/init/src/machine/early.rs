@@ -1,4 +1,4 @@
-//! The first steps of PID 1, before anyone can talk to it: the kernel's file systems, modules, control groups,
+//! The first steps of PID 1, before the host can reach it: the kernel's file systems, modules, control groups,
 //! loopback.
 
 use crate::console;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 /// `limits`.
 const MAX_DESCRIPTORS: u64 = 524_288;
 
-/// /dev first: without it not even the standard streams are there.
+/// /dev first: without it even the standard streams are missing.
 pub fn standard_streams() {
     let _ = fs::create_dir_all("/dev");
     let _ = mount(
@@ -61,7 +61,7 @@ pub fn prepare() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     process::ignore_terminal_signals();
     mount_kernel_file_systems();
-    // Otherwise the kernel drops most of what init says in its first seconds.
+    // Otherwise the kernel drops most of init's messages in its first seconds.
     let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     console::warn_on_error(
         "oom_score_adj",
@@ -72,8 +72,8 @@ pub fn prepare() {
         "descriptors",
         setrlimit(Resource::RLIMIT_NOFILE, MAX_DESCRIPTORS, MAX_DESCRIPTORS),
     );
-    // The kernel counts them by user, whatever its rights, and the task's root is the same user as init: it could leave none
-    // for init's own connections and pipes. Their memory counts as the task's, and ends before this does.
+    // The kernel counts them by user, whatever its rights, and the task's root is the same user as init: it could leave
+    // none for init's own connections and pipes. Their memory counts as the task's, and runs out before this does.
     console::warn_on_error(
         "epoll watches",
         fs::write("/proc/sys/fs/epoll/max_user_watches", i64::MAX.to_string()),
@@ -82,8 +82,7 @@ pub fn prepare() {
 }
 
 /// Does the rest, up to the task's root, on a thread of its own; meanwhile the host connects and configures the task.
-/// The transport to the host comes first; a listener should be there before it, so that a host that has been waiting
-/// finds it at once.
+/// The transport to the host comes first. A listener should exist before it, so that a waiting host finds it at once.
 pub fn finish_in_background(mut modules: Modules) {
     let finish = move || {
         modules.load_for_layers();
@@ -95,15 +94,15 @@ pub fn finish_in_background(mut modules: Modules) {
         // As docker sets them in a container's network.
         let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
         let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
-        // Many VMs that do nothing share a processor: the kernel is not to wake twice a second to look for fragments, nor
-        // once a second to fold counters.
+        // Many idle VMs share a processor. The kernel must not wake twice a second to look for fragments, nor once a
+        // second to fold counters.
         let _ = fs::write("/proc/sys/vm/compaction_proactiveness", "0");
         let _ = fs::write("/proc/sys/vm/stat_interval", "10");
         steps::done("cgroups, loopback");
         FINISHED.send_replace(true);
     };
     if let Err(error) = thread::Builder::new().spawn(finish) {
-        // Nothing would ever work: let the host see the end.
+        // Nothing would ever work, so let the host see the end.
         console::warn(&format!("starting a thread: {error}"));
         restart();
     }
@@ -111,7 +110,7 @@ pub fn finish_in_background(mut modules: Modules) {
 
 static FINISHED: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
-/// Waits for what runs in the background.
+/// Waits for the work in the background.
 pub async fn finished() {
     // It cannot fail: the sender lives for ever.
     let _ = FINISHED.subscribe().wait_for(|finished| *finished).await;

@@ -1,6 +1,6 @@
 //! The task's root: the image below, the scratch disk above. Both disks are there from the beginning, and are the same
-//! whatever is asked for, so they are mounted before anybody asks, while other modules are loaded and the host talks: most of
-//! the time goes to waiting for the disks.
+//! for any request. So init mounts them before the request comes, while other modules load and the host connects: most
+//! of the time goes to waiting for the disks.
 
 use crate::machine::step_error::{StepError, failed};
 use crate::machine::steps;
@@ -26,14 +26,14 @@ type Outcome = Result<(), StepError>;
 
 static EARLY: Mutex<Option<oneshot::Receiver<Outcome>>> = Mutex::new(None);
 
-/// To be called once the modules for it are loaded. A machine that ends meanwhile may leave them mounted: nothing of a task
+/// Call it once the modules for it are loaded. A machine that ends meanwhile may leave them mounted: no data of a task
 /// is on them yet.
 pub fn mount_in_background() {
     let (told, outcome) = oneshot::channel();
     let mount = move || {
         let _ = told.send(mount());
     };
-    // Without a thread it is done when it is asked for.
+    // Without a thread, the request itself does it.
     if thread::Builder::new().spawn(mount).is_ok() {
         *EARLY.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     }

@@ -1,5 +1,5 @@
-//! The kernel's modules, in the order of /modules/order. Each line names a file, and may name the condition
-//! without which it is of no use. A kernel with everything built in has no such list.
+//! The kernel's modules, in the order of /modules/order. Each line names a file, and may name the condition without
+//! which it is useless. A kernel with everything built in has no such list.
 
 use crate::console;
 use crate::machine::steps;
@@ -12,7 +12,7 @@ use std::path::Path;
 const DIRECTORY: &str = "/modules";
 const VIRTIO_DEVICES: &str = "/sys/bus/virtio/devices";
 const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
-/// With it the host can reach us.
+/// With it the host can reach the guest.
 const TRANSPORT: &str = "vmw_vsock_virtio_transport.ko";
 
 #[derive(Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Modules {
         load_all(self.0.drain(..at));
     }
 
-    /// Loads what the task's root is mounted with, and all that stands before it in the list: the transport.
+    /// Loads the modules with which the task's root is mounted, and all in front of them in the list: the transport.
     pub fn load_for_layers(&mut self) {
         load_all(self.0.drain(..end_of_layers(&self.0)));
     }
@@ -117,7 +117,7 @@ fn load(entry: &Entry) {
     }
 }
 
-/// The kernel offers KVM's clock wherever the hypervisor says that it is KVM.
+/// The kernel offers KVM's clock if the hypervisor says that it is KVM.
 fn runs_on_kvm() -> bool {
     fs::read_to_string(CLOCK_SOURCES)
         .is_ok_and(|sources| sources.split_ascii_whitespace().any(|it| it == "kvm-clock"))

@@ -1,6 +1,6 @@
-//! The fingerprint's question "does this machine really run guests?": with `litegix_probe=1` on the kernel's command line
-//! init says one line on the console and restarts, which ends the VMM. It is init's first instruction: the kernel passes an
-//! argument of this form on as an environment variable, so nothing has to be mounted to see it.
+//! The fingerprint's question "does this machine really run guests?". With `litegix_probe=1` on the kernel's command
+//! line, init prints one line on the console and restarts, which ends the VMM. It is init's first instruction: the
+//! kernel passes an argument of this form on as an environment variable, so nothing has to be mounted first.
 
 use crate::machine::early;
 use nix::sys::reboot::{RebootMode, reboot};

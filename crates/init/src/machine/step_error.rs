@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[error("{}: {}", step.escape_debug(), reason(source))]
 pub struct StepError {
-    /// The step, or the path that it was about.
+    /// The step, or the path that it concerns.
     pub step: String,
     pub source: io::Error,
 }

@@ -17,7 +17,7 @@ pub fn uptime_ns() -> i64 {
         .map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
-/// Notes that the step named is done.
+/// Notes that the named step is done.
 pub fn done(name: impl Into<Cow<'static, str>>) {
     let uptime_ns = uptime_ns();
     let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,8 +14,8 @@ const ROOT: &str = "/sys/fs/cgroup";
 const TASKS: &str = "/sys/fs/cgroup/nomad";
 const AGENT: &str = "/sys/fs/cgroup/agent";
 
-/// Kept from the task, so that a task out of memory meets its own limit and never the whole machine's, where the
-/// kernel might pick init's helpers: of all memory, and of what is left once the machine is up.
+/// Kept from the task, so that a task out of memory meets its own limit and never the whole machine's. There the kernel
+/// might pick init's helpers. The first is taken from all memory, the second from the memory left once the machine is up.
 const RESERVE_BYTES: u64 = 32 << 20;
 const RESERVE_AVAILABLE_BYTES: u64 = 16 << 20;
 const RESERVE_PROCESSES: u64 = 256;
@@ -31,7 +31,7 @@ fn memory_limit(meminfo: &str) -> Option<u64> {
 
 /// The kernel's own limits, less a reserve for init and its helpers: a task that forks without end must not keep an
 /// exec session from starting a second stage.
-fn most_processes(pid_max: u64, threads_max: u64) -> u64 {
+fn max_processes(pid_max: u64, threads_max: u64) -> u64 {
     let all = pid_max.min(threads_max);
     all - (all / 8).min(RESERVE_PROCESSES)
 }
@@ -100,13 +100,13 @@ pub struct Memory {
     pub file: u64,
     /// Pages of files that had been reclaimed and were needed again, since the group's beginning.
     pub file_refaults: u64,
-    /// How often a process had to wait for a page of its own, since the group's beginning: a program's or a mapped file's, which
-    /// reading a file is not.
+    /// The number of times that a process had to wait for a page of its own (a program's or a mapped file's, unlike
+    /// reading a file), since the group's beginning.
     pub major_faults: u64,
 }
 
 impl TaskGroup {
-    /// `pids_limit` 0 leaves the number of processes to what the kernel can bear.
+    /// `pids_limit` 0 leaves the number of processes to the kernel's limit.
     pub fn create(name: &str, pids_limit: u64) -> io::Result<Self> {
         let path = Path::new(TASKS).join(name);
         fs::create_dir_all(&path)?;
@@ -125,7 +125,7 @@ impl TaskGroup {
             let text = fs::read_to_string(path).unwrap_or_default();
             text.trim().parse().unwrap_or(u64::MAX)
         };
-        let bearable = most_processes(
+        let bearable = max_processes(
             number("/proc/sys/kernel/pid_max"),
             number("/proc/sys/kernel/threads-max"),
         );
@@ -144,7 +144,7 @@ impl TaskGroup {
         self.path.join(name)
     }
 
-    /// The file that takes the process id of who shall move into the group.
+    /// The file that takes the id of a process that shall move into the group.
     pub fn processes_file(&self) -> PathBuf {
         self.file("cgroup.procs")
     }
@@ -169,7 +169,7 @@ impl TaskGroup {
             == Some(1)
     }
 
-    /// How many processes of the group the kernel, or init in its place, has killed because memory ran out.
+    /// The number of the group's processes that the kernel, or init in its place, has killed because memory ran out.
     pub fn oom_kills(&self) -> u64 {
         let by_kernel = fs::read_to_string(self.file("memory.events"))
             .ok()
@@ -205,8 +205,8 @@ impl TaskGroup {
         })
     }
 
-    /// Ends the process that the kernel would end in want of memory; it counts as one that the kernel has killed. None
-    /// if no process is left that may be killed.
+    /// Ends the process that the kernel would end if memory ran out; it counts as killed by the kernel. None if no
+    /// process is left that may be killed.
     pub fn kill_for_memory(&self) -> Option<i32> {
         let killed = victim::kill(&self.processes());
         if killed.is_some() {
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn some_processes_are_kept_for_init() {
-        assert_eq!(most_processes(32_768, 1024), 896);
-        assert_eq!(most_processes(32_768, u64::MAX), 32_512);
+        assert_eq!(max_processes(32_768, 1024), 896);
+        assert_eq!(max_processes(32_768, u64::MAX), 32_512);
     }
 
     #[test]

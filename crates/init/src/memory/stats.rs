@@ -1,12 +1,12 @@
-//! Resource use of the task, of its processes one by one, and of init itself. A guest runs for months: a leak of init's
-//! would show in these figures.
+//! Resource use of the task, of its processes one by one, and of init itself. A guest runs for months, so a leak of
+//! init's would show in these figures.
 
 use crate::memory::cgroup::TaskGroup;
 use litegix_protocol::guest::{ProcessFigures, StatsResponse};
 use litegix_sys::proc_stat::Stat;
 use std::fs;
 
-/// More would take too long for an answer that is asked for every second.
+/// More would take too long for an answer that the host requests every second.
 const MAX_PROCESSES: usize = 32;
 /// A clock tick of /proc/PID/stat, on every Linux of this architecture.
 const US_A_TICK: u64 = 10_000;
@@ -38,7 +38,7 @@ pub fn of(group: &TaskGroup) -> StatsResponse {
 struct OwnFigures {
     resident_bytes: u64,
     descriptors: u32,
-    /// Ended ones that have not been reaped included.
+    /// Including ended ones that have not been reaped.
     children: u32,
 }
 

@@ -1,7 +1,8 @@
-//! A task that has filled its memory with data leaves the kernel only the pages of running programs to reclaim. Those are
-//! read back from the image at once, reclaimed again, and so on: the kernel sees progress and kills nobody, for minutes,
-//! while nothing in the task moves. With the task's `oom_watch` this is noticed here, and the process ended that the kernel would end. The kernel can't be
-//! left to it: with its limit lowered below what can't be reclaimed it does not stop at one victim where that one is slow to go.
+//! A task that has filled its memory with data leaves the kernel only the pages of running programs to reclaim. Those
+//! are read back from the image at once, reclaimed again, and so on. The kernel sees progress and kills nobody, for
+//! minutes, while nothing in the task moves. With the task's `oom_watch` init notices this, and ends the process that
+//! the kernel would end. The kernel can't do it: with its limit lowered below the memory that can't be reclaimed, it
+//! does not stop at one victim if that one is slow to go.
 
 use crate::console;
 use crate::memory::cgroup::{Memory, TaskGroup};
@@ -9,20 +10,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A machine can be short of memory without its group meeting the limit: memory given back to the host, say.
+/// A machine can be short of memory before its group meets the limit, e.g. after it gave memory back to the host.
 const SELDOM: Duration = Duration::from_secs(30);
-/// For the process that was killed to be gone, on a host with little time for its guest.
+/// Time for the killed process to go, on a host with little CPU for its guest.
 const VICTIM_DEADLINE: Duration = Duration::from_secs(30);
 const VICTIM_PAUSE: Duration = Duration::from_millis(50);
-/// So many looks in a row.
+/// This many samples in a row.
 const STRIKES: u32 = 3;
-/// How often a second all file pages have to come back.
+/// All file pages must come back this many times a second.
 const TURNOVERS: u64 = 4;
-/// A task that reads through a file has its pages come back, too. Programs whose own pages are missing fault: so many
-/// times a second for each so many pages of files. As measured on an emulated machine: 5 and 37 times for 16 pages by
-/// two tasks that thrash, 0.2 times by one that reads through a large file at 200 MB/s.
+/// Reading through a file makes its pages come back, too. Programs whose own pages are missing also fault: more than
+/// once a second for each of this many pages of files. As measured on an emulated machine: 5 and 37 faults for 16 pages
+/// by two tasks that thrash, 0.2 by one that reads through a large file at 200 MB/s.
 const PAGES_A_FAULT: u64 = 16;
-/// A few pages that come and go are nothing.
+/// A few pages that come and go do not matter.
 const MIN_BYTES: u64 = 128 << 10;
 const PAGE_BYTES: u64 = 4096;
 
@@ -31,8 +32,8 @@ pub async fn watch(group: TaskGroup) {
     let mut before: Option<(Memory, Instant)> = None;
     let mut strikes = 0;
     loop {
-        // A group with room left is seldom looked at: each look wakes the machine up, and the figures are dear. If the
-        // waiting fails, there is a look each time.
+        // Init seldom samples a task with room left: each sample wakes the machine up, and the figures are dear. If
+        // waiting fails, it samples each time.
         let _ = timeout(SELDOM, group.memory_event()).await;
         sleep(INTERVAL).await;
         let Some(now) = group.memory() else {
@@ -54,7 +55,7 @@ pub async fn watch(group: TaskGroup) {
             console::info(&format!(
                 "out of memory: killed process {victim} of the task"
             ));
-            // Until then its memory is its own, and no other process is to blame.
+            // Its memory is in use until then, which must not count against another process.
             let gone = Instant::now() + VICTIM_DEADLINE;
             while group.processes().contains(&victim) && Instant::now() < gone {
                 sleep(VICTIM_PAUSE).await;
@@ -65,7 +66,7 @@ pub async fn watch(group: TaskGroup) {
 
 fn thrashing(before: &Memory, now: &Memory, elapsed: Duration) -> bool {
     let full = now.current >= now.limit - now.limit / 32;
-    // If files have a fair share, the kernel can reclaim some that nobody needs at once.
+    // If files have a fair share, the kernel can reclaim pages that no process needs at once.
     let squeezed = now.file <= now.limit / 16;
     let refaulted = now.file_refaults.saturating_sub(before.file_refaults) * PAGE_BYTES;
     let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn only_a_full_group_whose_programs_all_come_back_thrashes() {
-        // As measured: two that have filled memory; one whose programs are 1.2 MiB.
+        // As measured: two tasks that have filled memory; one whose programs are 1.2 MiB.
         let before = memory(100, 256, 10_000, 100);
         assert!(thrashing(&before, &memory(100, 256, 19_000, 250), SECOND));
         assert!(thrashing(&before, &memory(100, 1200, 15_200, 200), SECOND));
@@ -105,7 +106,7 @@ mod tests {
         ));
         assert!(!thrashing(&before, &memory(90, 256, 19_000, 250), SECOND));
         assert!(!thrashing(&before, &memory(100, 256, 10_050, 250), SECOND));
-        // Reading through files larger than what is left of memory, and larger than all of it.
+        // Reading through files larger than the rest of memory, and larger than all of it.
         assert!(!thrashing(&before, &memory(100, 2900, 58_000, 110), SECOND));
         assert!(!thrashing(
             &before,

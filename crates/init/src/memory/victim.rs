@@ -1,13 +1,14 @@
-//! The process to end if memory runs out: the kernel's own choice, but one process only.
+//! Chooses the process to end if memory runs out: the kernel's own choice, but one process only.
 
 use litegix_sys::process::{open_pidfd, signal_pidfd};
 use std::fs;
 use std::os::fd::AsFd;
 
-/// Kills the one of the processes with the kernel's highest score, and gives its id; none where all are protected or gone.
+/// Kills the process with the kernel's highest score among these, and returns its id; none if all are protected or
+/// gone.
 pub fn kill(processes: &[i32]) -> Option<i32> {
     let scores = processes.iter().filter_map(|pid| {
-        // Held, so that the signal meets nobody who has the number later.
+        // Held, so that the signal can't meet a later process with the same number.
         let process = open_pidfd(*pid).ok()?;
         let text = fs::read_to_string(format!("/proc/{pid}/oom_score")).ok()?;
         let score: u64 = text.trim().parse().ok()?;

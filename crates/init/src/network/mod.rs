@@ -1,4 +1,4 @@
-//! The VM's network interface, set up as the host says: no DHCP, no waiting for duplicate addresses.
+//! The VM's network interface, set up from the host's message: no DHCP, no waiting for duplicate addresses.
 
 mod message;
 mod route;
@@ -99,7 +99,7 @@ fn lead_outside(kernel: &Route, name: &str, index: u32, ports: &OutsidePorts) ->
         source: optional(&ports.source)?,
         table: OUTSIDE_TABLE,
     })?;
-    // The kernel asks its table of local addresses first of all; the new rules must come before it.
+    // The kernel asks its table of local addresses first; the new rules must come before it.
     kernel.move_local_table()?;
     for own in &ports.addresses {
         let own = address(own)?;

@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const REQUEST: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
-/// Replacing, so that a corrected request may follow one that failed half-way.
+/// Replaces, so that a corrected request may follow one that failed half-way.
 const SET: u16 = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 const CREATE: u16 = REQUEST | libc::NLM_F_CREATE as u16;
 
-/// The gateway is reached by this link whatever the addresses say.
+/// This link leads to the gateway, whatever the addresses say.
 const RTNH_F_ONLINK: u32 = 4;
 const FRA_DST: u16 = 1;
 const FRA_IIFNAME: u16 = 3;
@@ -58,7 +58,7 @@ impl Route {
         read_acknowledgement(&answer[..length])
     }
 
-    /// Without an MTU it stays as it is.
+    /// Without `mtu` the MTU stays as it is.
     pub fn link_up(&self, index: u32, mtu: Option<u32>) -> io::Result<()> {
         let up = (libc::IFF_UP as u32).to_ne_bytes();
         // struct ifinfomsg: family, padding, type, index, flags, mask of flags.
@@ -112,7 +112,7 @@ impl Route {
         self.ask(message)
     }
 
-    /// From the first place to a later one: the rule is added there, then the first is taken away.
+    /// Moves the rule from the first place to a later one: adds it there, then removes the first.
     pub fn move_local_table(&self) -> io::Result<()> {
         let fixed = rule_header(0, libc::RT_TABLE_LOCAL);
         self.ask(

@@ -59,7 +59,7 @@ fn executable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Says why a program that was named could not be run.
+/// Explains why a named program could not be run.
 pub fn execution_failure(program: &str, error: &io::Error) -> Failure {
     let kind = match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) => {
@@ -72,7 +72,7 @@ pub fn execution_failure(program: &str, error: &io::Error) -> Failure {
         _ if error.kind() == io::ErrorKind::InvalidInput => FailureKind::Invalid,
         _ => FailureKind::Internal,
     };
-    // A file that is there and yet "not found" lacks its interpreter or loader.
+    // A file that exists and is yet "not found" lacks its interpreter or loader.
     let hint = if error.raw_os_error() == Some(libc::ENOENT) && fs::metadata(program).is_ok() {
         " (its interpreter or loader is missing)"
     } else {

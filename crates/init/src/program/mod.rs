@@ -1,4 +1,4 @@
-//! Programs of the task: how one is started in the task's world, and who waits for its end.
+//! Programs of the task: starting one in the task's world, and waiting for its end.
 
 pub mod limits;
 pub mod lookup;

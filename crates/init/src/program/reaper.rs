@@ -1,7 +1,7 @@
-//! The only place that waits for children. A status that nobody claimed yet is kept while something is being started, so a
-//! child that ends before its starter knows its id is not lost; and signals go only to children not reaped yet, so an id is
-//! never used twice. The task's programs can make children of init too, with any id that is free (CLONE_PARENT): their ends
-//! are nobody's.
+//! The only place that waits for children. A status without a claim is kept while something is being started. A child
+//! that ends before its starter knows its id is therefore not lost. Signals go only to children not reaped yet, so an
+//! id is never used twice. The task's programs can make children of init too, with any free id (CLONE_PARENT); their
+//! ends are ignored.
 
 use litegix_sys::process;
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ struct Children {
     starts: usize,
 }
 
-/// Something is being started: to be held until what it consists of has been claimed.
+/// A start under way: hold it until all its processes have been claimed.
 pub struct Start<'a>(&'a Reaper);
 
 impl Drop for Start<'_> {
@@ -68,7 +68,7 @@ impl Reaper {
         match children.unclaimed.remove(&pid) {
             // The receiver is in our hands.
             Some(end) if !process::is_child(pid) => drop(sender.send(end)),
-            // None, or that of an earlier child whose id this one was given.
+            // None, or the status of an earlier child with the same id.
             _ => drop(children.awaited.insert(pid, sender)),
         }
         receiver

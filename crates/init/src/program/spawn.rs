@@ -1,4 +1,4 @@
-//! Starts programs in the task's world through the zygote and the second stage, and knows for certain whether they run.
+//! Starts programs in the task's world through the zygote and the second stage, and reports with certainty if they run.
 
 use crate::program::plan::{Failure, FailureKind, Plan, Report};
 use crate::program::reaper::{End, Reaper};
@@ -34,7 +34,7 @@ pub struct Started {
 
 pub struct Spawner {
     reaper: Arc<Reaper>,
-    /// A task with every right may kill what shares init's control group: then the next program gets a new one.
+    /// A task with every right may kill everything in init's control group: then the next program gets a new zygote.
     zygote: Mutex<Option<Zygote>>,
 }
 
@@ -76,7 +76,7 @@ impl Spawner {
         } = parse_reports(&text);
         let mut stage_end = stage.map(|stage| self.reaper.claim(stage));
         if read.is_err() {
-            // Something hangs in the kernel; whatever has been started so far is killed.
+            // Something hangs in the kernel, so everything started so far is killed.
             if let Some(stage) = stage {
                 let _ = self.reaper.signal(stage, libc::SIGKILL);
             }
@@ -108,7 +108,7 @@ impl Spawner {
         }
     }
 
-    /// Asks the zygote; gives where the second stage reports.
+    /// Asks the zygote; returns the pipe on which the second stage reports.
     async fn launch(&self, plan: &Plan, streams: Streams) -> io::Result<pipe::Receiver> {
         let plan = write_plan(plan)?;
         let (reports, report) = descriptors::pipe()?;
@@ -172,7 +172,7 @@ impl Zygote {
     }
 }
 
-/// In memory, so that no reader is needed while it is written.
+/// In memory, so that writing needs no reader.
 fn write_plan(plan: &Plan) -> io::Result<File> {
     let mut file = File::from(memfd_create("plan", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&serde_json::to_vec(plan)?)?;

@@ -1,5 +1,6 @@
-//! The second stage: a copy of the zygote, single-threaded, that enters or makes the task's namespaces, forks the program's
-//! process as a child of init, and brings it to execve. Everything here happens in the order that docker's runtime keeps.
+//! The second stage: a copy of the zygote, single-threaded, that enters or makes the task's namespaces, forks the
+//! program's process as a child of init, and brings it to execve. Everything here happens in the order of docker's
+//! runtime.
 
 use crate::machine::step_error::reason;
 use crate::program::limits;
@@ -28,7 +29,7 @@ const TASK_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
     .union(CloneFlags::CLONE_NEWNS)
     .union(CloneFlags::CLONE_NEWIPC);
 
-/// Does what the plan says, and reports. Does not return in the program's process.
+/// Follows the plan, and reports. Does not return in the program's process.
 pub fn run(mut plan: File, report: &mut File) -> i32 {
     let outcome = read_plan(&mut plan).and_then(|plan| fork(&plan, report));
     match outcome {
@@ -43,7 +44,7 @@ pub fn run(mut plan: File, report: &mut File) -> i32 {
 pub fn tell(report: &mut File, message: &Report) {
     if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');
-        // If init does not listen any more, nobody wants to know.
+        // If init does not listen any more, the report has no reader.
         let _ = report.write_all(&line);
     }
 }
@@ -63,10 +64,10 @@ fn fork(plan: &Plan, report: &mut File) -> Result<(), Failure> {
         plan.oom_score_adjustment.to_string(),
     )
     .map_err(failed("oom_score_adj"))?;
-    // Once in the task's namespaces this process can be seen there, and it may do more than the task.
+    // Once in the task's namespaces this process is visible there, and it may do more than the task.
     let _ = prctl::set_dumpable(false);
-    // Opened here, where it can be seen; written by the program's process for itself, as late as it may. Moving a
-    // process is always possible, forking one inside a group at its limit of processes is not, and until then the work
+    // Opened here, where it is visible; written by the program's process for itself, as late as possible. Moving a
+    // process is always possible, but forking one inside a group at its limit of processes is not. Until then the work
     // has init's share of the processor.
     let group = File::options()
         .write(true)
@@ -106,7 +107,7 @@ fn not_running() -> Failure {
     Failure::new(FailureKind::NotRunning, "task is not running")
 }
 
-/// Everything from the fork to execve. Returns only why that did not succeed.
+/// Everything from the fork to execve. Returns only its failure.
 fn become_program(plan: &Plan, group: &File) -> Failure {
     match prepare(plan, group) {
         Ok((program, env)) => {
@@ -205,7 +206,7 @@ fn prepare(plan: &Plan, mut group: &File) -> Result<(String, Vec<String>), Failu
     Ok((program, env))
 }
 
-/// The image's file, or nothing: an image need not have it. Anything but a plain file is nothing too.
+/// The image's file, or nothing: an image need not have it. Anything except a plain file counts as nothing too.
 fn read_user_file(path: &str) -> String {
     use std::os::unix::fs::OpenOptionsExt;
     let read = || -> io::Result<Vec<u8>> {
@@ -233,7 +234,7 @@ fn own_standard_streams(plan: &Plan, user: u32) -> io::Result<()> {
         // The group stays "tty".
         return change_owner(io::stdin(), user);
     }
-    // An input that is the shared null device belongs to nobody in particular.
+    // A shared null device as input keeps its owner.
     let mode = SFlag::from_bits_truncate(fstat(io::stdin())?.st_mode);
     if mode & SFlag::S_IFMT == SFlag::S_IFIFO {
         change_owner(io::stdin(), user)?;
@@ -244,7 +245,7 @@ fn own_standard_streams(plan: &Plan, user: u32) -> io::Result<()> {
 
 fn environment(plan: &Plan, home: &str) -> Vec<String> {
     let mut env = plan.env.clone();
-    // As docker has it: an empty HOME is none, an empty PATH is what somebody wanted.
+    // As in docker: an empty HOME counts as unset, an empty PATH is kept.
     if lookup::variable(&env, "HOME") == Some("") {
         env.retain(|entry| !entry.starts_with("HOME="));
     }
@@ -262,10 +263,10 @@ fn environment(plan: &Plan, home: &str) -> Vec<String> {
     env
 }
 
-/// `init = true`: the namespace's first process stays, passes signals on to the program, and reaps what nobody else waits
-/// for. Its end, with the program's exit code, is the task's. Returns only in a child, which is to become the program.
+/// `init = true`: the namespace's first process stays, passes signals on to the program, and reaps all other orphans.
+/// Its end, with the program's exit code, is the task's. Returns only in a child, which is to become the program.
 fn stay_as_init(terminal: bool) -> io::Result<()> {
-    // Before the fork: none may get lost in between.
+    // Before the fork, so that none is lost in between.
     process::block_signals();
     match process::fork()? {
         Side::Child => {
@@ -295,7 +296,7 @@ fn reap_until_end_of(child: i32) -> ! {
                     }
                 }
             }
-            // The program may have ended just now; that is told next.
+            // The program may have ended just now; that is reported next.
             Some(signal) => drop(process::kill(child, signal)),
             None => {}
         }

@@ -1,4 +1,4 @@
-//! New terminals of the task's own devpts, by whatever the task has made of its root.
+//! New terminals of the task's own devpts, whatever the task has made of its root.
 
 use crate::root::rooted::Root;
 use litegix_sys::tty::{self, Terminal};

@@ -6,7 +6,7 @@ use thiserror::Error;
 pub const PASSWD: &str = "/etc/passwd";
 pub const GROUP: &str = "/etc/group";
 
-/// At most so much of either file is read.
+/// Reads at most this much of either file.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_LINES: usize = 65_536;
 
@@ -40,7 +40,7 @@ struct Group<'a> {
     members: &'a str,
 }
 
-/// Other lines than entries are skipped, as libc does.
+/// Lines that are not entries are skipped, as libc does.
 fn users(passwd: &str) -> impl Iterator<Item = User<'_>> {
     passwd.lines().take(MAX_LINES).filter_map(|line| {
         let mut fields = line.trim().split(':');
@@ -75,7 +75,7 @@ fn number(text: &str) -> Option<u32> {
         .filter(|id| i32::try_from(*id).is_ok())
 }
 
-/// Reads "", "user", "uid", "user:group", "uid:gid" and mixes. Digits are an id; an unknown id is taken as it is, with
+/// Reads "", "user", "uid", "user:group", "uid:gid" and mixes. Digits are an id; an unknown id is used as it is, with
 /// group 0 and home "/". `additional` are more groups, by name or number.
 pub fn resolve(
     spec: &str,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(identity("555:666"), Ok((555, 666, vec![666], "/".into())));
         assert_eq!(identity(":audio"), Ok((0, 29, vec![29], "/root".into())));
         assert_eq!(identity("homeless"), Ok((44, 45, vec![45], "/".into())));
-        // A user of that name, but what looks like a number is one.
+        // A user of that name exists, but digits count as an id.
         assert_eq!(identity("1000"), Ok((1000, 0, vec![0], "/".into())));
     }
 

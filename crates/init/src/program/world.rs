@@ -47,8 +47,8 @@ pub fn set_up(root: &Path, setup: &Setup) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The root of an initramfs cannot be pivoted away from; moving a mount over it and changing the root has the same
-/// effect, as every initramfs does it.
+/// The root of an initramfs cannot be pivoted away from. Moving a mount over it and changing the root has the same
+/// effect, as in every initramfs.
 fn move_into(path: &Path) -> io::Result<()> {
     let none = None::<&str>;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -63,7 +63,7 @@ fn move_into(path: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Here and not earlier: those of System V and POSIX message queues and memory belong to the task's namespace.
+/// Here and not earlier: these settings of System V and POSIX message queues and memory belong to the task's namespace.
 fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
     fs::write(Path::new("/proc/sys").join(name), value).map_err(|error| {
         Failure::invalid(format!(
@@ -75,7 +75,7 @@ fn set_sysctl(name: &str, value: &str) -> Result<(), Failure> {
     })
 }
 
-/// sysctl(8)'s spelling to a path below /proc/sys: the first separator says which of `.` and `/` separates.
+/// Converts sysctl(8)'s spelling to a path below /proc/sys: the first separator decides which of `.` and `/` separates.
 pub fn sysctl_path(name: &str) -> Option<String> {
     let dotted = name.find(['.', '/']).map(|at| &name[at..=at]) == Some(".");
     let path: String = name
@@ -92,8 +92,8 @@ pub fn sysctl_path(name: &str) -> Option<String> {
     (plain && !path.contains('\0')).then_some(path)
 }
 
-/// The paths that docker hides or makes read-only. The VM is the boundary; this is so that images see what they are
-/// used to. Paths that the kernel lacks need no hiding.
+/// The paths that docker hides or makes read-only. The VM is the boundary; this only gives images their usual view.
+/// Paths that the kernel lacks need no hiding.
 fn restrict() {
     for path in MASKED.map(Path::new) {
         let Ok(found) = fs::metadata(path) else {
@@ -114,7 +114,7 @@ fn restrict() {
     }
 }
 
-/// The task's terminal, by its number in /dev/pts, also as /dev/console, as docker shows it.
+/// The task's terminal, by its number in /dev/pts, also as /dev/console, like docker.
 pub fn show_console(terminal: u64) -> io::Result<()> {
     let console = Path::new("/dev/console");
     // A privileged task has the guest's own there already.

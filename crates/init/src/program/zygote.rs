@@ -1,8 +1,8 @@
-//! A second, small copy of init that does nothing but fork: each program of the task starts in a copy of it (see `stage2`). A
-//! fresh copy of init for each, by execve, would cost tens of milliseconds of page faults where the guest is emulated; a
-//! fork of init itself would show its memory to who may trace the program's process before its execve, and would run code
-//! between fork and execve while other threads hold locks. This process has one thread, no secret and no part in the
-//! task's namespaces.
+//! A second, small copy of init that only forks: each program of the task starts in a copy of it (see `stage2`). A
+//! fresh copy of init for each, by execve, would cost tens of milliseconds of page faults in an emulated guest. A fork
+//! of init itself would show init's memory to any process that may trace the program's process before its execve. It
+//! would also run code between fork and execve while other threads hold locks. This process has one thread, no secret
+//! and no part in the task's namespaces.
 
 use crate::program::plan::{Failure, Report};
 use crate::program::stage2::{self, tell};
@@ -14,12 +14,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The plan, where to report, and the program's three standard streams.
+/// The plan, the pipe for the report, and the program's three standard streams.
 pub const DESCRIPTORS: usize = 5;
 
 /// Serves init on the connection that is this process's standard input, until init closes it.
 pub fn run() -> i32 {
-    // Init may carry a flood (`flood`) while it begins us; the task's programs are not to inherit its patience.
+    // Init may carry a flood (`flood`) while it starts the zygote; the task's programs must not inherit its patience.
     let _ = scheduling::set_batch(false);
     loop {
         let [plan, report, input, output, error] = match passing::receive(io::stdin()) {
@@ -44,7 +44,7 @@ pub fn run() -> i32 {
     }
 }
 
-/// The first of the streams takes the place of the connection with init, which the task must not get hold of.
+/// The first of the streams replaces the connection with init, which the task must not get.
 fn become_stage(plan: File, report: &mut File, streams: [OwnedFd; 3]) -> i32 {
     let [input, output, error] = streams;
     let replaced = dup2_stdin(input)

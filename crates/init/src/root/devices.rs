@@ -1,4 +1,4 @@
-//! The device nodes that a task finds. All are the VM's: none of the host's is in reach of it.
+//! The device nodes for a task. All are the VM's: the task can't reach any of the host's.
 
 use crate::root::rooted::Root;
 use litegix_protocol::guest::Device;
@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-/// A device node whose type and exact permissions `mode` gives, whatever the umask.
+/// Makes a device node whose type and exact permissions `mode` gives, whatever the umask.
 fn make_device(path: &Path, mode: u32, device: u64) -> io::Result<()> {
     let permissions = mode & 0o7777;
     let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
@@ -16,8 +16,8 @@ fn make_device(path: &Path, mode: u32, device: u64) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(permissions))
 }
 
-/// The disks that the job asked for; vda and vdb are the machine's own. They are there: the driver's module, loaded by now,
-/// finds them all at once.
+/// The disks that the job asked for; vda and vdb are the machine's own. They exist by now: the driver's module is
+/// loaded, and finds them all at once.
 fn extra_disks(directory: &Path) -> io::Result<()> {
     for letter in 'c'..='z' {
         let name = format!("vd{letter}");
@@ -83,7 +83,7 @@ pub fn give(root: &Root, wanted: &Device) -> io::Result<()> {
     }
 }
 
-/// Every device node that the guest's kernel has and the task's /dev has not yet.
+/// Every device node of the guest's kernel that the task's /dev does not have yet.
 pub fn copy(root: &Root, from: &Path, to: &Path) -> io::Result<()> {
     let directory = root.directory(to)?;
     let directory = Root::reach(&directory);

@@ -1,5 +1,5 @@
-//! The file systems that a task finds in its root beside the image: devices, /sys, shared memory, its own tmpfs mounts.
-//! Mounts inside the task's namespaces (/proc, message queues) are in `world`.
+//! The file systems in a task's root beside the image: devices, /sys, shared memory, its own tmpfs mounts. Mounts
+//! inside the task's namespaces (/proc, message queues) are in `world`.
 
 use crate::machine::step_error::{StepError, failed};
 use crate::root::devices;
@@ -18,7 +18,7 @@ const HIDDEN: MsFlags = MsFlags::MS_NOSUID
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const ANYONE: u32 = 0o1777;
 
-/// Mounts everything in an order in which nothing is covered by mistake.
+/// Mounts everything in an order in which no mount covers another by mistake.
 pub fn mount(root: &Root, request: &ConfigureRequest) -> Result<(), StepError> {
     mount_kernel(root, request)?;
     if request.privileged {
@@ -69,7 +69,7 @@ fn mount_kernel(root: &Root, request: &ConfigureRequest) -> Result<(), StepError
     devices::fill(root).map_err(failed("/dev"))
 }
 
-/// docker's defaults: nothing in it is a program, a device or privileged, and it has the mode of what it covers.
+/// docker's defaults: nothing in it is a program, a device or privileged, and it has the mode of the covered directory.
 fn mount_tmpfs(root: &Root, mount: &TmpfsMount) -> io::Result<()> {
     let path = Path::new(&mount.path);
     let covered = match root.find(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
@@ -109,7 +109,7 @@ fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (MsFlags, String) {
             "strictatime" => (MsFlags::MS_STRICTATIME, true),
             "nostrictatime" => (MsFlags::MS_STRICTATIME, false),
             other => {
-                // The last of a setting wins in the kernel.
+                // The kernel uses the last value of a setting.
                 data.push(other.to_owned());
                 continue;
             }
@@ -119,8 +119,8 @@ fn tmpfs_options(mount: &TmpfsMount, covered: u32) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
-/// Makes the root read-only, but for these directories: the mount, not the file system, so that shutting down can still
-/// write what it has to.
+/// Makes the root read-only, except these directories: the mount, not the file system, so that shutting down can still
+/// write to it.
 pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
     let inside = Root::open(root).map_err(failed("opening the root"))?;
     for path in writable {
@@ -131,7 +131,7 @@ pub fn protect(root: &Path, writable: &[String]) -> Result<(), StepError> {
     remount_read_only(root, MsFlags::empty()).map_err(failed("making the root read-only"))
 }
 
-/// Whether a path is one that a task may have a file system of its own on.
+/// True if a task may have a file system of its own on the path.
 pub fn valid_target(path: &str) -> bool {
     let path = PathBuf::from(path);
     path.is_absolute() && path.components().count() > 1

@@ -1,5 +1,5 @@
-//! Paths inside the task's root. The image decides what symlinks stand there, so every path is resolved by the kernel
-//! with the root as its limit, and mounts go onto the descriptor so found.
+//! Paths inside the task's root. The image decides about its symlinks, so the kernel resolves every path with the root
+//! as its limit, and mounts go onto the resulting descriptor.
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-/// As the kernel's own limit is 40, and each level here may cost several directories.
+/// Like the kernel's own limit of 40, since each level here may cost several directories.
 const MAX_LINKS: u32 = 16;
 
 pub struct Root {
@@ -28,12 +28,12 @@ impl Root {
         open_in_root(self.descriptor.as_fd(), path, flags, Mode::empty())
     }
 
-    /// A path by which this process reaches what the descriptor refers to.
+    /// A path by which this process reaches the descriptor's file.
     pub fn reach(descriptor: &OwnedFd) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
     }
 
-    /// Finds a directory, making what is missing of it with mode 0755.
+    /// Finds a directory; makes missing ones with mode 0755.
     pub fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
         self.directory_through(path, MAX_LINKS)
     }
@@ -77,7 +77,7 @@ impl Root {
         Ok(parent_path.join(readlinkat(parent, name)?))
     }
 
-    /// Finds a file, making it empty where it is missing, also behind a symlink that leads nowhere yet.
+    /// Finds a file. If it is missing, makes it empty, also behind a symlink that leads nowhere yet.
     pub fn file(&self, path: &Path) -> io::Result<OwnedFd> {
         self.file_through(path, MAX_LINKS)
     }
@@ -108,7 +108,7 @@ impl Root {
         self.find(path, OFlag::O_PATH)
     }
 
-    /// Mounts a file system on a directory, which is made where it is missing.
+    /// Mounts a file system on a directory, which is made if missing.
     pub fn mount(&self, path: &str, kind: &str, flags: MsFlags, data: &str) -> io::Result<()> {
         let target = self.directory(Path::new(path))?;
         mount(
@@ -129,7 +129,7 @@ impl Root {
         }
         bind(source, &Self::reach(&target), MsFlags::empty())?;
         if read_only {
-            // A descriptor from before the mount is of what lies below it.
+            // A descriptor from before the mount refers to the directory below it.
             let mounted = self.find(Path::new(path), OFlag::O_PATH)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             remount_read_only(&Self::reach(&mounted), flags)?;
@@ -152,7 +152,7 @@ fn open_in_root(
     Ok(openat2(root, path, how)?)
 }
 
-/// Shows `source` at `target` too; `flags` may ask for what is mounted below it as well.
+/// Shows `source` at `target` too; `flags` may include the mounts below it.
 pub fn bind(source: &Path, target: &Path, flags: MsFlags) -> io::Result<()> {
     let none = None::<&str>;
     mount(Some(source), target, none, flags | MsFlags::MS_BIND, none)?;

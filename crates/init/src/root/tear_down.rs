@@ -20,8 +20,8 @@ fn task_mounts(mountinfo: &str) -> Vec<PathBuf> {
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .filter(|path| path.starts_with("/task/"))
-        // The kernel writes a space as \040; such a path is in the image's hands only, and detaching its parent takes
-        // it along.
+        // The kernel writes a space as \040. Only the image could make such a path, and detaching its parent takes it
+        // along.
         .filter(|path| !path.contains('\\'))
         .map(PathBuf::from)
         .collect()

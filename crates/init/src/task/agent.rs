@@ -1,5 +1,5 @@
-//! The task's life as init keeps it: booted, configured, running, exited. One place for the state, so that any
-//! connection finds the same.
+//! The task's life in init: booted, configured, running, exited. The state has one place, so that any connection finds
+//! the same.
 
 use crate::console;
 use crate::exec::open_sessions::Sessions;
@@ -41,7 +41,7 @@ struct Life {
     /// The task's /etc/hosts, once configured.
     hosts: Option<Arc<File>>,
     main: Option<Main>,
-    /// Whether anybody has asked for the task's death by SIGKILL.
+    /// True once a caller has asked for the task's death by SIGKILL.
     kill_sent: bool,
 }
 
@@ -110,7 +110,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Names the group's other tasks in the task's /etc/hosts.
+    /// Writes the names of the group's other tasks into the task's /etc/hosts.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), LifeError> {
         let _changing = self.changing.lock().await;
         let hosts = self.life().hosts.clone();
@@ -157,7 +157,7 @@ impl Agent {
         })
     }
 
-    /// Starts the task; gives its main process. A failed start leaves the state as it was.
+    /// Starts the task; returns its main process. A failed start leaves the state as it was.
     pub async fn start(self: &Arc<Self>) -> Result<i32, LifeError> {
         let _changing = self.changing.lock().await;
         if self.life().main.is_some() {
@@ -207,7 +207,7 @@ impl Agent {
                     finished_at_unix_ns: clock::now_unix_ns(),
                 }
             };
-            // The end of the namespace's first process has ended all others: nobody is left to write.
+            // The end of the namespace's first process has ended all others: no writer is left.
             let (status, (), ()) = tokio::join!(
                 ended,
                 pump(&agent.logs.stdout, &from_stdout, is_over.clone()),
@@ -235,8 +235,8 @@ impl Agent {
             .is_some_and(|(request, _)| request.oom_watch)
     }
 
-    /// Whether a SIGKILL ended the main process that is not of this agent's sending. Nothing of the task can send it
-    /// one: it is the first process of its namespace.
+    /// True if a SIGKILL ended the main process that this agent did not send. The task itself can't send it one: it is
+    /// the first process of its namespace.
     fn killed_by_kernel(&self, end: End) -> bool {
         let life = self.life();
         let reaped_for = life
@@ -248,7 +248,7 @@ impl Agent {
         killed && !life.kill_sent
     }
 
-    /// The task's end, once all its output is in the buffers. For any number of callers.
+    /// The task's end, once all its output is in the buffers. Any number of callers may wait.
     pub async fn ended(&self) -> Option<ExitStatus> {
         let mut exit = self.exit.subscribe();
         let status = exit.wait_for(Option::is_some).await.ok()?;

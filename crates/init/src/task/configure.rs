@@ -1,4 +1,4 @@
-//! Completes the task's root: the files and file systems that a container finds there, beside its image.
+//! Completes the task's root: the files and file systems of a container, beside its image.
 
 use crate::machine::early;
 use crate::machine::layers::{self, ROOT};
@@ -26,7 +26,7 @@ pub fn etc_hosts() -> PathBuf {
     Path::new(WRITTEN).join("hosts")
 }
 
-/// Does it all. On an error everything mounted is detached again, so that a corrected request may follow.
+/// Does all steps. After an error everything mounted is detached again, so that a corrected request may follow.
 pub async fn configure(request: &ConfigureRequest) -> Result<TaskGroup, ConfigureError> {
     validate::check(request)?;
     let result = build(request).await;

@@ -1,4 +1,4 @@
-//! Why a call that changes the task's life fails.
+//! The reasons that a call which changes the task's life fails.
 
 use crate::machine::step_error::{StepError, reason};
 use crate::program::plan::Failure;

@@ -1,6 +1,7 @@
-//! The names of the group's other tasks in the task's /etc/hosts. The task may write to the file too: only lines of ours are
-//! ever replaced, and the file stays the one that is mounted over the image's. It is opened before the task runs and stays
-//! so: a lease, which the task could have on a file that nobody else has open, would hold up each later opening.
+//! The names of the group's other tasks in the task's /etc/hosts. The task may write to the file too. So init replaces
+//! only its own lines, and the file stays the one that is mounted over the image's. Init opens it before the task runs
+//! and keeps it open: the task could take a lease on a file that is not open elsewhere, which would block each later
+//! opening.
 
 use litegix_protocol::guest::Peer;
 use std::fs::File;
@@ -9,16 +10,16 @@ use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// By which the lines are known again.
+/// The mark by which init recognises its lines.
 const MARK: &str = "# a task of this group";
-/// More than that is nothing to read into init's memory.
+/// A larger file is not read into init's memory.
 const MAX_BYTES: u64 = 1 << 20;
 
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
 }
 
-/// Fails where the file has become too large, and for a peer that has no name or address.
+/// Fails if the file has become too large, and for a peer without a name or address.
 pub fn set(mut file: &File, peers: &[Peer]) -> io::Result<()> {
     let mut before = Vec::new();
     file.rewind()?;

@@ -1,5 +1,5 @@
-//! The end of the VM: what runs is killed, sessions are drained, disks are unmounted clean, the machine restarts, which ends
-//! the VMM.
+//! The end of the VM: processes are killed, sessions are drained, disks are unmounted clean, and the machine restarts,
+//! which ends the VMM.
 
 use crate::console;
 use crate::machine::restart::restart;
@@ -12,12 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const KILL_DEADLINE: Duration = Duration::from_secs(1);
-/// For the hosts of exec sessions to read what is left, the exit code last. The supervisor's patience is longer.
+/// Time for the hosts of exec sessions to read the rest, the exit code last. The supervisor waits longer.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
-/// For the disks.
+/// The limit for the disks.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// To be called once, off the runtime's thread, which goes on serving sessions: it blocks, and does not come back.
+/// Call it once, off the runtime's thread, which goes on serving sessions: it blocks, and does not return.
 fn shut_down(agent: &Agent) -> ! {
     if let Some(group) = agent.group() {
         kill(&group);
@@ -25,7 +25,7 @@ fn shut_down(agent: &Agent) -> ! {
     if !agent.sessions.wait(SESSIONS_DEADLINE) {
         console::warn("an exec session was not read to its end");
     }
-    // A disk that hangs must not keep the VM: this thread ends it whatever the other does.
+    // A hanging disk must not keep the VM: this thread ends it, whatever the other does.
     let _ = thread::Builder::new().spawn(|| {
         thread::sleep(DEADLINE);
         restart();

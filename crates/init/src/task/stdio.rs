@@ -15,8 +15,8 @@ pub struct MainStreams {
     pub streams: Streams,
     pub from_stdout: AsyncFd<File>,
     pub from_stderr: AsyncFd<File>,
-    /// To be held while the process lives: an input that stays open, or the terminal, which would end for good when the
-    /// program closes it for a moment.
+    /// Held while the process lives: an input that stays open, or the terminal, which would end for good if the program
+    /// closed it for a moment.
     pub hold: Option<OwnedFd>,
 }
 

@@ -1,4 +1,4 @@
-//! Whether what a task is to be can be at all, before anything is done for it.
+//! Checks if a task is possible at all, before anything is done for it.
 
 use crate::memory::cgroup;
 use crate::program::limits;

@@ -13,7 +13,7 @@ const MAX_FRAME: usize = HEADER_BYTES + MAX_PAYLOAD;
 pub struct Frames {
     socket: Arc<Socket>,
     buffer: Buffer,
-    /// How many bytes the socket wakes its reader at.
+    /// The number of bytes at which the socket wakes its reader.
     awaited: usize,
 }
 
@@ -43,8 +43,8 @@ impl Frames {
         &self.socket
     }
 
-    /// Less than before only after a read that gave something, so that another read follows before anybody sleeps: bytes that
-    /// are here already wake nobody.
+    /// Lower than before only after a read that returned bytes, so that another read follows before any sleep: bytes
+    /// that are here already wake no reader.
     fn await_bytes(&mut self, bytes: usize) {
         if bytes != self.awaited && self.socket.wake_at(bytes).is_ok() {
             self.awaited = bytes;
@@ -71,7 +71,7 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// The next frame, if it is here whole; otherwise there is room to read the rest of it into.
+    /// The next frame if it is whole; otherwise there is room to read the rest of it into.
     fn pop(&mut self) -> io::Result<Option<(FrameKind, Bytes)>> {
         let here = &self.bytes[self.start..];
         let Some(head) = here.first_chunk() else {
@@ -112,8 +112,8 @@ impl Buffer {
         })
     }
 
-    /// For a frame of that size, at the buffer's beginning. Bulk data comes frame after frame of the largest size: with room
-    /// for exactly one each read ends where the frame does.
+    /// For a frame of that size, at the buffer's beginning. Bulk data comes frame after frame of the max size: with
+    /// room for exactly one, each read ends where the frame does.
     fn make_room(&mut self, whole: usize) {
         self.bytes.drain(..self.start);
         self.start = 0;

@@ -12,9 +12,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
 pub struct Socket {
-    /// Watched for reading only: vsock says that there is room for writing with every packet that comes.
+    /// Watched for reading only: vsock reports room for writing with every packet that arrives.
     fd: AsyncFd<File>,
-    /// Its holder writes a whole frame. It has the socket watched for room once there was none.
+    /// Its holder writes a whole frame. It watches the socket for room once there was none.
     turn: Mutex<Option<AsyncFd<File>>>,
 }
 
@@ -38,7 +38,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads to the connection's end, and throws away what comes.
+    /// Reads to the connection's end, and discards the bytes.
     pub async fn drain(&self) {
         let mut rest = Vec::with_capacity(4096);
         while matches!(self.receive(&mut rest).await, Ok(length) if length > 0) {
@@ -46,17 +46,17 @@ impl Socket {
         }
     }
 
-    /// Appends what is there, at most as much as the buffer has room for; 0 is the connection's end.
+    /// Appends the bytes that are there, at most as many as the buffer has room for; 0 is the connection's end.
     pub async fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         descriptors::receive(&self.fd, buffer).await
     }
 
-    /// Its reader is woken by so many bytes, not by fewer.
+    /// This many bytes wake its reader, fewer do not.
     pub fn wake_at(&self, bytes: usize) -> io::Result<()> {
         descriptors::wake_at(self.fd.get_ref(), bytes)
     }
 
-    /// Whether the host has closed its end, even if there is still something to read.
+    /// True if the host has closed its end, even if there is still something to read.
     pub fn hung_up(&self) -> bool {
         let closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
         let mut asked = [PollFd::new(self.fd.get_ref().as_fd(), closed)];
@@ -64,11 +64,11 @@ impl Socket {
     }
 }
 
-/// The content of a frame. It is asked for its bytes at each attempt to write, so that none are borrowed in between.
+/// The content of a frame. Each attempt to write asks it for its bytes, so that none are borrowed in between.
 pub trait Payload {
     fn length(&self) -> usize;
 
-    /// Calls `write` with the bytes from `skip` on, in two parts, and gives what that gives.
+    /// Calls `write` with the bytes from `skip` on, in two parts, and returns its result.
     fn write(
         &self,
         skip: usize,
@@ -90,7 +90,7 @@ impl<T: AsRef<[u8]>> Payload for T {
     }
 }
 
-/// The payload is at most what the kind of frame may carry. Must not be dropped before its end, but with the connection.
+/// The payload is at most the limit of the kind of frame. Must not be dropped before its end, but with the connection.
 pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> io::Result<()> {
     let mut watched = socket.turn.lock().await;
     let head = frame::header(kind, payload.length());
@@ -109,7 +109,7 @@ pub async fn send(socket: &Socket, kind: FrameKind, payload: &impl Payload) -> i
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         }
-        // Only a full window cuts a write: asking once more would be for nothing.
+        // Only a full window cuts a write, so asking once more would be useless.
         if sent < whole {
             socket.room(&mut watched).await?;
         }
