@@ -5,7 +5,7 @@ use crate::guest::FrameKind;
 /// The guest's vsock port of bulk streams.
 pub const PORT: u32 = 11;
 pub const HEADER_BYTES: usize = 4;
-/// With its header no more than a vsock packet carries: a byte more would cost a second packet.
+/// With its header at most the size of a vsock packet: a byte more would cost a second packet.
 pub const MAX_PAYLOAD: usize = (64 << 10) - HEADER_BYTES;
 /// A log is passed on before its frame is complete: a few full packets.
 pub const MAX_LOG_PAYLOAD: usize = (256 << 10) - HEADER_BYTES;
@@ -19,7 +19,7 @@ pub fn header(kind: FrameKind, length: usize) -> [u8; HEADER_BYTES] {
     [kind as u8, high, middle, low]
 }
 
-/// The kind, which may be none that is known, and the payload's length, for the caller to bound.
+/// The kind, which may be an unknown one, and the payload's length, for the caller to bound.
 pub fn parse(header: [u8; HEADER_BYTES]) -> (FrameKind, usize) {
     let [kind, high, middle, low] = header;
     let kind = FrameKind::try_from(i32::from(kind)).unwrap_or(FrameKind::Unspecified);

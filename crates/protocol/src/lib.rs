@@ -1,4 +1,5 @@
-//! The contracts between host, guest and shim as Rust types, generated; by hand only the frames of bulk streams.
+//! The contracts between host, guest and supervisor as generated Rust types. Only the frames of bulk streams are
+//! written by hand.
 
 pub mod frame;
 

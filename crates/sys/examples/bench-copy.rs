@@ -1,8 +1,9 @@
-//! The program of `make bench-exec`, in the guest and on the host alike. Without arguments: a bare copy over vsock, nothing
-//! between the program and the socket; each connection to the port begins with one byte ('s': send, 'r': receive) and a
-//! little-endian count of bytes. `send COUNT` writes so many bytes to its output, and then to its standard error how many
-//! microseconds that took; `count` says "ready", and then how many bytes its input had; `discard` takes its input, a pipe, and
-//! copies nothing of it. With a further argument, `wide`, the input is a pipe that is to hold a megabyte, as a task's does.
+//! The program of `make bench-exec`, in the guest and on the host alike. Without arguments: a bare copy over vsock,
+//! with nothing between the program and the socket. Each connection to the port begins with one byte ('s': send, 'r':
+//! receive) and a little-endian count of bytes. `send COUNT` writes that many bytes to its output, and then to its
+//! standard error the microseconds that took. `count` prints "ready", and then the number of bytes of its input.
+//! `discard` takes its input, a pipe, without copying any of it. With a further argument, `wide`, the input is a pipe
+//! that must hold a megabyte, as a task's does.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -57,7 +58,7 @@ fn serve(mut connection: File) -> io::Result<()> {
     if head[0] != b's' {
         connection.write_all(b".")?;
     }
-    // The host closes first: vsock may throw away what is still on its way.
+    // The host closes first: vsock may drop bytes still on their way.
     let _ = connection.read(&mut head);
     Ok(())
 }

@@ -39,7 +39,7 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
     watch_for(fd, Interest::READABLE | Interest::WRITABLE)
 }
 
-/// As `watch`; nobody is woken for anything else.
+/// As `watch`, with events of this interest only.
 pub fn watch_for(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<File>> {
     set_nonblocking(&fd)?;
     // SAFETY: a File keeps its one descriptor open until it is dropped, and nobody exchanges the File inside.
@@ -71,7 +71,7 @@ pub fn read_more(fd: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-/// How many bytes a read would give now.
+/// The number of bytes that a read would return now.
 pub fn bytes_waiting(fd: impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -79,8 +79,8 @@ pub fn bytes_waiting(fd: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Lets the socket's reader sleep until so many bytes can be read. Kernels before 6.1 wake it at the first byte of vsock all
-/// the same.
+/// Lets the socket's reader sleep until this many bytes can be read. Kernels before 6.1 wake it at the first byte of
+/// vsock all the same.
 pub fn wake_at(socket: impl AsFd, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: the pointer is valid for the length.

@@ -1,5 +1,5 @@
-//! The system calls that neither the standard library nor `nix` has, and those that init and the supervisor both need in a
-//! form of their own. The only crate with unsafe code: all others forbid it.
+//! The system calls that neither the standard library nor `nix` has, and those that init and the supervisor both need
+//! in a form of their own. Only this crate has unsafe code: all others forbid it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -18,8 +18,8 @@ pub fn step_clock(difference_ns: i64) -> io::Result<()> {
     adjust_clock(&mut change)
 }
 
-/// Adds nanoseconds to the wall clock by making it faster or slower by half a thousandth. Takes the place of an earlier
-/// such change that is not through.
+/// Adds nanoseconds to the wall clock by making it faster or slower by half a thousandth. Replaces an earlier such
+/// change that is still under way.
 pub fn slew_clock(difference_ns: i64) -> io::Result<()> {
     const ADJ_OFFSET_SINGLESHOT: libc::c_uint = 0x8001;
     // SAFETY: plain data for which zero is a value.
@@ -30,7 +30,7 @@ pub fn slew_clock(difference_ns: i64) -> io::Result<()> {
 }
 
 fn adjust_clock(change: &mut libc::timex) -> io::Result<()> {
-    // SAFETY: reads and writes one timex. The state that it answers on success is of no interest.
+    // SAFETY: reads and writes one timex. The state that it returns on success is ignored.
     check(unsafe { libc::adjtimex(change) }).map(drop)
 }
 
@@ -58,8 +58,8 @@ pub fn add_entropy(bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// So much freed memory stays with this process. Buffers of bulk data come and go; by default each would cost the page faults
-/// of fresh memory.
+/// This process keeps this much freed memory. Buffers of bulk data come and go; by default each would cost the page
+/// faults of fresh memory.
 pub fn keep_freed_memory() {
     const KEPT: libc::c_int = 512 << 10;
     // SAFETY: two numbers; no other thread runs yet.

@@ -1,19 +1,19 @@
-//! Processes: clones, signals, reaping. `nix` has most of these calls, but knows no real-time signals: its `kill` can't send
-//! them, its `waitpid` loses a process that one has ended, and its `SigSet::wait` one that has come.
+//! Processes: clones, signals, reaping. `nix` has most of these calls, but does not know real-time signals. Its `kill`
+//! can't send them, its `waitpid` loses a process that one has ended, and its `SigSet::wait` loses one that arrives.
 
 use crate::{check, check_long};
 use nix::sched::CloneFlags;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Which side of `clone_sibling` this is.
+/// The side of `clone_sibling` that this is.
 pub enum Side {
     Parent(i32),
     Child,
 }
 
-/// Forks with the given namespace flags; the child is a child of this process's parent, who can then wait for it. To be
-/// called by a process with one thread only.
+/// Forks with the given namespace flags. The child is a child of this process's parent, who can then wait for it. Only
+/// a process with one thread may call it.
 pub fn clone_sibling(namespaces: CloneFlags) -> io::Result<Side> {
     let flags = namespaces.bits() | libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: no new stack and no shared memory: this is fork. With one thread there is no lock another could hold.
@@ -78,7 +78,7 @@ pub fn reap_any() -> Option<(i32, i32)> {
     }
 }
 
-/// Whether it is a child of this process that has not been reaped.
+/// True if it is a child of this process that has not been reaped.
 pub fn is_child(pid: i32) -> bool {
     let Ok(pid) = libc::id_t::try_from(pid) else {
         return false;
@@ -91,7 +91,7 @@ pub fn is_child(pid: i32) -> bool {
     }
 }
 
-/// (exit code, signal) of a raw wait status; 128 + signal where a signal ended the process.
+/// (exit code, signal) of a raw wait status; 128 + signal if a signal ended the process.
 pub fn decode_status(status: i32) -> (i32, i32) {
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
@@ -101,7 +101,7 @@ pub fn decode_status(status: i32) -> (i32, i32) {
     }
 }
 
-/// Ignores what could only harm init; handlers for others are the runtime's.
+/// Ignores signals that could only harm init; handlers for others are the runtime's.
 pub fn ignore_terminal_signals() {
     for signal in [
         libc::SIGPIPE,
@@ -129,7 +129,7 @@ pub fn reset_signals() {
     }
 }
 
-/// fork(2). To be called by a process with one thread only.
+/// fork(2). Only a process with one thread may call it.
 pub fn fork() -> io::Result<Side> {
     // SAFETY: with one thread there is no lock another could hold.
     let pid = check(unsafe { libc::fork() })?;
@@ -140,7 +140,7 @@ pub fn fork() -> io::Result<Side> {
     })
 }
 
-/// Blocks every signal, so that `next_signal` is who gets them.
+/// Blocks every signal, so that `next_signal` gets them.
 pub fn block_signals() {
     // SAFETY: the set is initialised before its use.
     unsafe {

@@ -1,10 +1,10 @@
-//! How the kernel shares the processor between the calling thread and others.
+//! The sharing of the processor between the calling thread and others.
 
 use crate::check;
 use std::io;
 
-/// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from who runs.
-/// Processes and threads that it begins are the same.
+/// A batch thread that wakes up waits for its turn (SCHED_BATCH, sched(7)); any other takes the processor from the
+/// running thread. Processes and threads that it begins are the same.
 pub fn set_batch(batch: bool) -> io::Result<()> {
     let policy = if batch {
         libc::SCHED_BATCH

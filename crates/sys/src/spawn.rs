@@ -23,7 +23,7 @@ pub fn tie_to_parent(command: &mut Command, other_pid_namespace: bool) {
         // SAFETY: no memory is involved.
         crate::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
         setsid()?;
-        // Died between the fork and prctl: nobody would send the signal any more.
+        // Died between the fork and prctl: no signal would come any more.
         if getppid().as_raw().unsigned_abs() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
@@ -33,7 +33,7 @@ pub fn tie_to_parent(command: &mut Command, other_pid_namespace: bool) {
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// A file that is seen in the place of another.
+/// A file that a process sees in the place of another.
 pub struct Bind {
     pub source: CString,
     pub target: CString,
