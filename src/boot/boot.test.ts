@@ -50,7 +50,7 @@ test("an ELF kernel is used where it lies, with its release", async (context) =>
   assert.deepEqual(image, { vmlinuxPath: path, release: "6.1.0-9-cloud-amd64" });
 });
 
-test("a kernel is read once, and again when it has changed or what was made of it is gone", async (context) => {
+test("a kernel is read once, and again if it has changed or its cached ELF is gone", async (context) => {
   const directory = await temporary(context);
   const path = join(directory, "vmlinuz");
   const cacheDirectory = join(directory, "cache");

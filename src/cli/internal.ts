@@ -10,7 +10,7 @@ export function internalCommands(): Command {
     .description("pull and convert an image; the request comes as JSON on standard input")
     .action(async () => {
       const stop = new AbortController();
-      process.once("SIGTERM", () => stop.abort(new Error("the pull was told to stop")));
+      process.once("SIGTERM", () => stop.abort(new Error("SIGTERM stopped the pull")));
       process.exitCode = await runPullWorker({ input: process.stdin, output: process.stdout, signal: stop.signal });
     });
   return internal;

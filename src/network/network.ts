@@ -1,4 +1,5 @@
-// The networks of a driver's VMs, of either kind: reserve, make the interface, open, detach, keep, and count what was dropped.
+// The networks of a driver's VMs, of either kind: reserve, make the interface, open, detach, keep, and count dropped
+// packets.
 import * as v from "valibot";
 import { KeyedTurns } from "../system/wait.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";

@@ -1,7 +1,7 @@
 // The deadline for a VM's boot, in the VMM's own time: time in which its threads wait for a CPU does not count, at most for three
 // times the limit. A busy host makes a boot slow, which does not mean that the guest hangs; a guest that sleeps or spins uses up
 // its time. Host programs have plain deadlines. Source: /proc/PID/task/TID/schedstat (the kernel's
-// Documentation/scheduler/sched-stats.rst); without that file, which every distribution has, the wall's clock counts.
+// Documentation/scheduler/sched-stats.rst); without that file, which every distribution has, the wall clock counts.
 import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 

@@ -3,7 +3,7 @@
 
 /** `input`. In a stream of pieces each one wakes up the guest. The queue coalesces the following pieces for this long. */
 export const inputCoalesceMs = 2;
-/** `input`. The queue coalesces up to this size: half of what a frame carries. */
+/** `input`. The queue coalesces up to this size: half of a frame's limit. */
 export const inputCoalesceBytes = 32 * 1024;
 /** `latency`. A terminal's keystrokes are smaller than this and not held back. */
 export const inputBulkPieceBytes = 1024;

@@ -194,7 +194,7 @@ describe("a compromised guest", () => {
     });
     const shim = await startShim({ path: newPath(), vsockSocket: socketPath });
     try {
-      await waitFor({ what: "the end to be told", timeoutMs: 20_000, attempt: () => told || undefined });
+      await waitFor({ what: "the end to be reported", timeoutMs: 20_000, attempt: () => told || undefined });
       assert.equal(await readFile(shim.stdoutPath, "utf8"), "");
       shim.process.kill("SIGTERM");
       await new Promise((resolve) => shim.process.once("exit", resolve));

@@ -15,7 +15,7 @@ export async function allowedHostPath(options: {
     const list = allowed.length === 0 ? "which is empty" : `which has ${allowed.join(", ")}`;
     return new ConfigError(key, path, `is not allowed: allowed_host_paths in the plugin's config, ${list}, decides`);
   };
-  // The message must not tell whether a path exists that is not allowed.
+  // The message must not reveal if a path exists that is not allowed.
   if (!allowed.some((root) => isWithin(path, root))) throw refused();
   const resolved = await realpath(path).catch((error: NodeJS.ErrnoException) => {
     throw new ConfigError(key, path, error.code === "ENOENT" ? "does not exist" : `can't be reached (${error.code})`);

@@ -49,7 +49,7 @@ async function* pieces(options: Parameters<typeof mergedTar>[0]): AsyncGenerator
   yield endOfArchive;
 }
 
-/** The whole tree but for files with bytes, whose names it collects. */
+/** The whole tree except files with bytes, whose names it collects. */
 function* withoutContent(
   directory: DirectoryNode,
   path: string,

@@ -66,7 +66,7 @@ function withScheme(host: string, plainHttp: boolean | undefined): string {
   return `${(plainHttp ?? isLoopback(host)) ? "http" : "https"}://${host}`;
 }
 
-/** Docker, too, speaks plain HTTP to registries on loopback without being told to. */
+/** Docker, too, speaks plain HTTP to registries on loopback by default. */
 function isLoopback(host: string): boolean {
   return /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?(?:\/|$)/.test(host);
 }

@@ -162,7 +162,7 @@ export class ImageStore {
     try {
       await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
     } catch (error) {
-      // The disk or the image's author damaged it: the next start pulls the layers again and tells the two apart.
+      // The disk or the image's author damaged it. The next start pulls the layers again, which distinguishes the two.
       if (error instanceof DigestMismatchError || error instanceof BadLayerError) {
         await Promise.all(layers.map(({ blobPath }) => rm(blobPath, { force: true })));
       }

@@ -40,7 +40,7 @@ function archiveOf(...members: readonly (readonly [Partial<TarHeader>, Buffer?])
   return Buffer.concat([...blocks, endOfArchive]);
 }
 
-/** A raw block with a right checksum, for what the encoder never writes. */
+/** A raw block with a right checksum, for headers that the encoder never writes. */
 function rawBlock(name: string, typeFlag: string, fields: Record<number, string> = {}): Buffer {
   const block = encodeTarHeader(plainFile);
   block.fill(0, 0, 100);

@@ -10,7 +10,7 @@ import { blockBytes, parseUstarBlock, type UstarBlock } from "./ustar-block.ts";
 
 export interface TarEntry {
   readonly header: TarHeader;
-  /** The file's bytes; may be read once, before the next entry is asked for; what is left is skipped. */
+  /** The file's bytes; may be read once, before the next entry is requested. Unread bytes are skipped. */
   readonly body: () => AsyncGenerator<Buffer>;
 }
 

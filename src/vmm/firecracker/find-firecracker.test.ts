@@ -20,7 +20,7 @@ describe("Firecracker's version", () => {
   });
   after(() => rm(directory, { recursive: true }));
 
-  it("is read from what the program prints", async () => {
+  it("is read from the program's output", async () => {
     const path = await program(
       "Firecracker v1.16.1\n\n2026-01-01T00:00:00.000000000 [anonymous-instance:main] exiting",
     );

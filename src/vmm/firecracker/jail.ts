@@ -95,7 +95,7 @@ export class Jail {
     }));
   }
 
-  /** Makes what the supervisor and the jailer expect. Fails with JailError. */
+  /** Makes the files and links that the supervisor and the jailer expect. Fails with JailError. */
   async prepare(options: { sockets: readonly string[] }): Promise<void> {
     const { uid, gid } = this.#user;
     await mkdir(this.root, { recursive: true, mode: 0o700 });

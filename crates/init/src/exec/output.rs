@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_millis(200);
 const MAX_TAIL: Duration = Duration::from_secs(2);
 /// The kernel's own threads flush a terminal's buffer, which may take a moment.
 const TERMINAL_QUIET: Duration = Duration::from_millis(20);
-/// More than a terminal holds; unlike a pipe it does not tell how much that is.
+/// More than a terminal holds. Unlike a pipe it does not report how much that is.
 const TERMINAL_BUFFER: usize = 128 << 10;
 
 /// The output that the program writes.

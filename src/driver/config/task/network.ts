@@ -8,7 +8,7 @@ import { oneOf, refine, string, words } from "../values.ts";
 const networkMode = refine(
   string,
   (mode, path): "default" | "none" => {
-    // "bridge" is docker's name for what a container gets without the key.
+    // "bridge" is docker's name for a container's network without the key.
     if (mode === "default" || mode === "bridge" || mode === "") return "default";
     if (mode === "none") return "none";
     const rule = 'must be "none" or "bridge": a VM can\'t be in the host\'s or another container\'s network stack';
