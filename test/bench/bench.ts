@@ -1,5 +1,6 @@
 // Measures the project's promises: time to the handshake, time to a workload's first output, memory, size.
-// Run by `make bench`, on an idle machine.
+// Run by `make bench`, on an idle machine. If LITEGIX_BENCH_AGAINST names another executable, it measures only the starts of
+// both, by turns.
 import { spawn } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";
 import { connect } from "node:net";
@@ -28,9 +29,9 @@ interface StartTimes {
 }
 
 /** Milliseconds from spawn to the handshake line, and to the answer to the first call, which waits for all code to be loaded. */
-async function measureStart(): Promise<StartTimes> {
+async function measureStart(executable: string): Promise<StartTimes> {
   const started = performance.now();
-  const child = spawn(driverPath, [], {
+  const child = spawn(executable, [], {
     env: { ...process.env, ...pluginEnvironment },
     stdio: ["ignore", "pipe", "ignore"],
   });
@@ -82,12 +83,19 @@ async function measureFirstOutput(agent: Agent): Promise<number> {
   return arrivedAtMs - setup.Time / 1e6;
 }
 
-const starts: StartTimes[] = [];
-for (let run = 0; run < 9; run++) starts.push(await measureStart());
-const startMedian = (key: keyof StartTimes): string => median(starts.map((times) => times[key])).toFixed(0);
-console.log(
-  `handshake:      ${startMedian("handshake")} ms (median of ${starts.length}; spawn to handshake line; first call answered: ${startMedian("answer")} ms)`,
+const against = process.env["LITEGIX_BENCH_AGAINST"];
+const starts = new Map(
+  [driverPath, ...(against === undefined ? [] : [against])].map((path) => [path, [] as StartTimes[]]),
 );
+for (let run = 0; run < 9; run++) for (const [path, times] of starts) times.push(await measureStart(path));
+for (const [path, times] of starts) {
+  const startMedian = (key: keyof StartTimes): string => median(times.map((time) => time[key])).toFixed(0);
+  console.log(
+    `handshake:      ${startMedian("handshake")} ms (median of ${times.length}; spawn to handshake line; first call answered: ${startMedian("answer")} ms)` +
+      (against === undefined ? "" : `: ${path}`),
+  );
+}
+if (against !== undefined) process.exit();
 
 await using registry = await Registry.start();
 await registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
