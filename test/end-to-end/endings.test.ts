@@ -59,7 +59,7 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
       fill | tail -c $bytes > /dev/null
       echo child $?
       exit 3`;
-    const allocation = await runJob({ agent: fixture.agent, config: `${shell(script)}\noom_watch = true` });
+    const allocation = await runJob({ agent: fixture.agent, config: shell(script) });
     const ended = await lastEvent(allocation);
     assert.deepEqual({ ...ended, message: "" }, { exitCode: 3, oomKilled: "false", message: "" });
     assert.match(ended.message, /not OOM killed itself, but a child process was/);
@@ -77,7 +77,7 @@ describe("out of memory", { skip: skipVms, concurrency: 2 }, () => {
       now() { cut -d. -f1 /proc/uptime; }
       end=$(($(now) + 10)); until [ $(now) -ge $end ]; do cat /large > /dev/null; done
       [ $(anonymous) -gt $((bytes - 1000000)) ] && echo held`;
-    const allocation = await runJob({ agent: fixture.agent, config: `${shell(script)}\noom_watch = true` });
+    const allocation = await runJob({ agent: fixture.agent, config: shell(script) });
     const ended = await lastEvent(allocation);
     assert.deepEqual(ended, { exitCode: 0, oomKilled: "false", message: "Exit Code: 0" });
     await allocation.waitForLog(/^held$/m);

@@ -1,6 +1,6 @@
 //! A task that has filled its memory with data leaves the kernel only the pages of running programs to reclaim. Those
 //! are read back from the image at once, reclaimed again, and so on. The kernel sees progress and kills nobody, for
-//! minutes, while nothing in the task moves. With the task's `oom_watch` init notices this, and ends the process that
+//! minutes, while nothing in the task moves. Unless the task has `oom_watch` off, init notices this, and ends the process that
 //! the kernel would end. The kernel can't do it: with its limit lowered below the memory that can't be reclaimed, it
 //! does not stop at one victim if that one is slow to go.
 

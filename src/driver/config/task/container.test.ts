@@ -30,7 +30,7 @@ test("nothing said is docker's default", () => {
       sysctls: [],
       pidsLimit: 0,
       oomScoreAdjustment: 0,
-      oomWatch: false,
+      oomWatch: true,
       init: false,
       terminal: false,
       openStdin: false,

@@ -137,7 +137,7 @@ export const containerTable = {
   }),
   oomWatch: key("oom_watch", {
     reader: boolean,
-    default: false,
+    default: true,
     doc: "Whether the guest's init kills a process of a task that thrashes: one whose data leave its programs no memory.",
   }),
   init: key("init", {
