@@ -11,6 +11,7 @@ need socat socat
 need iptables iptables
 need containernetworking-plugins /usr/lib/cni/bridge
 need bsdutils script
+need lz4 lz4
 need openssl openssl
 # Debian's package starts it where systemd runs, and nobody asked for a firewall on their host.
 if [ ! -d /run/systemd/system ]; then
