@@ -196,7 +196,10 @@ if (!outside) {
   describe("impossible settings", () => {
     const cases = [
       { config: 'ports = ["nobody"]', says: /ports = "nobody": is not a port label.*web, echo/ },
-      { config: 'egress { deny = ["10.0.0.0/33"] }', says: /egress\.deny: .*10\.0\.0\.0\/33.*no address or CIDR/ },
+      {
+        config: 'egress { deny = ["10.0.0.0/33"] }',
+        says: /egress\.deny: .*10\.0\.0\.0\/33.*is not an address or CIDR/,
+      },
       { config: 'network_mode = "host"', says: /network_mode = "host": must be "none"/ },
     ];
     for (const { config, says } of cases) {
