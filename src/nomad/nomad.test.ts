@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { existsSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
 import { connect as connectSocket } from "node:net";
@@ -25,6 +25,7 @@ class PluginProcess {
   readonly logs: string[] = [];
   readonly stdoutLines: string[] = [];
   readonly handshake: Promise<string>;
+  readonly #logged = new EventEmitter();
 
   constructor(env: Record<string, string> = {}, program = "../../test/fakes/fake-plugin.ts") {
     this.child = spawn(process.execPath, [join(import.meta.dirname, program)], {
@@ -33,13 +34,28 @@ class PluginProcess {
     });
     const { stdout, stderr } = this.child;
     assert.ok(stdout !== null && stderr !== null);
-    createInterface(stderr).on("line", (line) => this.logs.push(line));
+    createInterface(stderr).on("line", (line) => {
+      this.logs.push(line);
+      this.#logged.emit("line");
+    });
     const lines = createInterface(stdout);
     lines.on("line", (line) => this.stdoutLines.push(line));
     this.handshake = Promise.race([
       once(lines, "line").then(([line]) => String(line)),
       once(this.child, "exit").then(() => ""),
     ]);
+  }
+
+  /** The first log line that holds `text`. It comes by a pipe of its own, so it may be later than a call's answer. */
+  async log(text: string): Promise<string> {
+    const signal = AbortSignal.timeout(30_000);
+    for (;;) {
+      const line = this.logs.find((log) => log.includes(text));
+      if (line !== undefined) {
+        return line;
+      }
+      await once(this.#logged, "line", { signal });
+    }
   }
 
   async socketPath(): Promise<string> {
@@ -84,8 +100,7 @@ describe("the plugin process", () => {
     const msgpackConfig = encode({ path: "/x", n: 5_000_000_000 });
     const cores = [{ baseSpeed: 0n, maxSpeed: 3000n, guessSpeed: 1n }, { baseSpeed: 2000n }];
     await base.setConfig({ msgpackConfig, nomadConfig: { driver: { Topology: { cores } } } });
-    const line = plugin.logs.find((log) => log.includes("configured"));
-    assert.deepEqual(JSON.parse(line ?? "{}").agent, { totalMhz: 5000, coreCount: 2 });
+    assert.deepEqual(JSON.parse(await plugin.log("configured")).agent, { totalMhz: 5000, coreCount: 2 });
     await assert.rejects(
       base.setConfig({ msgpackConfig: encode({ fail: true }) }),
       (error: ConnectError) => error.code === Code.Unknown && error.rawMessage === "bad; config",
