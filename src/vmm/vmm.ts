@@ -47,6 +47,9 @@ export interface BindMount {
   readonly readOnly: boolean;
 }
 
+/** Linux's name of it, as in /proc/PID/ns. In a "net" of its own, a process sees a loopback interface that is down, alone. */
+export type Namespace = "pid" | "net" | "ipc" | "uts" | "cgroup";
+
 /** A child of the supervisor; the one named "vmm" is the VM. */
 export interface VmProcess {
   readonly name: string;
@@ -55,8 +58,8 @@ export interface VmProcess {
   readonly outputPath: string;
   /** The next process is started when this path exists. */
   readonly readyPath?: string;
-  /** The supervisor starts it as the first process of a new process namespace. */
-  readonly pidNamespace?: boolean;
+  /** The namespaces that it does not share with the host. Binds give it a mount namespace too. */
+  readonly namespaces: readonly Namespace[];
   readonly binds?: readonly BindMount[];
 }
 

@@ -39,12 +39,25 @@ pub struct Process {
     pub output: PathBuf,
     /// The next process starts once this exists.
     pub ready_path: Option<PathBuf>,
-    /// The process is the first of a new process namespace.
-    pub pid_namespace: bool,
+    /// The namespaces that it does not share with this supervisor. Binds give it a mount namespace too.
+    pub namespaces: Vec<Namespace>,
     /// Files that it sees in other places than the host does.
     pub binds: Vec<BindMount>,
     /// The `cgroup.procs` of each group that it runs in.
     pub cgroup_procs: Vec<PathBuf>,
+}
+
+/// Linux's name of it, as in /proc/PID/ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// The process is the first in it.
+    Pid,
+    /// It holds a loopback interface that is down, and none of the host's abstract unix sockets.
+    Net,
+    Ipc,
+    Uts,
+    Cgroup,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,9 +121,9 @@ mod tests {
             "cleanup_paths": ["/v/v.sock"],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
-                    "pid_namespace": false, "binds": [], "cgroup_procs": []},
+                    "namespaces": [], "binds": [], "cgroup_procs": []},
                 {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null,
-                    "pid_namespace": true, "binds": [], "cgroup_procs": []},
+                    "namespaces": ["pid", "net"], "binds": [], "cgroup_procs": []},
             ],
         })
     }
@@ -126,11 +139,14 @@ mod tests {
     fn what_cannot_work_is_refused() {
         let mut without_argv = plain()["processes"].clone();
         without_argv[1]["argv"] = json!([]);
-        let spoil: [(&str, Value); 5] = [
+        let mut other_namespace = plain()["processes"].clone();
+        other_namespace[1]["namespaces"] = json!(["time"]);
+        let spoil: [(&str, Value); 6] = [
             ("version", json!(2)),
             ("unknown", json!(true)),
             ("processes", json!([])),
             ("processes", without_argv),
+            ("processes", other_namespace),
             ("control_socket", json!("x".repeat(108))),
         ];
         for (key, value) in spoil {

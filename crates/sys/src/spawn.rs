@@ -40,11 +40,29 @@ pub struct Bind {
     pub read_only: bool,
 }
 
-/// The child joins the cgroups whose `cgroup.procs` are given and, if there are binds, a mount namespace of its own with them.
-pub fn isolate(command: &mut Command, cgroup_procs: Vec<CString>, binds: Vec<Bind>) {
+/// The surroundings of a child's program.
+pub struct Isolation {
+    /// The `cgroup.procs` of the groups that it joins.
+    pub cgroup_procs: Vec<CString>,
+    /// Namespaces of its own, but for a process namespace, which only the parent can make.
+    pub namespaces: CloneFlags,
+    /// If there are any, the child has a mount namespace of its own with them.
+    pub binds: Vec<Bind>,
+}
+
+/// The child enters these surroundings before its program runs, the cgroups first: they are the root of its cgroup namespace.
+pub fn isolate(command: &mut Command, isolation: Isolation) {
+    let Isolation {
+        cgroup_procs,
+        namespaces,
+        binds,
+    } = isolation;
     let before_exec = move || {
         for path in &cgroup_procs {
             join_cgroup(path)?;
+        }
+        if !namespaces.is_empty() {
+            unshare(namespaces)?;
         }
         if binds.is_empty() {
             return Ok(());

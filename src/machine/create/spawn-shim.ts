@@ -105,7 +105,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
       argv: process.argv,
       output: process.outputPath,
       ready_path: process.readyPath ?? null,
-      pid_namespace: process.pidNamespace ?? false,
+      namespaces: process.namespaces,
       binds: (process.binds ?? []).map(({ source, target, readOnly }) => ({ source, target, read_only: readOnly })),
       cgroup_procs: options.cgroups.map((directory) => join(directory, "cgroup.procs")),
     })),

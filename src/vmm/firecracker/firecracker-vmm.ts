@@ -66,8 +66,9 @@ export class FirecrackerVmm implements Vmm {
                   "--id",
                   config.id,
                 ]),
+                namespaces: ["ipc", "uts", "cgroup"],
               }
-            : { argv: jail.argv(apiPath), pidNamespace: true, binds: jail.binds() }),
+            : { argv: jail.argv(apiPath), namespaces: ["pid", "ipc", "uts", "cgroup"], binds: jail.binds() }),
         },
       ],
     };

@@ -41,6 +41,7 @@ export class QemuVmm implements Vmm {
           name: "vmm",
           argv: inNamespace(config.netns, [this.#options.qemuPath, ...this.#arguments(config, backendPath)]),
           outputPath: join(config.directory, "vmm.log"),
+          namespaces: ["ipc", "uts", "cgroup"],
         },
       ],
     };
@@ -67,6 +68,7 @@ export class QemuVmm implements Vmm {
       ],
       outputPath: join(config.directory, "vsock.log"),
       readyPath: backendPath,
+      namespaces: ["net", "ipc", "uts", "cgroup"],
     };
   }
 

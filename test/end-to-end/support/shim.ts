@@ -37,7 +37,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
         argv: ["/bin/sleep", "600"],
         output: `${path}.console`,
         ready_path: null,
-        pid_namespace: false,
+        namespaces: [],
         binds: [],
         cgroup_procs: [],
       },

@@ -96,7 +96,7 @@ mod tests {
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
                 "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
                 "cleanup_paths": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
-                "pid_namespace": false, "binds": [], "cgroup_procs": []}]}"#,
+                "namespaces": [], "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");
         // No guest answers there.

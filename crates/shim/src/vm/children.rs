@@ -202,7 +202,7 @@ mod tests {
             argv: vec![program.to_owned(), argument.to_owned()],
             output: "/dev/null".into(),
             ready_path: None,
-            pid_namespace: false,
+            namespaces: Vec::new(),
             binds: Vec::new(),
             cgroup_procs: Vec::new(),
         })

@@ -1,9 +1,9 @@
-//! Isolation of a supervisor's child before its program runs: cgroups, a process namespace, and a mount namespace with
+//! Isolation of a supervisor's child before its program runs: cgroups, namespaces of its own, and in its mount namespace
 //! the files that it may see elsewhere. The mounts lie in that namespace alone, so nothing of them is left on the host
 //! when the child is gone, whatever ended it.
 
-use crate::config::Process;
-use litegix_sys::spawn::{self, Bind};
+use crate::config::{Namespace, Process};
+use litegix_sys::spawn::{self, Bind, Isolation};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
 use std::fs::File;
@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 /// Starts the process with its isolation around it. The process dies with this program, unless it changes its user. The
 /// driver ends such a process by its cgroup.
 pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
-    let groups = process
+    let cgroup_procs = process
         .cgroup_procs
         .iter()
         .map(|path| c_path(path))
@@ -31,9 +31,20 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
-    spawn::tie_to_parent(command.as_std_mut(), process.pid_namespace);
-    spawn::isolate(command.as_std_mut(), groups, binds);
-    if process.pid_namespace {
+    let namespaces: CloneFlags = process
+        .namespaces
+        .iter()
+        .map(|it| clone_flag(*it))
+        .collect();
+    let pid_namespace = namespaces.contains(CloneFlags::CLONE_NEWPID);
+    let isolation = Isolation {
+        cgroup_procs,
+        namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
+        binds,
+    };
+    spawn::tie_to_parent(command.as_std_mut(), pid_namespace);
+    spawn::isolate(command.as_std_mut(), isolation);
+    if pid_namespace {
         in_new_pid_namespace(|| command.spawn())
     } else {
         command.spawn()
@@ -48,6 +59,16 @@ fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> io::Result<T>) -> io::Result<
     let spawned = spawn();
     setns(own, CloneFlags::CLONE_NEWPID)?;
     spawned
+}
+
+fn clone_flag(namespace: Namespace) -> CloneFlags {
+    match namespace {
+        Namespace::Pid => CloneFlags::CLONE_NEWPID,
+        Namespace::Net => CloneFlags::CLONE_NEWNET,
+        Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
+        Namespace::Uts => CloneFlags::CLONE_NEWUTS,
+        Namespace::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+    }
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -65,7 +86,7 @@ mod tests {
     fn process(keys: serde_json::Value) -> Process {
         let mut process = json!({
             "name": "vmm", "argv": ["sh"], "output": "/dev/null", "ready_path": null,
-            "pid_namespace": false, "binds": [], "cgroup_procs": [],
+            "namespaces": [], "binds": [], "cgroup_procs": [],
         });
         for (key, value) in keys.as_object().expect("object") {
             process[key] = value.clone();
@@ -95,13 +116,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_namespace_of_its_own_and_only_for_the_child() {
-        let apart = process(json!({"pid_namespace": true}));
+        let apart = process(json!({"namespaces": ["pid"]}));
         match output(&apart, "echo $$").await {
             Ok(pid) => assert_eq!(pid, "1\n"),
             Err(error) => return assert!(may_not(&error)),
         }
         let beside = process(json!({}));
         assert_ne!(output(&beside, "echo $$").await.expect("beside"), "1\n");
+    }
+
+    #[tokio::test]
+    async fn the_child_alone_has_the_namespaces_that_are_named() {
+        let names = ["net", "ipc", "uts", "cgroup"];
+        let script = "cd /proc/self/ns && readlink net ipc uts cgroup && cat /proc/self/net/dev | tail -n +3";
+        let apart = match output(&process(json!({"namespaces": names})), script).await {
+            Ok(text) => text,
+            Err(error) => return assert!(may_not(&error)),
+        };
+        for (name, theirs) in names.iter().zip(apart.lines()) {
+            let own = fs::read_link(format!("/proc/self/ns/{name}")).expect("namespace");
+            assert!(theirs.starts_with(name), "{theirs}");
+            assert_ne!(own.to_string_lossy(), theirs);
+        }
+        let interfaces: Vec<_> = apart.lines().skip(names.len()).collect();
+        assert_eq!(interfaces.len(), 1, "{interfaces:?}");
+        assert!(interfaces[0].trim_start().starts_with("lo:"));
     }
 
     #[tokio::test]
