@@ -24,7 +24,7 @@ const crates: Readonly<Record<string, Layers>> = {
     ["wire"],
     ["console", "tuning"],
   ],
-  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "log", "tuning", "unlz4"]],
+  shim: [["main"], ["vm"], ["logs", "clock"], ["control", "dial"], ["config", "confine", "log", "tuning", "unlz4"]],
 };
 
 function room(path: string): string {

@@ -1,11 +1,13 @@
 //! The supervisor of one VM: `litegix-shim CONFIG.json`, started detached by the driver, which may die and come back. It
 //! is the parent of the hypervisor and its helpers, owns the write ends of the task's logs, and keeps the exit record.
 //! `litegix-shim unlz4` decompresses kernels for the driver, since Node has no LZ4; see unlz4.rs.
+//! `litegix-shim confine` runs a program without rights on the host; see confine/mod.rs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod clock;
 mod config;
+mod confine;
 mod control;
 mod dial;
 mod log;
@@ -38,10 +40,13 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if let Some((command, rest)) = arguments.split_first()
-        && command == "unlz4"
-    {
-        return unlz4::run(rest);
+    if let Some((command, rest)) = arguments.split_first() {
+        if command == "unlz4" {
+            return unlz4::run(rest);
+        }
+        if command == "confine" {
+            return confine::run(rest);
+        }
     }
     let [path] = arguments.as_slice() else {
         eprintln!("usage: litegix-shim CONFIG.json");

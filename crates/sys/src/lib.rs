@@ -5,6 +5,7 @@
 
 pub mod descriptors;
 pub mod machine;
+pub mod mounts;
 pub mod passing;
 pub mod proc_stat;
 pub mod process;

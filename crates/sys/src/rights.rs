@@ -33,6 +33,21 @@ pub fn limit_bounding_set(allowed: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Empties the ambient set, which programs that are not set-user-ID would start with.
+pub fn clear_ambient_set() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        )
+    })
+    .map(drop)
+}
+
 /// Permitted and effective capabilities; none inheritable.
 pub fn set_capabilities(mask: u64) -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
