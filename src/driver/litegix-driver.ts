@@ -33,6 +33,7 @@ import { scratchSizeMib, startTask } from "./start/start-task.ts";
 import { execTask, execTaskStreaming } from "./task/exec-task.ts";
 import { GroupPeers, namespaceOf } from "./task/group-peers.ts";
 import { taskLabels } from "./task/labels.ts";
+import { endedLogs } from "./task/log-fifos.ts";
 import { encodeDriverState, recoverTask } from "./task/recover-task.ts";
 import { signalNumber } from "./task/signals.ts";
 import { taskStats } from "./task/task-stats.ts";
@@ -161,6 +162,7 @@ export class LitegixDriver implements NomadDriver {
       recoverTask({ taskId: config.id, taskName: config.name, driverState, records: vms.records }),
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
+    for (const text of await endedLogs(config)) this.#emit(config, text);
     this.#peersChanged(vms, task.machine.record);
   }
 

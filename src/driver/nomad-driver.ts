@@ -81,6 +81,9 @@ export interface TaskConfig {
   readonly driverConfig: unknown;
   readonly env: Readonly<Record<string, string>>;
   readonly user: string;
+  /** The allocation's own directory on the host, the parent of the directory that its tasks share. */
+  readonly allocDirectory: string;
+  /** FIFOs beneath it, or /dev/null. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
   readonly resources: {

@@ -43,6 +43,7 @@ export function fromTaskConfig(message: TaskConfigMessage): TaskConfig {
     driverConfig: decodeDriverConfig(message.msgpackDriverConfig),
     env: message.env,
     user: message.user,
+    allocDirectory: message.allocDir,
     stdoutPath: message.stdoutPath,
     stderrPath: message.stderrPath,
     resources: {

@@ -65,6 +65,7 @@ async function acquire(spoil: Spoil = {}): Promise<Machine> {
         spareDisksDirectory: join(base, "spare"),
         stdoutPath: "/dev/null",
         stderrPath: "/dev/null",
+        logRoot: "/",
       },
     },
     timeline: new BootTimeline(),

@@ -1,16 +1,18 @@
-// No byte of a task's output is lost or doubled, whatever is killed or stopped on the host while it writes.
+// No byte of a task's output is lost or doubled, whatever is killed or stopped on the host while it writes, and none lands in a
+// file that is not its FIFO.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { runJob, startJob } from "./support/allocation.ts";
+import { runJob, runService, startJob } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { logmonPids, written } from "./support/logmon.ts";
 import { machineOf } from "./support/machines.ts";
 import { waitFor } from "./support/wait.ts";
 
-const fixture = Fixture.use();
+const fixture = Fixture.use(undefined, { rawExec: true });
 
 describe("a task's output", { skip: skipVms }, () => {
   it("is whole across a stopped logmon, kill -9 of plugin, agent and both", async () => {
@@ -110,5 +112,63 @@ describe("a task's output", { skip: skipVms }, () => {
     );
     assert.deepEqual(lines.slice(3), ["unfinished"]);
     assert.equal(await allocation.log("stderr"), "partial");
+  });
+});
+
+describe("a log FIFO that another task of the group replaces", { skip: skipVms }, () => {
+  const untouched = "of the host\n";
+  const echo = `
+    image   = "busybox:latest"
+    command = "/bin/sh"
+    args    = ["-c", "echo a line of the task; sleep 3600"]
+  `;
+
+  async function hostFile(name: string): Promise<string> {
+    const path = join(fixture.agent.directory, name);
+    await writeFile(path, untouched);
+    return path;
+  }
+
+  it("by a link fails the start, and the link's target gets no byte", async () => {
+    const target = await hostFile("linked-to");
+    const script = `f=$NOMAD_ALLOC_DIR/logs/.main.stdout.fifo; while ! [ -p $f ]; do :; done; mv $f $f.old; ln -s ${target} $f; sleep 3600`;
+    const swapper = `
+      task "swap" {
+        driver = "raw_exec"
+        lifecycle {
+          hook    = "prestart"
+          sidecar = true
+        }
+        config {
+          command = "/bin/sh"
+          args    = ["-c", ${JSON.stringify(script)}]
+        }
+      }
+    `;
+    const allocation = await startJob({ agent: fixture.agent, type: "service", config: echo, group: swapper });
+    const status = await allocation.waitForStatus(["running", "failed"]);
+    // Time for the line of a task that runs.
+    if (status === "running") await delay(10_000);
+    assert.equal(await readFile(target, "utf8"), untouched);
+    assert.equal(await allocation.waitForStatus(["failed"]), "failed");
+    assert.match(await allocation.eventText(), /\.main\.stdout\.fifo: .*symbolic link.*\(log_fifo\)/);
+  });
+
+  it("after the start gets no byte, neither at a restart of the agent nor of the task, which fails", async () => {
+    const allocation = await runService({ agent: fixture.agent, config: echo, restarts: 1 });
+    await allocation.waitForLog(/a line of the task/);
+    const target = await hostFile("linked-to-later");
+    const fifo = join(fixture.agent.directory, "data/alloc", allocation.id, "alloc/logs/.main.stdout.fifo");
+    await rename(fifo, `${fifo}.old`);
+    await symlink(target, fifo);
+    await fixture.agent.interrupt();
+    await fixture.agent.launch();
+    await allocation.waitForExec();
+    assert.match(await allocation.eventText(), /the task's log ends here: .*\.main\.stdout\.fifo .*\(log_fifo\)/);
+    assert.equal(await readFile(target, "utf8"), untouched);
+    await fixture.agent.nomad(["alloc", "restart", allocation.id]);
+    assert.equal(await allocation.waitForStatus(["failed"], 120_000), "failed");
+    assert.match(await allocation.eventText(), /\.main\.stdout\.fifo: .*symbolic link.*\(log_fifo\)/);
+    assert.equal(await readFile(target, "utf8"), untouched);
   });
 });

@@ -21,9 +21,11 @@ pub struct Config {
     /// The unix socket that leads to the guest's vsock.
     pub vsock_socket: PathBuf,
     pub guest_port: u32,
-    /// A FIFO, a plain file or /dev/null.
+    /// FIFOs beneath `log_root`, or /dev/null.
     pub stdout_path: PathBuf,
     pub stderr_path: PathBuf,
+    /// A directory that only the host's root can replace. No link is followed beneath it.
+    pub log_root: PathBuf,
     pub exit_record: PathBuf,
     pub state_file: PathBuf,
     pub log_file: PathBuf,
@@ -117,7 +119,7 @@ mod tests {
         json!({
             "version": 1, "id": "a1b2c3d4", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
             "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
-            "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
+            "log_root": "/a", "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
             "cleanup_paths": ["/v/v.sock"],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",

@@ -83,6 +83,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
         spareDisksDirectory: host.directories.spareDisks,
         stdoutPath: config.stdoutPath,
         stderrPath: config.stderrPath,
+        logRoot: config.allocDirectory,
       },
     },
     bootTimeoutMs,

@@ -39,6 +39,7 @@ async function supervise(created: CreatedMachine, options: CreateMachineOptions)
       plan,
       stdoutPath: request.workload?.stdoutPath ?? "/dev/null",
       stderrPath: request.workload?.stderrPath ?? "/dev/null",
+      logRoot: request.workload?.logRoot ?? "/",
       cgroups: record.cgroups,
       signal,
     });

@@ -51,6 +51,7 @@ async function create(host: MachineHost, spareDisksDirectory: string) {
         spareDisksDirectory,
         stdoutPath: "/dev/null",
         stderrPath: "/dev/null",
+        logRoot: "/",
       },
     },
     timeline: new BootTimeline(),

@@ -47,9 +47,11 @@ export interface Workload {
   readonly imagePath: string;
   readonly scratchSizeMib: number;
   readonly spareDisksDirectory: string;
-  /** The FIFOs or files that take the task's output. They exist. */
+  /** The FIFOs that take the task's output, or /dev/null. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
+  /** The FIFOs lie beneath it; no link is followed on the way to them. Only the host's root can replace it. */
+  readonly logRoot: string;
 }
 
 export interface CreateMachineOptions {

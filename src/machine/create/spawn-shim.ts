@@ -9,7 +9,7 @@ import { pollUntil } from "../../system/wait.ts";
 import type { LaunchPlan } from "../../vmm/vmm.ts";
 import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
-import { readExitRecord } from "../records/exit-record.ts";
+import { readExitRecord, type VmEnd } from "../records/exit-record.ts";
 import type { MachineFiles } from "../records/files.ts";
 import { readShimState } from "../records/shim-state.ts";
 
@@ -18,9 +18,11 @@ export interface SpawnShimOptions {
   readonly id: string;
   readonly files: MachineFiles;
   readonly plan: LaunchPlan;
-  /** The FIFOs or files that take the task's output. They exist. */
+  /** The FIFOs that take the task's output, or /dev/null. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
+  /** No link is followed beneath it on the way to them. */
+  readonly logRoot: string;
   /** The VM's cgroup, for every process of the VM. */
   readonly cgroups: readonly string[];
   readonly signal: AbortSignal;
@@ -58,7 +60,7 @@ export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdent
   const startTime = (await readStartTime(pid)) ?? "";
   const attempt = async (): Promise<number | undefined> => {
     const exit = await readExitRecord(files.exitRecord);
-    if (exit?.kind === "error") throw new MachineStartError({ code: "vmm_not_started", reason: exit.reason });
+    if (exit?.kind === "error") throw notStarted(exit);
     if (endedHow !== undefined) {
       const reason = `the VM's supervisor ended (${endedHow})`;
       throw new MachineStartError({ code: "supervisor_lost", reason, output: await lastOutput(files.shimLog) });
@@ -85,6 +87,10 @@ export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdent
   }
 }
 
+function notStarted({ code = "vmm_not_started", reason }: VmEnd): MachineStartError {
+  return new MachineStartError({ code, reason });
+}
+
 /** As crates/shim reads it. */
 function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
   const { files, plan } = options;
@@ -96,6 +102,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
     guest_port: guestPort,
     stdout_path: options.stdoutPath,
     stderr_path: options.stderrPath,
+    log_root: options.logRoot,
     exit_record: files.exitRecord,
     state_file: files.shimState,
     log_file: files.shimLog,

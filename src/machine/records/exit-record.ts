@@ -17,7 +17,14 @@ const exitSchema = v.object({
   ),
   error: v.string(),
   helper: v.string(),
+  // A supervisor of an older driver writes none.
+  code: v.optional(v.string(), ""),
 });
+
+/** The reasons for which a supervisor ends a VM by itself. */
+export type SupervisorCode = "log_fifo";
+
+const supervisorCodes: ReadonlySet<string> = new Set<SupervisorCode>(["log_fifo"]);
 
 /** The VM has ended and took its task along. */
 export interface VmEnd {
@@ -54,9 +61,11 @@ export async function readExitRecord(path: string): Promise<RecordedExit | undef
   if (record === undefined) return undefined;
   const { task, vmm, error, helper } = record;
   if (task === null) {
+    const code = supervisorCodes.has(record.code) ? record.code : undefined;
     return {
       kind: "error",
-      reason: error,
+      code,
+      reason: code === undefined ? error : `${error} (${code})`,
       vmm: vmm === null ? undefined : { exitCode: vmm.exit_code, signal: vmm.signal },
       helper: helper === "" ? undefined : helper,
     };

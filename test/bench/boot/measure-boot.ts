@@ -76,10 +76,8 @@ async function writeBareConfig(base: string): Promise<string> {
   return path;
 }
 
-async function measureStart(plugin: PluginClient, base: string, run: number): Promise<{ ms: number; steps: Step[] }> {
+async function measureStart(plugin: PluginClient, run: number): Promise<{ ms: number; steps: Step[] }> {
   const id = `bench-${run}/task/00000000`;
-  const [stdoutPath, stderrPath] = [join(base, `stdout-${run}`), join(base, `stderr-${run}`)];
-  for (const path of [stdoutPath, stderrPath]) await writeFile(path, "");
   const startedAt = performance.now();
   await plugin.driver.startTask({
     task: {
@@ -87,8 +85,8 @@ async function measureStart(plugin: PluginClient, base: string, run: number): Pr
       name: "task",
       allocId: `bench-${run}`,
       msgpackDriverConfig: encode({ image: "busybox:1", command: "/bin/sleep", args: ["1000"] }),
-      stdoutPath,
-      stderrPath,
+      stdoutPath: "/dev/null",
+      stderrPath: "/dev/null",
       resources: {
         allocatedResources: { cpu: { cpuShares: 1000n }, memory: { memoryMb: BigInt(memSizeMib) } },
       },
@@ -115,7 +113,7 @@ try {
   // The first run of each warms caches.
   for (let run = 0; run <= Number(runsText); run++) {
     const bare = await measureBare(bareConfig);
-    const start = await measureStart(plugin, base, run);
+    const start = await measureStart(plugin, run);
     console.log(
       `run ${run}: bare ${bare.toFixed(0)} ms, StartTask ${start.ms.toFixed(0)} ms${run === 0 ? " (not counted)" : ""}`,
     );

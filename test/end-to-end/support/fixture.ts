@@ -7,7 +7,7 @@ import { Registry } from "./registry.ts";
 /** The agent's options. */
 export type FixtureOptions = Pick<
   AgentOptions,
-  "env" | "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "statsInterval"
+  "env" | "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "rawExec" | "statsInterval"
 >;
 
 export class Fixture {

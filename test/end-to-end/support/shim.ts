@@ -1,8 +1,10 @@
 // A supervisor without a VM: its hypervisor is a program that only waits, its guest is a unix socket.
 import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { ShimClient } from "../../../src/machine/shim-client.ts";
+import { runSuccessfully } from "./command.ts";
 import { waitFor } from "./wait.ts";
 
 export const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-shim");
@@ -10,6 +12,7 @@ export const shimPath = join(import.meta.dirname, "../../../dist/assets/litegix-
 export interface RunningShim {
   readonly process: ChildProcess;
   readonly client: ShimClient;
+  /** The bytes that a reader of its FIFO has taken. */
   readonly stdoutPath: string;
 }
 
@@ -17,7 +20,13 @@ export interface RunningShim {
 export async function startShim(options: { path: string; vsockSocket: string }): Promise<RunningShim> {
   const { path, vsockSocket } = options;
   const stdoutPath = `${path}.out`;
-  for (const file of [stdoutPath, `${path}.err`]) await writeFile(file, "");
+  await runSuccessfully({ file: "mkfifo", args: [`${path}.fifo`] });
+  await writeFile(stdoutPath, "");
+  const log = openSync(stdoutPath, "a");
+  // It waits for the supervisor to open the FIFO, and ends with it.
+  const reader = spawn("cat", [`${path}.fifo`], { stdio: ["ignore", log, "ignore"] });
+  closeSync(log);
+  reader.unref();
   const controlSocket = `${path}.sock`;
   const config = {
     version: 1,
@@ -25,8 +34,9 @@ export async function startShim(options: { path: string; vsockSocket: string }):
     control_socket: controlSocket,
     vsock_socket: vsockSocket,
     guest_port: 10,
-    stdout_path: stdoutPath,
-    stderr_path: `${path}.err`,
+    stdout_path: `${path}.fifo`,
+    stderr_path: "/dev/null",
+    log_root: dirname(path),
     exit_record: `${path}.exit`,
     state_file: `${path}.state`,
     log_file: `${path}.log`,

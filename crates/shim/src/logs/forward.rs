@@ -221,7 +221,7 @@ mod tests {
                 socket: path.clone(),
                 port: 10,
             },
-            sink: Sink::open("/dev/null".as_ref()).expect("sink"),
+            sink: Sink::open("/dev/null".as_ref(), "/".as_ref()).expect("sink"),
             offsets: None,
         };
         tokio::select! {

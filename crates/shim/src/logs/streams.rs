@@ -3,15 +3,12 @@
 use crate::config::Config;
 use crate::dial::Guest;
 use crate::logs::forward::Stream;
-use crate::logs::sink::Sink;
+use crate::logs::sink::{Sink, SinkError};
 use litegix_protocol::guest::LogStream;
 use std::fs::File;
 use std::future::{Future, ready};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,20 +17,8 @@ pub struct Logs {
     cut: watch::Sender<bool>,
 }
 
-#[derive(Debug, Error)]
-#[error("can't open the log {}: {source}", path.display())]
-pub struct SinkError {
-    path: PathBuf,
-    source: io::Error,
-}
-
 pub fn open_sinks(config: &Config) -> Result<[Sink; 2], SinkError> {
-    let open = |path: &Path| {
-        Sink::open(path).map_err(|source| SinkError {
-            path: path.to_owned(),
-            source,
-        })
-    };
+    let open = |path| Sink::open(path, &config.log_root);
     Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
 }
 
@@ -94,7 +79,7 @@ mod tests {
         let config = crate::config::parse(
             r#"{"version": 1, "id": "a", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
-                "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
+                "log_root": "/", "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
                 "cleanup_paths": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
                 "namespaces": [], "binds": [], "cgroup_procs": []}]}"#,
         )

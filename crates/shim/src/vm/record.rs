@@ -12,6 +12,7 @@ struct Record<'a> {
     vmm: Option<Vmm>,
     error: &'a str,
     helper: &'a str,
+    code: &'a str,
 }
 
 #[derive(Serialize)]
@@ -59,6 +60,7 @@ pub fn write(path: &Path, record: &ExitRecord) -> io::Result<()> {
         vmm: record.vmm.as_ref().map(Vmm::from),
         error: &record.error,
         helper: &record.helper,
+        code: &record.code,
     })?;
     replace(path, &text, true)
 }
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(
             text,
             "{\"task\":{\"exit_code\":3,\"signal\":0,\"oom_killed\":false,\"oom_kills\":0,\"started_at_unix_ns\":0,\
-             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\",\"helper\":\"\"}"
+             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\",\"helper\":\"\",\"code\":\"\"}"
         );
         let _ = fs::remove_file(path);
     }

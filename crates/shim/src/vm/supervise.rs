@@ -6,8 +6,8 @@ use crate::control::Shared;
 use crate::dial::Guest;
 use crate::log;
 use crate::logs::forward::Stream;
-use crate::logs::sink::Sink;
-use crate::logs::streams::{self, Logs, SinkError};
+use crate::logs::sink::{Sink, SinkError};
+use crate::logs::streams::{self, Logs};
 use crate::vm::children::{self, ProcessError, Running};
 use crate::vm::record;
 use crate::vm::state;
@@ -58,6 +58,16 @@ enum StartError {
     NoVmm,
     #[error("can't write {}: {source}", path.display())]
     State { path: PathBuf, source: io::Error },
+}
+
+impl StartError {
+    /// In docs/errors.md. Empty: the driver's own for a VM that did not start.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Sink(_) => "log_fifo",
+            _ => "",
+        }
+    }
 }
 
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
@@ -139,7 +149,11 @@ fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
 /// The end of a VM that never came to life.
 async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &StartError) {
     kill_all(running).await;
-    settle(config, shared, record_without_task(None, error.to_string()));
+    let record = ExitRecord {
+        code: error.code().to_owned(),
+        ..record_without_task(None, error.to_string())
+    };
+    settle(config, shared, record);
     shared.all_reaped.send_replace(true);
     tokio::select! {
         () = shared.fetched.notified() => {}

@@ -189,6 +189,13 @@ export declare type ExitRecord = Message<"litegix.shim.v1.ExitRecord"> & {
    * @generated from field: string helper = 4;
    */
   helper: string;
+
+  /**
+   * The code of the error in docs/errors.md, if the supervisor knows it. Empty otherwise.
+   *
+   * @generated from field: string code = 6;
+   */
+  code: string;
 };
 
 /**

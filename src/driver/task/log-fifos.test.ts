@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { runCommand } from "../../system/run-command.ts";
+import { endedLogs } from "./log-fifos.ts";
+
+test("a log ends if anything but its FIFO is in its place", async (context) => {
+  const allocDirectory = await mkdtemp(join(tmpdir(), "litegix-logs-"));
+  context.after(() => rm(allocDirectory, { recursive: true }));
+  const logs = join(allocDirectory, "logs");
+  await mkdir(logs);
+  const [stdoutPath, stderrPath] = [join(logs, "out"), join(logs, "err")];
+  for (const path of [stdoutPath, stderrPath]) await runCommand({ file: "mkfifo", args: [path], timeoutMs: 10_000 });
+  const ended = async (): Promise<number> => (await endedLogs({ allocDirectory, stdoutPath, stderrPath })).length;
+  assert.equal(await ended(), 0);
+  assert.deepEqual(await endedLogs({ allocDirectory, stdoutPath: "/dev/null", stderrPath: "/dev/null" }), []);
+  await rename(stdoutPath, `${stdoutPath}.old`);
+  assert.equal(await ended(), 1);
+  await symlink(`${stdoutPath}.old`, stdoutPath);
+  assert.equal(await ended(), 1);
+  await rm(stderrPath);
+  await writeFile(stderrPath, "");
+  const texts = await endedLogs({ allocDirectory, stdoutPath, stderrPath });
+  assert.equal(texts.length, 2);
+  assert.match(texts[1] ?? "", /\/err is no longer the FIFO .*\(log_fifo\)$/);
+  await rm(stdoutPath);
+  await rename(`${stdoutPath}.old`, stdoutPath);
+  await rename(logs, `${logs}.old`);
+  await symlink(`${logs}.old`, logs);
+  assert.equal(await ended(), 2);
+});
