@@ -92,6 +92,8 @@ async function tryFirecracker(options: SelectVmmOptions): Promise<{ vmm: Vmm; ve
   return { vmm, verdict: await probe(vmm, options) };
 }
 
+export const noSeccompWarning = "this build of Firecracker has no seccomp filter: install an official release";
+
 function firecrackerWarnings(vmm: Vmm, seccomp: boolean): string[] {
   const warnings = [versionWarning(vmm.version)];
   if (!vmm.jailed) {
@@ -99,7 +101,7 @@ function firecrackerWarnings(vmm: Vmm, seccomp: boolean): string[] {
       "VMs are NOT JAILED (jailer { enabled = false }): a guest that breaks out of Firecracker is root on this host",
     );
   }
-  if (!seccomp) warnings.push("this build of Firecracker has no seccomp filter: install an official release");
+  if (!seccomp) warnings.push(noSeccompWarning);
   return warnings.filter((warning) => warning !== undefined);
 }
 
