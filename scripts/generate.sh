@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Generates src/gen, from proto/ and from the description of Firecracker's API, and docs/configuration.md from src/driver/config.
+# Generates src/gen, from proto/ and from the description of Firecracker's API, and the generated
+# pages of docs/ from src/driver.
 . "$(dirname "$0")/lib/all.sh"
 cd "$project"
 

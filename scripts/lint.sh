@@ -32,13 +32,15 @@ check() {
 
 # The generated code is committed; it must be what its sources give.
 check_generated() {
-  local fresh
+  local fresh page
   fresh=$(mktemp -d)
   buf generate --output "$fresh"
   node scripts/generate-firecracker-api.ts "$fresh"
   node scripts/generate-docs.ts "$fresh"
   diff -r src/gen "$fresh/src/gen" || { echo "src/gen is not what its sources give: run make generate"; exit 1; }
-  diff docs/configuration.md "$fresh/docs/configuration.md" || { echo "run make generate"; exit 1; }
+  for page in configuration.md operate/production.md; do
+    diff "docs/$page" "$fresh/docs/$page" || { echo "run make generate"; exit 1; }
+  done
   rm -rf "$fresh"
 }
 

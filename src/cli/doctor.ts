@@ -1,17 +1,26 @@
-// `doctor`: the fingerprint's checks, for a person.
+// `doctor`: the fingerprint's checks, for a person; with --production also the recommendations for production.
 
 import { parsePluginConfig } from "../driver/config/plugin/plugin-config.ts";
 import { hostDirectories } from "../driver/host/directories.ts";
 import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
+import { readNomadState } from "../driver/host/production/nomad-state.ts";
 import { VmRecords } from "../machine/records/vm-records.ts";
 import { networkText } from "../system/ip.ts";
 import { toPluginConfig } from "./plugin-options.ts";
+import { productionSettings, reportProduction } from "./production.ts";
 
-/** `options`: as program.ts declares them. Returns the exit status: 0 if tasks can run, 1 if something is missing. */
-export async function runDoctor(options: Readonly<Record<string, string>>): Promise<number> {
+export type DoctorOptions = Readonly<Record<string, string | boolean>>;
+
+/**
+ * `options`: as program.ts declares them. Returns the exit status: 0 if tasks can run, 1 if something is missing; with --production
+ * 1 also if a recommendation is not followed.
+ */
+export async function runDoctor(options: DoctorOptions): Promise<number> {
+  const given = toPluginConfig(options);
+  const nomad = options["production"] === true ? await readNomadState(process.env) : undefined;
   let settings: ReturnType<typeof parsePluginConfig>;
   try {
-    settings = parsePluginConfig(toPluginConfig(options));
+    settings = nomad === undefined ? parsePluginConfig(given) : productionSettings(given, nomad);
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n`);
     return 1;
@@ -19,12 +28,11 @@ export async function runDoctor(options: Readonly<Record<string, string>>): Prom
   const directories = hostDirectories(settings.basePath);
   const records = new VmRecords(directories.machines);
   const host = await inspectHost({ settings, directories, records });
-  if (!host.ready) {
-    process.stdout.write(`not ready: ${host.reason}\n`);
-    return 1;
-  }
-  process.stdout.write(report(host));
-  return 0;
+  const readiness = host.ready ? report(host) : `not ready: ${host.reason}\n`;
+  if (nomad !== undefined)
+    return await reportProduction({ readiness, settings, host, nomad }, options["json"] === true);
+  process.stdout.write(readiness);
+  return host.ready ? 0 : 1;
 }
 
 function report(host: ReadyHost): string {

@@ -1,7 +1,7 @@
 // The command line tool: the executable's role if a person starts it.
 import { Command } from "commander";
 import { driverName, version } from "../version.ts";
-import { runDoctor } from "./doctor.ts";
+import { type DoctorOptions, runDoctor } from "./doctor.ts";
 import { type InspectOptions, runInspect } from "./inspect.ts";
 import { internalCommands } from "./internal.ts";
 import { pluginOptions } from "./plugin-options.ts";
@@ -24,7 +24,9 @@ export function createProgram(): Command {
   const doctor = program
     .command("doctor")
     .description("check whether this host can run microVMs, and say what to install or change")
-    .action(async (options: Record<string, string>) => {
+    .option("--production", "check the host's and Nomad's settings against the recommendations for production too")
+    .option("--json", "print JSON (with --production)")
+    .action(async (options: DoctorOptions) => {
       process.exitCode = await runDoctor(options);
     });
   for (const option of pluginOptions()) doctor.addOption(option);

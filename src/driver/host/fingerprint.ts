@@ -32,7 +32,7 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
     const attributes = host.health === "undetected" ? {} : { [prefix]: true, [`${prefix}.version`]: version };
     return { health: host.health, description: host.reason, attributes };
   }
-  const { selected, boot, facts, warnings } = host;
+  const { selected, boot, facts, warnings, production } = host;
   return {
     health: "healthy",
     description: warnings.length === 0 ? "Healthy" : `Healthy, with warnings: ${warnings.join("; ")}`,
@@ -48,6 +48,8 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
       [`${prefix}.cgroup_version`]: `${facts.cgroupVersion ?? "none"}`,
       [`${prefix}.free_huge_pages`]: `${facts.freeHugePages}`,
       [`${prefix}.tun`]: facts.tun,
+      [`${prefix}.production_ok`]: production.ok.join(","),
+      [`${prefix}.production_warnings`]: production.warnings.join(","),
       ...hostNetworkAttributes(host.network),
     },
   };

@@ -16,6 +16,7 @@ import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { HostDirectories } from "./directories.ts";
 import { factWarnings, type HostFacts, inspectFacts } from "./host-facts.ts";
+import { judgeBriefly, type ProductionIds } from "./production/production.ts";
 
 export interface ReadyHost {
   readonly ready: true;
@@ -28,6 +29,7 @@ export interface ReadyHost {
   /** One sentence for each thing that works, but should not stay so. */
   readonly warnings: readonly string[];
   readonly network: NetworkHost;
+  readonly production: ProductionIds;
 }
 
 export interface UnreadyHost {
@@ -116,7 +118,8 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
     const warnings = [...selected.warnings, ...factWarnings(facts)];
-    return { ready: true, directories, boot, selected, machines, facts, network, warnings };
+    const host = { ready: true, directories, boot, selected, machines, facts, network, warnings } as const;
+    return { ...host, production: await judgeBriefly({ settings, host }) };
   } catch (error) {
     signal?.throwIfAborted();
     return unready(error instanceof VmmMissingError ? "undetected" : "unhealthy", (error as Error).message);
