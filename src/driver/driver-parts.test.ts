@@ -9,12 +9,12 @@ import { machineSize } from "./start/machine-size.ts";
 import { decodeDriverState, encodeDriverState } from "./task/recover-task.ts";
 import { signalNumber } from "./task/signals.ts";
 
-const resources = { cpuMhz: 100, cpusetCpus: "", memoryMib: 300, memoryMaxMib: 0 };
+const resources = { cpuMhz: 100, cpusetCpus: "", cpusetCgroup: "", memoryMib: 300, memoryMaxMib: 0 };
 const settings = parseTaskConfig({ image: "x" });
 
 test("the VM's size comes from the config, else from reserved cores, else from MHz rounded up", () => {
   const size = (more: object, own = settings): number =>
-    machineSize({ settings: own, resources: { ...resources, ...more }, coreMhz: 2000 }).vcpuCount;
+    machineSize({ settings: own, resources: { ...resources, ...more }, coreMhz: 2000, hostCores: 8 }).vcpuCount;
   assert.equal(size({}), 1);
   assert.equal(size({ cpuMhz: 4100 }), 3);
   assert.equal(size({ cpusetCpus: "0,2-3" }), 3);

@@ -91,6 +91,8 @@ export interface TaskConfig {
     readonly cpuMhz: number;
     /** Reserved core ids, comma-separated, or empty. */
     readonly cpusetCpus: string;
+    /** The cgroup that Nomad made for the task's cores, or the one of tasks without; empty if there is none. */
+    readonly cpusetCgroup: string;
     readonly memoryMib: number;
     /** 0 without oversubscription. */
     readonly memoryMaxMib: number;

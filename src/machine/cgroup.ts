@@ -32,8 +32,10 @@ export class MachineCgroup {
     cpu: CpuLimits;
     /** Undefined for no limit. */
     memoryMib: number | undefined;
+    /** The guest's memory if huge pages hold it; else 0. */
+    hugePagesMib: number;
   }) {
-    const { settings, id, cpu, memoryMib } = options;
+    const { settings, id, cpu, memoryMib, hugePagesMib } = options;
     this.#options = {
       ...settings,
       name: id,
@@ -43,6 +45,7 @@ export class MachineCgroup {
         cpuPercent: cpu.percent,
         cpuset: cpu.cpuset,
         pids: maxThreads,
+        hugePageBytes: hugePagesMib * 1024 * 1024,
       },
     };
     this.directories = groupDirectories(this.#options);

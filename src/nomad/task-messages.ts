@@ -49,6 +49,7 @@ export function fromTaskConfig(message: TaskConfigMessage): TaskConfig {
     resources: {
       cpuMhz: Number(message.resources?.allocatedResources?.cpu?.cpuShares ?? 0n),
       cpusetCpus: message.resources?.linuxResources?.cpusetCpus ?? "",
+      cpusetCgroup: message.resources?.linuxResources?.cpusetCgroup ?? "",
       memoryMib: Number(memory?.memoryMb ?? 0n),
       memoryMaxMib: Number(memory?.memoryMaxMb ?? 0n),
     },

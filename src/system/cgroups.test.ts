@@ -77,6 +77,21 @@ describe("a group", () => {
     ]);
   });
 
+  it("bounds huge pages where the kernel counts them", async () => {
+    const root = await mkdtemp(join(tmpdir(), "cgroup-huge-"));
+    const options = {
+      hierarchies: { version: 1, mounts: { hugetlb: root } },
+      parent: "ours",
+      name: "vm",
+      limits: { hugePageBytes: 4 << 20 },
+    } as const;
+    await createGroup(options);
+    await writeFile(join(root, "ours/vm/hugetlb.2MB.limit_in_bytes"), "");
+    await createGroup(options);
+    assert.equal(await readFile(join(root, "ours/vm/hugetlb.2MB.limit_in_bytes"), "utf8"), `${4 << 20}`);
+    await rm(root, { recursive: true });
+  });
+
   it("that is not there is empty", async () => {
     assert.equal(await emptyGroup({ directories: ["/nowhere"], timeoutMs: 100 }), true);
   });

@@ -4,7 +4,7 @@ import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pollUntil } from "./wait.ts";
 
-const controllers = ["cpu", "cpuset", "memory", "pids"] as const;
+const controllers = ["cpu", "cpuset", "memory", "pids", "hugetlb"] as const;
 export type Controller = (typeof controllers)[number];
 
 export interface CgroupHierarchies {
@@ -44,6 +44,8 @@ export interface GroupLimits {
   /** Core numbers as "0,2-3". */
   readonly cpuset?: string | undefined;
   readonly pids?: number | undefined;
+  /** Of huge pages of 2 MiB, which the memory limit leaves out. */
+  readonly hugePageBytes?: number | undefined;
 }
 
 /** The directories that `createGroup` makes for these limits. */
@@ -58,7 +60,7 @@ export function groupDirectories(options: {
   return [...new Set(wanted)].map((mount) => join(mount, options.parent, options.name));
 }
 
-/** A v1 cpuset must be filled before a process may join it, so it is left out if the limits reserve no cores. */
+/** A v1 cpuset must be filled before a process may join it, so it is left out if the limits name no cores. */
 function neededControllers(limits: GroupLimits): Controller[] {
   return controllers.filter((controller) => controller !== "cpuset" || limits.cpuset !== undefined);
 }
@@ -124,7 +126,7 @@ interface Setting {
 const periodUs = 100_000;
 
 function settingsOf(version: 1 | 2, limits: GroupLimits): Setting[] {
-  const { memoryBytes, cpuShares, cpuPercent, cpuset, pids } = limits;
+  const { memoryBytes, cpuShares, cpuPercent, cpuset, pids, hugePageBytes } = limits;
   const quotaUs = cpuPercent === undefined ? 0 : Math.max(Math.round((cpuPercent / 100) * periodUs), 1000);
   const settings: Setting[] = [];
   const add = (controller: Controller, file: string, value: string, optional?: true): void => {
@@ -150,6 +152,10 @@ function settingsOf(version: 1 | 2, limits: GroupLimits): Setting[] {
   }
   if (cpuset !== undefined) add("cpuset", "cpuset.cpus", cpuset);
   if (pids !== undefined) add("pids", "pids.max", `${pids}`);
+  if (hugePageBytes !== undefined) {
+    // Hosts whose kernel has no such pages lack the file.
+    add("hugetlb", version === 2 ? "hugetlb.2MB.max" : "hugetlb.2MB.limit_in_bytes", `${hugePageBytes}`, true);
+  }
   return settings;
 }
 

@@ -24,6 +24,7 @@ before(async () => {
       work_dir = "/var/www"
     `,
     task: 'env { GREETING = "hello" }',
+    memoryMib: 256,
   });
 });
 

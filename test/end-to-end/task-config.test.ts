@@ -87,12 +87,15 @@ describe("a good task config", { skip: skipVms, concurrency: 2 }, () => {
   }
 
   it("args as a list; vpu_count and mem_size make the VM", async () => {
-    const log = await logOf(`
+    const log = await logOf(
+      `
       vpu_count = 2
       mem_size  = 300
       command   = "/bin/sh"
       args      = ["-c", "nproc; grep MemTotal /proc/meminfo; echo 'one  argument'; echo end"]
-    `);
+    `,
+      { memoryMib: 300 },
+    );
     assert.match(log, /^2$/m);
     assert.match(log, /^one {2}argument$/m);
     const memoryMib = Number(/MemTotal: +(\d+) kB/.exec(log)?.[1]) / 1024;

@@ -43,9 +43,25 @@ const refusals: readonly { title: string; config: string; says: readonly RegExp[
   },
   {
     title: "a combination that does not work",
-    config: "vpu_count = 3\nmachine_config {\n smt = true \n}",
-    says:
-      vmm === "firecracker" ? [/machine_config\.smt/, /even number/] : [/machine_config/, /Firecracker|even number/],
+    config: "balloon {\n amount_mib = 192 \n}",
+    says: vmm === "firecracker" ? [/balloon\.amount_mib/, /less than the VM's memory/] : [/balloon/, /Firecracker's/],
+  },
+  {
+    title: "more memory than the task reserved",
+    config: "mem_size = 2911",
+    says: [
+      /mem_size = 2911: is more than the task's memory = 192: set resources \{ memory = 2911 \} or config \{ mem_size = 192 \} \(config\)/,
+    ],
+  },
+  {
+    title: "more vCPUs than the node has cores",
+    config: "vpu_count = 32",
+    says: [/vpu_count = 32: is more than the \d+ that a VM may have on this node/],
+  },
+  {
+    title: "huge pages, unless the plugin allows them",
+    config: 'machine_config {\n huge_pages = "2M" \n}',
+    says: [vmm === "firecracker" ? /allow_huge_pages = true/ : /machine_config|allow_huge_pages/],
   },
 ];
 

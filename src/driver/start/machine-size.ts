@@ -1,4 +1,9 @@
-// The size of a VM if the task's config does not give it: from the job's `resources`.
+// The size of a VM: from the task's config or the job's `resources`, and within what the job reserved there. Nomad places jobs and
+// keeps quotas by its reservations, so a larger VM would take memory that Nomad has promised to others.
+//
+// The number of vCPUs is no amount of CPU time. The VM's cgroup has the weight of `resources.cpu`, and a VM's threads share it as
+// a container's do. So a VM takes no more time from others than a container with the same resources, whatever its number of vCPUs.
+// The driver bounds the number all the same: by the reserved cores, or else by the host's, since more would only wait for each other.
 import { cpus } from "node:os";
 import type { CpuLimits } from "../../machine/cgroup.ts";
 import { maxVcpus, minMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
@@ -13,24 +18,56 @@ export interface MachineSize {
   readonly cpu: CpuLimits;
 }
 
-/** Fails with ConfigError if the job has less memory than a guest needs to boot. */
+/** A VM may have this many on any host, so that one job file serves hosts of all sizes. */
+const vcpusEverywhere = 2;
+
+/** Fails with ConfigError if the job has less memory than a guest needs to boot, or asks for more than it reserved. */
 export function machineSize(options: {
   settings: TaskSettings;
   resources: TaskResources;
   /** MHz of one host core; 0 if unknown. */
   coreMhz: number;
+  hostCores?: number;
+  /** The plugin's `allow_oversize`. */
+  allowOversize?: boolean;
 }): MachineSize {
-  const { settings, resources, coreMhz } = options;
-  const memSizeMib = settings.memSizeMib ?? Math.max(resources.memoryMib, resources.memoryMaxMib);
+  const { settings, resources, coreMhz, hostCores = cpus().length, allowOversize = false } = options;
+  const memSizeMib = settings.memSizeMib ?? reservedMemory(resources).mib;
   if (memSizeMib < minMemoryMib) {
-    const rule = `must be at least ${minMemoryMib} MiB for a guest to boot; raise it, or set mem_size`;
+    const rule = `must be at least ${minMemoryMib} MiB for a guest to boot: set resources { memory = ${minMemoryMib} }, or more`;
     throw new ConfigError("resources.memory", memSizeMib, rule);
   }
-  return {
-    vcpuCount: settings.vcpuCount ?? vcpusFor(resources, coreMhz),
-    memSizeMib,
-    cpu: cpuLimits({ resources, coreMhz, hard: settings.cpu.hardLimit }),
-  };
+  const vcpuCount = settings.vcpuCount ?? vcpusFor(resources, coreMhz, hostCores);
+  if (!allowOversize) {
+    checkMemory(memSizeMib, resources);
+    checkVcpus(vcpuCount, resources, hostCores);
+  }
+  return { vcpuCount, memSizeMib, cpu: cpuLimits({ resources, coreMhz, hard: settings.cpu.hardLimit }) };
+}
+
+/** Nomad gives `memory_max` only if the cluster allows oversubscription. */
+function reservedMemory({ memoryMib, memoryMaxMib }: TaskResources): { key: string; mib: number } {
+  return memoryMaxMib > memoryMib ? { key: "memory_max", mib: memoryMaxMib } : { key: "memory", mib: memoryMib };
+}
+
+function checkMemory(memSizeMib: number, resources: TaskResources): void {
+  const { key, mib } = reservedMemory(resources);
+  if (memSizeMib <= mib) return;
+  const smaller = mib < minMemoryMib ? "" : ` or config { mem_size = ${mib} }`;
+  const rule = `is more than the task's ${key} = ${mib}: set resources { ${key} = ${memSizeMib} }${smaller}`;
+  throw new ConfigError("mem_size", memSizeMib, rule);
+}
+
+function checkVcpus(vcpuCount: number, resources: TaskResources, hostCores: number): void {
+  const cores = countCores(resources.cpusetCpus);
+  if (cores > 0 && vcpuCount > cores) {
+    const rule = `is more than the task's cores = ${cores}: set resources { cores = ${vcpuCount} } or config { vpu_count = ${cores} }`;
+    throw new ConfigError("vpu_count", vcpuCount, rule);
+  }
+  const most = Math.max(hostCores, vcpusEverywhere);
+  if (vcpuCount <= most) return;
+  const rule = `is more than the ${most} that a VM may have on this node, which has ${hostCores} cores: set config { vpu_count = ${most} }, or constrain the job to nodes with attr.cpu.numcores >= ${vcpuCount}`;
+  throw new ConfigError("vpu_count", vcpuCount, rule);
 }
 
 /** The weight is the number of MHz, as with docker; reserved cores pin the VM. */
@@ -46,12 +83,12 @@ function cpuLimits(options: { resources: TaskResources; coreMhz: number; hard: b
 
 const coreMhzOf = (known: number): number => (known > 0 ? known : (cpus()[0]?.speed ?? 0));
 
-function vcpusFor(resources: TaskResources, coreMhz: number): number {
+function vcpusFor(resources: TaskResources, coreMhz: number, hostCores: number): number {
   const cores = countCores(resources.cpusetCpus);
   if (cores > 0) return Math.min(cores, maxVcpus);
   const mhz = coreMhzOf(coreMhz);
   if (mhz <= 0) return 1;
-  return Math.min(Math.max(Math.ceil(resources.cpuMhz / mhz), 1), maxVcpus);
+  return Math.min(Math.max(Math.ceil(resources.cpuMhz / mhz), 1), Math.max(hostCores, vcpusEverywhere), maxVcpus);
 }
 
 /** "0,2-3" has three. */

@@ -39,7 +39,12 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   const { config, settings, host, onEvent, timeline, signal } = options;
   const taskSettings = parseTaskConfig(config.driverConfig);
   const { vm, network, container } = taskSettings;
-  const size = machineSize({ settings: taskSettings, resources: config.resources, coreMhz: options.coreMhz });
+  const size = machineSize({
+    settings: taskSettings,
+    resources: config.resources,
+    coreMhz: options.coreMhz,
+    allowOversize: settings.allowOversize,
+  });
   const networkInterfaces = network.mode === "none" ? 0 : 1;
   const spec = await machineSpec({ vm, settings, host, size, networkInterfaces, signal });
   const { registries } = settings;

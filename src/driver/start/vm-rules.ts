@@ -14,6 +14,8 @@ export interface VmFacts {
   readonly vcpuCount: number;
   readonly memSizeMib: number;
   readonly networkInterfaces: number;
+  /** The plugin's `allow_huge_pages`. */
+  readonly allowHugePages: boolean;
 }
 
 /** Fails with ConfigError. */
@@ -39,6 +41,10 @@ function checkMachine(options: VmOptions, facts: VmFacts): void {
   if (smt === true && facts.vcpuCount > 1 && facts.vcpuCount % 2 === 1) {
     const rule = `needs one vCPU or an even number of them; the VM has ${facts.vcpuCount} (vpu_count)`;
     throw new ConfigError("machine_config.smt", smt, rule);
+  }
+  if (hugePages === "2M" && !facts.allowHugePages) {
+    const rule = "is not allowed on this node: set allow_huge_pages = true in the plugin's config";
+    throw new ConfigError("machine_config.huge_pages", hugePages, rule);
   }
   if (hugePages === "2M" && facts.memSizeMib % hugePageMib !== 0) {
     const rule = `needs memory of a multiple of ${hugePageMib} MiB; the VM has ${facts.memSizeMib} MiB (mem_size)`;

@@ -20,7 +20,8 @@ export async function machineSpec(options: {
   signal: AbortSignal;
 }): Promise<MachineSpec> {
   const { vm, settings, host, size, networkInterfaces } = options;
-  await checkVmOptions(vm.options, { vmm: host.selected.vmm.kind, ...size, networkInterfaces });
+  const allowHugePages = settings.allowHugePages || settings.allowOversize;
+  await checkVmOptions(vm.options, { vmm: host.selected.vmm.kind, ...size, networkInterfaces, allowHugePages });
   const boot = await bootFiles(options);
   const allowed = settings.allowedHostPaths;
   const drives = await Promise.all(

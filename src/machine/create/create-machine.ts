@@ -174,7 +174,8 @@ function cgroupFor(host: MachineHost, request: MachineRequest, id: string): Mach
   const { memSizeMib } = request.spec;
   const overheadMib = host.vmm.overheadMib(memSizeMib);
   const memoryMib = overheadMib === undefined ? undefined : memSizeMib + overheadMib;
-  return new MachineCgroup({ settings: host.cgroups, id, cpu: request.cpu, memoryMib });
+  const hugePagesMib = request.spec.options.machineConfig?.huge_pages === "2M" ? memSizeMib : 0;
+  return new MachineCgroup({ settings: host.cgroups, id, cpu: request.cpu, memoryMib, hugePagesMib });
 }
 
 async function makeDirectory(parent: string): Promise<{ id: string; directory: string }> {

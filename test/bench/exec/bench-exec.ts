@@ -82,7 +82,7 @@ async function waitForEndAtRest({ agent, id }: Allocation): Promise<void> {
 }
 
 /** Milliseconds in which a task writes the bytes to its standard output, by the task's own clock. */
-async function logTime(options: { agent: Agent; driver: string; config: string }): Promise<number> {
+async function logTime(options: { agent: Agent; driver: string; config: string; memoryMib?: number }): Promise<number> {
   const allocation = await startJob(options);
   await waitForEndAtRest(allocation);
   const match = await allocation.waitForLog(/(\d+) us\n/, { stream: "stderr" });
@@ -90,8 +90,11 @@ async function logTime(options: { agent: Agent; driver: string; config: string }
   return Number(match[1]) / 1000;
 }
 
+/** As much for each task: the VM may have no more than it reserved. */
+const memoryMib = 256;
+
 const oursConfig = (args: readonly string[]): string =>
-  `image = "bench:latest"\ncommand = "${guestProgram}"\nargs = ${quoted(args)}\nmem_size = 256\nvpu_count = ${vcpus}`;
+  `image = "bench:latest"\ncommand = "${guestProgram}"\nargs = ${quoted(args)}\nmem_size = ${memoryMib}\nvpu_count = ${vcpus}`;
 const rawConfig = (args: readonly string[]): string => `command = "${hostProgram}"\nargs = ${quoted(args)}`;
 
 async function printLatency(agent: Agent, guest: Allocation, raw: Allocation): Promise<void> {
@@ -138,7 +141,7 @@ async function printLogs(agent: Agent, guest: Allocation, bare: BareCopyOptions)
   const send = ["send", `${bytes}`];
   const logs = await medians(
     {
-      ours: () => logTime({ agent, driver: driverName, config: oursConfig(send) }),
+      ours: () => logTime({ agent, driver: driverName, config: oursConfig(send), memoryMib }),
       raw: () => logTime({ agent, driver: "raw_exec", config: rawConfig(send) }),
       bare: () => bareOut(bare),
       pipe: () => pipeTime(guest, "count"),
@@ -169,7 +172,7 @@ async function printWhole(agent: Agent, guest: Allocation): Promise<void> {
     );
   }
   if (logBytes > 0) {
-    const took = await logTime({ agent, driver: driverName, config: oursConfig(["send", `${logBytes}`]) });
+    const took = await logTime({ agent, driver: driverName, config: oursConfig(["send", `${logBytes}`]), memoryMib });
     console.log(`log             ${logBytes / 1e6} MB: ${rate(took, logBytes).toFixed(1)} MB/s`);
   }
 }
@@ -190,7 +193,7 @@ async function run(): Promise<void> {
     `${fact("vmm")} ${fact("vmm_version")}, ${fact("acceleration")}; guests of ${vcpus} vCPUs; ${bytes / 1e6} MB, median of ${rounds}; ${execs} execs`,
   );
   const raw = await runService({ agent, driver: "raw_exec", config: `command = "/bin/sh"\nargs = ${quoted(sleeper)}` });
-  const guest = await runService({ agent, config: oursConfig([]) });
+  const guest = await runService({ agent, config: oursConfig([]), memoryMib });
   await guest.waitForLog(/listening/);
   const { directory } = await machineOf(guest);
   const { vsockPath } = JSON.parse(await readFile(join(directory, "machine.json"), "utf8")) as { vsockPath: string };

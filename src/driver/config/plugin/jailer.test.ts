@@ -33,12 +33,13 @@ describe("the jailer block", () => {
 });
 
 describe("a VM's part of the host's CPUs", () => {
-  const resources = { cpuMhz: 500, cpusetCpus: "", memoryMib: 256, memoryMaxMib: 0 };
+  const resources = { cpuMhz: 500, cpusetCpus: "", cpusetCgroup: "", memoryMib: 256, memoryMaxMib: 0 };
   const size = (config: object, changed: object = {}): ReturnType<typeof machineSize> =>
     machineSize({
       settings: parseTaskConfig({ image: "a", ...config }),
       resources: { ...resources, ...changed },
       coreMhz: 2000,
+      hostCores: 8,
     });
 
   it("is weighted by resources.cpu", () => {

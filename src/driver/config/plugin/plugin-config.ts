@@ -75,6 +75,18 @@ export const pluginTable = {
     default: [],
     doc: "The files and devices of the host that a job may name (`drive.path_on_host`, `boot_source`): these paths and everything below them, with all links followed.",
   }),
+  allowOversize: key("allow_oversize", {
+    reader: boolean,
+    hcl: "bool",
+    default: false,
+    doc: "Whether a VM may be larger than its job's reservation: `mem_size` than `memory` or `memory_max`, `vpu_count` than `cores` or the host's cores, `storage_opt` than `disk.max_size`. It also allows huge pages. Nomad then knows nothing of the difference.",
+  }),
+  allowHugePages: key("allow_huge_pages", {
+    reader: boolean,
+    hcl: "bool",
+    default: false,
+    doc: 'Whether a job may set `machine_config.huge_pages = "2M"`. Nomad does not account for the host\'s huge pages.',
+  }),
   network: networkBlock,
   registries: labelledBlocks("registry", "host", {
     doc: "How the driver reaches one registry, such as `docker.io`.",

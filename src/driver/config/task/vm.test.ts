@@ -92,7 +92,13 @@ for (const [config, message] of refusals) {
   });
 }
 
-const facts: VmFacts = { vmm: "firecracker", vcpuCount: 3, memSizeMib: 255, networkInterfaces: 0 };
+const facts: VmFacts = {
+  vmm: "firecracker",
+  vcpuCount: 3,
+  memSizeMib: 255,
+  networkInterfaces: 0,
+  allowHugePages: true,
+};
 const drive = (index: number): NonNullable<VmOptions["drives"]>[number] => ({
   drive_id: `d${index}`,
   path_on_host: "/x",
@@ -100,6 +106,11 @@ const drive = (index: number): NonNullable<VmOptions["drives"]>[number] => ({
 const combinations: readonly (readonly [options: VmOptions, facts: VmFacts, message: RegExp])[] = [
   [{ balloon: { amount_mib: 1, deflate_on_oom: true } }, { ...facts, vmm: "qemu" }, /balloon: is Firecracker's/],
   [{ machineConfig: { smt: true } }, facts, /smt = true: needs one vCPU or an even number of them; the VM has 3/],
+  [
+    { machineConfig: { huge_pages: "2M" } },
+    { ...facts, memSizeMib: 256, allowHugePages: false },
+    /huge_pages = "2M": is not allowed on this node: set allow_huge_pages = true in the plugin's config/,
+  ],
   [{ machineConfig: { huge_pages: "2M" } }, facts, /multiple of 2 MiB; the VM has 255/],
   [{ machineConfig: { huge_pages: "2M" } }, { ...facts, memSizeMib: 1 << 22 }, /free huge pages on the host/],
   [{ balloon: { amount_mib: 255, deflate_on_oom: true } }, facts, /less than the VM's memory, which is 255 MiB/],
