@@ -28,6 +28,22 @@ export class PortClaimedError extends driverError(
     `ports: label ${JSON.stringify(facts.label)} is claimed by task ${JSON.stringify(facts.taskName)} already; one task may name it`,
 ) {}
 
+/** A program of the host has a port that the VM would publish. */
+export class PortInUseError extends driverError(
+  "port_in_use",
+  (facts: {
+    protocol: string;
+    address: string;
+    port: number;
+    holder: { readonly name: string; readonly pid: number } | undefined;
+  }) => {
+    const { protocol, address, port, holder } = facts;
+    const where = address === "0.0.0.0" ? "the host" : address;
+    const who = holder === undefined ? "a process that the driver can't see" : `${holder.name} (pid ${holder.pid})`;
+    return `port ${port}/${protocol} of ${where} is in use by ${who}: give the task another port, or stop that program; reserved_ports in the client's reserved block keeps Nomad from giving out such a port`;
+  },
+) {}
+
 /** A step on the host failed, and has left nothing behind. */
 export class NetworkSetupError extends driverError(
   "network_setup",

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub state_file: PathBuf,
     pub log_file: PathBuf,
     pub cleanup_paths: Vec<PathBuf>,
+    /// The published ports, TCP and UDP of each.
+    pub ports: Vec<Port>,
     pub processes: Vec<Process>,
 }
 
@@ -47,6 +50,13 @@ pub struct Process {
     pub binds: Vec<BindMount>,
     /// The `cgroup.procs` of each group that it runs in.
     pub cgroup_procs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Port {
+    /// 0.0.0.0: all addresses of the host.
+    pub address: Ipv4Addr,
+    pub port: u16,
 }
 
 /// Linux's name of it, as in /proc/PID/ns.
@@ -120,7 +130,7 @@ mod tests {
             "version": 1, "id": "a1b2c3d4", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
             "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
             "log_root": "/a", "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
-            "cleanup_paths": ["/v/v.sock"],
+            "cleanup_paths": ["/v/v.sock"], "ports": [{"address": "192.0.2.7", "port": 80}],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
                     "namespaces": [], "binds": [], "cgroup_procs": []},

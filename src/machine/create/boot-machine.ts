@@ -1,13 +1,15 @@
 // Gives a VM its processes and starts its guest.
+import { publishedPorts } from "../../network/plan/network-plan.ts";
 import { Machine } from "../machine.ts";
 import { writeRecord } from "../records/manifest.ts";
 import { type CreatedMachine, type CreateMachineOptions, createMachine } from "./create-machine.ts";
+import { openVmNetwork } from "./interface.ts";
 import { spawnShim } from "./spawn-shim.ts";
 import { undoBoot, undoCreation } from "./undo-machine.ts";
 
 export interface BootedMachine {
   readonly machine: Machine;
-  /** See CreatedMachine. */
+  /** Resolves when the guest has its network, which it does not need to boot. A caller may leave a failure unhandled. */
   readonly networkOpen: Promise<void>;
 }
 
@@ -18,11 +20,14 @@ export interface BootedMachine {
 export async function bootMachine(options: CreateMachineOptions): Promise<BootedMachine> {
   const created = await createMachine(options);
   const machine = await supervise(created, options);
-  const { host, timeline, signal } = options;
+  const { host, request, timeline, signal } = options;
+  // The supervisor holds the published ports by now, so the rules take no port from a program of the host.
+  const networkOpen = openVmNetwork({ network: request.network, records: host.records, signal });
+  networkOpen.catch(() => undefined);
   try {
     await host.vmm.boot({ config: created.config, signal: AbortSignal.any([signal, machine.ended]) });
     timeline.done("VMM configured, guest started");
-    return { machine, networkOpen: created.networkOpen };
+    return { machine, networkOpen };
   } catch (error) {
     throw await undoBoot({ machine, error, signal });
   }
@@ -41,6 +46,7 @@ async function supervise(created: CreatedMachine, options: CreateMachineOptions)
       stderrPath: request.workload?.stderrPath ?? "/dev/null",
       logRoot: request.workload?.logRoot ?? "/",
       cgroups: record.cgroups,
+      ports: record.network === undefined ? [] : publishedPorts(record.network),
       signal,
     });
     timeline.done("supervisor, VMM spawned");

@@ -13,7 +13,7 @@ import { type HostDriveRecord, type MachineRecord, writeRecord } from "../record
 import type { RecordedVm, VmRecords } from "../records/vm-records.ts";
 import type { BootTimeline } from "../timeline.ts";
 import { freeUser, type UserRange } from "../users.ts";
-import { type MachineNetwork, makeVmInterface, openVmNetwork, vmNetwork, withoutForeignTap } from "./interface.ts";
+import { type MachineNetwork, makeVmInterface, vmNetwork, withoutForeignTap } from "./interface.ts";
 import { createScratchDisk } from "./scratch-disk.ts";
 import { undoCreation } from "./undo-machine.ts";
 
@@ -65,10 +65,6 @@ export interface CreateMachineOptions {
 export interface CreatedMachine extends RecordedVm {
   readonly config: VmConfig;
   readonly plan: LaunchPlan;
-  /**
-   * Resolves when the guest has its network, which it does not need to boot. A caller may leave a failure unhandled.
-   */
-  readonly networkOpen: Promise<void>;
 }
 
 /** Fails with NoFreeUserError, DriveInUseError, CgroupError, ScratchDiskError, the VMM's or the network's errors. */
@@ -85,11 +81,8 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
       makeVmInterface({ network, user: config.user, signal }),
     ]);
     timeline.done("record, scratch disk, interface");
-    // The rules take longer than the interface, and the guest needs no network to boot.
-    const networkOpen = openVmNetwork({ network, records, signal });
-    networkOpen.catch(() => undefined);
     await vmm.prepare(config);
-    return { ...registered, networkOpen };
+    return registered;
   } catch (error) {
     throw await undoCreation({ vm: { files, record: withoutForeignTap(record, error) }, records, error, signal });
   }
@@ -100,7 +93,7 @@ async function makeScratchDisk(files: MachineFiles, workload: Workload, signal: 
   await createScratchDisk({ path: files.scratchDisk, sizeMib, spareDirectory, signal });
 }
 
-interface Registered extends Omit<CreatedMachine, "networkOpen"> {
+interface Registered extends CreatedMachine {
   readonly cgroup: MachineCgroup | undefined;
 }
 

@@ -4,6 +4,8 @@ import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { guestPort } from "../../guest/client.ts";
+import { PortInUseError } from "../../network/errors.ts";
+import { findPortHolder } from "../../network/host/port-holder.ts";
 import { type ProcessIdentity, readStartTime } from "../../system/processes.ts";
 import { pollUntil } from "../../system/wait.ts";
 import type { LaunchPlan } from "../../vmm/vmm.ts";
@@ -25,6 +27,8 @@ export interface SpawnShimOptions {
   readonly logRoot: string;
   /** The VM's cgroup, for every process of the VM. */
   readonly cgroups: readonly string[];
+  /** The published ports, which the supervisor holds. */
+  readonly ports: readonly { readonly address: string; readonly port: number }[];
   readonly signal: AbortSignal;
 }
 
@@ -33,7 +37,10 @@ const exitLookIntervalMs = 100;
 /** By the wall clock. The supervisor waits 30 s for a helper; the rest is for a busy host. */
 const shimStartTimeoutMs = 120_000;
 
-/** Resolves with the supervisor once it serves its control socket and has started every process of the VM. */
+/**
+ * Resolves with the supervisor once it serves its control socket, holds the published ports, and has started every process of
+ * the VM. Fails with PortInUseError or MachineStartError.
+ */
 export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdentity> {
   const { files } = options;
   await writeFile(files.shimConfig, JSON.stringify(shimConfig(options)), { mode: 0o600 });
@@ -60,6 +67,9 @@ export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdent
   const startTime = (await readStartTime(pid)) ?? "";
   const attempt = async (): Promise<number | undefined> => {
     const exit = await readExitRecord(files.exitRecord);
+    if (exit?.kind === "error" && exit.portInUse !== undefined) {
+      throw new PortInUseError({ ...exit.portInUse, holder: await findPortHolder(exit.portInUse) });
+    }
     if (exit?.kind === "error") throw notStarted(exit);
     if (endedHow !== undefined) {
       const reason = `the VM's supervisor ended (${endedHow})`;
@@ -107,6 +117,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
     state_file: files.shimState,
     log_file: files.shimLog,
     cleanup_paths: plan.cleanupPaths,
+    ports: options.ports,
     processes: plan.processes.map((process) => ({
       name: process.name,
       argv: process.argv,

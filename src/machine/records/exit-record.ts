@@ -1,6 +1,7 @@
 // The supervisor's file about the end of its VM (crates/shim/src/vm/record.rs). It is on the disk before any caller
 // learns of the end.
 import * as v from "valibot";
+import type { HostPort } from "../../network/host/port-holder.ts";
 import { readJson } from "./read-json.ts";
 
 const exitSchema = v.object({
@@ -19,6 +20,8 @@ const exitSchema = v.object({
   helper: v.string(),
   // A supervisor of an older driver writes none.
   code: v.optional(v.string(), ""),
+  /** Absent in the records of older supervisors. */
+  port_in_use: v.nullish(v.object({ protocol: v.picklist(["tcp", "udp"]), address: v.string(), port: v.number() })),
 });
 
 /** The reasons for which a supervisor ends a VM by itself. */
@@ -36,6 +39,8 @@ export interface VmEnd {
   readonly vmm?: { readonly exitCode: number; readonly signal: number } | undefined;
   /** The process beside the VMM whose end ended the VM; its last output is in the reason. */
   readonly helper?: string | undefined;
+  /** The published port that another program of the host has; the VM was not started then. */
+  readonly portInUse?: HostPort | undefined;
 }
 
 /** The task's own exit, as its guest reported it. */
@@ -68,6 +73,7 @@ export async function readExitRecord(path: string): Promise<RecordedExit | undef
       reason: code === undefined ? error : `${error} (${code})`,
       vmm: vmm === null ? undefined : { exitCode: vmm.exit_code, signal: vmm.signal },
       helper: helper === "" ? undefined : helper,
+      portInUse: record.port_in_use ?? undefined,
     };
   }
   const { exit_code: exitCode, signal, oom_killed: oomKilled, oom_kills: oomKills } = task;

@@ -33,7 +33,9 @@ export function planNat(options: {
     }));
   for (const port of ports) {
     const holder = neighbours.find((neighbour) =>
-      neighbour.ports.some(({ hostIp, hostPort }) => hostIp === port.hostIp && hostPort === port.hostPort),
+      neighbour.ports.some(
+        (theirs) => theirs.hostPort === port.hostPort && addressesOverlap(theirs.hostIp, port.hostIp),
+      ),
     );
     if (holder !== undefined) throw new PortClaimedError({ label: port.label, taskName: holder.taskName });
     if (port.hostIp.includes(":")) {
@@ -47,3 +49,6 @@ export function planNat(options: {
   const lease = chooseLease({ subnet, isTaken: ({ tap }) => taken.has(tap) });
   return { mode: "nat", taskName, allocId, table, ...lease, mtu, egress, limits, ports };
 }
+
+/** Empty: all addresses of the host. */
+const addressesOverlap = (one: string, other: string): boolean => one === other || one === "" || other === "";

@@ -84,6 +84,24 @@ export const plansOf = <M extends Mode>(mode: M, plans: readonly NetworkPlan[]):
 export const namespacePathOf = (plan: NetworkPlan): string | undefined =>
   byMode(plan, { nat: () => undefined, namespace: ({ path }) => path });
 
+/** The addresses and ports of the host that lead to the VM, TCP and UDP alike; "0.0.0.0" is all addresses of the host. */
+export function publishedPorts(plan: NetworkPlan): { readonly address: string; readonly port: number }[] {
+  return byMode(plan, {
+    nat: ({ ports }) => {
+      const places = ports.map(({ hostIp, hostPort }) => ({
+        address: hostIp === "" ? "0.0.0.0" : hostIp,
+        port: hostPort,
+      }));
+      // All addresses include each one.
+      const everywhere = new Set(places.filter(({ address }) => address === "0.0.0.0").map(({ port }) => port));
+      const all = [...everywhere].map((port) => ({ address: "0.0.0.0", port }));
+      return [...all, ...places.filter(({ port }) => !everywhere.has(port))];
+    },
+    // Nomad's bridge publishes them.
+    namespace: () => [],
+  });
+}
+
 /** A port of the group's network block. */
 export interface GroupPort {
   readonly label: string;

@@ -232,7 +232,9 @@ export function runInNamespaces(title: string, file: string, skip = skipVms): vo
 
 /** In the agent's namespace: an agent with the image that serves, and peers that listen. */
 export function useNetworkFixture(
-  options: Pick<FixtureOptions, "cniNetworks" | "clientConfig" | "env"> & { pluginConfig?: string } = {},
+  options: Pick<FixtureOptions, "agentConfig" | "cniNetworks" | "clientConfig" | "env"> & {
+    pluginConfig?: string;
+  } = {},
 ): Fixture {
   const fixture = Fixture.use(
     (address) => `

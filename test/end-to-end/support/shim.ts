@@ -41,6 +41,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
     state_file: `${path}.state`,
     log_file: `${path}.log`,
     cleanup_paths: [],
+    ports: [],
     processes: [
       {
         name: "vmm",

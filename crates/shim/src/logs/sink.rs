@@ -186,8 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_fifo_beneath_the_root_is_opened() {
-        let directory =
-            std::env::temp_dir().join(format!("litegix-sinks-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("litegix-sinks-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         let root = directory.join("root");
         fs::create_dir_all(root.join("logs")).expect("directories");

@@ -80,7 +80,7 @@ mod tests {
             r#"{"version": 1, "id": "a", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
                 "log_root": "/", "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
-                "cleanup_paths": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
+                "cleanup_paths": [], "ports": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
                 "namespaces": [], "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");

@@ -94,7 +94,7 @@ mod tests {
         let config = json!({
             "version": 1, "id": "a", "control_socket": "/a", "vsock_socket": "/b", "guest_port": 1,
             "stdout_path": "/dev/null", "stderr_path": "/dev/null", "log_root": "/", "exit_record": "/c", "state_file": "/d",
-            "log_file": "/e", "cleanup_paths": [], "processes": [process],
+            "log_file": "/e", "cleanup_paths": [], "ports": [], "processes": [process],
         });
         config::parse(&config.to_string())
             .expect("config")

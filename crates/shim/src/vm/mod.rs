@@ -3,6 +3,7 @@
 pub mod children;
 pub mod isolation;
 pub mod output;
+pub mod ports;
 pub mod record;
 pub mod state;
 pub mod supervise;

@@ -1,6 +1,6 @@
 //! The VM's end, durable on disk before any caller learns of it.
 
-use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
+use litegix_protocol::shim::{ExitRecord, PortInUse, TaskExit, VmmExit};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,6 +13,7 @@ struct Record<'a> {
     error: &'a str,
     helper: &'a str,
     code: &'a str,
+    port_in_use: Option<Port<'a>>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +30,13 @@ struct Task {
 struct Vmm {
     exit_code: i32,
     signal: i32,
+}
+
+#[derive(Serialize)]
+struct Port<'a> {
+    protocol: &'a str,
+    address: &'a str,
+    port: u32,
 }
 
 impl From<&TaskExit> for Task {
@@ -53,6 +61,16 @@ impl From<&VmmExit> for Vmm {
     }
 }
 
+impl<'a> From<&'a PortInUse> for Port<'a> {
+    fn from(taken: &'a PortInUse) -> Self {
+        Self {
+            protocol: &taken.protocol,
+            address: &taken.address,
+            port: taken.port,
+        }
+    }
+}
+
 /// Writes the record and waits for the disk.
 pub fn write(path: &Path, record: &ExitRecord) -> io::Result<()> {
     let text = serde_json::to_vec(&Record {
@@ -61,6 +79,7 @@ pub fn write(path: &Path, record: &ExitRecord) -> io::Result<()> {
         error: &record.error,
         helper: &record.helper,
         code: &record.code,
+        port_in_use: record.port_in_use.as_ref().map(Port::from),
     })?;
     replace(path, &text, true)
 }
@@ -94,6 +113,11 @@ mod tests {
                 exit_code: 3,
                 ..TaskExit::default()
             }),
+            port_in_use: Some(PortInUse {
+                protocol: "udp".to_owned(),
+                address: "192.0.2.7".to_owned(),
+                port: 53,
+            }),
             ..ExitRecord::default()
         };
         write(&path, &record).expect("write");
@@ -101,7 +125,8 @@ mod tests {
         assert_eq!(
             text,
             "{\"task\":{\"exit_code\":3,\"signal\":0,\"oom_killed\":false,\"oom_kills\":0,\"started_at_unix_ns\":0,\
-             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\",\"helper\":\"\",\"code\":\"\"}"
+             \"finished_at_unix_ns\":0},\"vmm\":null,\"error\":\"\",\"helper\":\"\",\"code\":\"\",\
+             \"port_in_use\":{\"protocol\":\"udp\",\"address\":\"192.0.2.7\",\"port\":53}}"
         );
         let _ = fs::remove_file(path);
     }

@@ -9,11 +9,12 @@ use crate::logs::forward::Stream;
 use crate::logs::sink::{Sink, SinkError};
 use crate::logs::streams::{self, Logs};
 use crate::vm::children::{self, ProcessError, Running};
+use crate::vm::ports::{HeldPorts, PortError};
 use crate::vm::record;
 use crate::vm::state;
 use litegix_protocol::guest::guest_client::GuestClient;
 use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
-use litegix_protocol::shim::{ExitRecord, TaskExit, VmmExit};
+use litegix_protocol::shim::{ExitRecord, PortInUse, TaskExit, VmmExit};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ enum Ending {
 #[derive(Debug, Error)]
 enum StartError {
     #[error(transparent)]
+    Port(#[from] PortError),
+    #[error(transparent)]
     Sink(#[from] SinkError),
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -73,7 +76,7 @@ impl StartError {
 pub async fn run(config: &Config, shared: &Arc<Shared>) {
     let mut running = Vec::new();
     // A kill meanwhile takes effect right after: starting has its own, short deadlines.
-    let (sinks, mut vmm) = match start(config, shared, &mut running).await {
+    let (ports, sinks, mut vmm) = match start(config, shared, &mut running).await {
         Ok(started) => started,
         Err(error) => return fail(config, shared, running, &error).await,
     };
@@ -92,6 +95,8 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
         (index, status) = helper_end(&mut running) => Ending::Helper(index, status),
     };
     clock.abort();
+    // Nomad may start the task again as soon as it knows of the end, with the same ports.
+    drop(ports);
     match ending {
         Ending::Task(status) => {
             // The rest of the logs, unless the VM or the patience ends before.
@@ -151,6 +156,7 @@ async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &S
     kill_all(running).await;
     let record = ExitRecord {
         code: error.code().to_owned(),
+        port_in_use: port_in_use(error),
         ..record_without_task(None, error.to_string())
     };
     settle(config, shared, record);
@@ -162,12 +168,24 @@ async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &S
     }
 }
 
+fn port_in_use(error: &StartError) -> Option<PortInUse> {
+    let StartError::Port(error) = error else {
+        return None;
+    };
+    error.is_taken().then(|| PortInUse {
+        protocol: error.protocol.to_string(),
+        address: error.address.ip().to_string(),
+        port: error.address.port().into(),
+    })
+}
+
 /// Starts everything. `running` holds the VMM's helpers and, after a failure, all processes to kill.
 async fn start(
     config: &Config,
     shared: &Shared,
     running: &mut Vec<Running>,
-) -> Result<([Sink; 2], Running), StartError> {
+) -> Result<(HeldPorts, [Sink; 2], Running), StartError> {
+    let ports = HeldPorts::hold(&config.ports)?;
     let sinks = streams::open_sinks(config)?;
     for process in &config.processes {
         let mut started = Running::start(process)?;
@@ -185,7 +203,7 @@ async fn start(
         let path = config.state_file.clone();
         return Err(StartError::State { path, source });
     }
-    Ok((sinks, vmm))
+    Ok((ports, sinks, vmm))
 }
 
 async fn kill_all(running: Vec<Running>) {

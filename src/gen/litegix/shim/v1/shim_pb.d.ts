@@ -191,6 +191,13 @@ export declare type ExitRecord = Message<"litegix.shim.v1.ExitRecord"> & {
   helper: string;
 
   /**
+   * Present if the VM did not start because another program of the host has a port that it publishes.
+   *
+   * @generated from field: litegix.shim.v1.PortInUse port_in_use = 5;
+   */
+  portInUse?: PortInUse | undefined;
+
+  /**
    * The code of the error in docs/errors.md, if the supervisor knows it. Empty otherwise.
    *
    * @generated from field: string code = 6;
@@ -203,6 +210,36 @@ export declare type ExitRecord = Message<"litegix.shim.v1.ExitRecord"> & {
  * Use `create(ExitRecordSchema)` to create a new message.
  */
 export declare const ExitRecordSchema: GenMessage<ExitRecord>;
+
+/**
+ * @generated from message litegix.shim.v1.PortInUse
+ */
+export declare type PortInUse = Message<"litegix.shim.v1.PortInUse"> & {
+  /**
+   * "tcp" or "udp".
+   *
+   * @generated from field: string protocol = 1;
+   */
+  protocol: string;
+
+  /**
+   * IPv4; "0.0.0.0" is all addresses of the host.
+   *
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * @generated from field: uint32 port = 3;
+   */
+  port: number;
+};
+
+/**
+ * Describes the message litegix.shim.v1.PortInUse.
+ * Use `create(PortInUseSchema)` to create a new message.
+ */
+export declare const PortInUseSchema: GenMessage<PortInUse>;
 
 /**
  * @generated from message litegix.shim.v1.TaskExit
