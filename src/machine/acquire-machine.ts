@@ -18,6 +18,8 @@ export async function acquireMachine(options: AcquireMachineOptions): Promise<Ma
     timeline.done("agent answered, network open");
     return machine;
   } catch (error) {
+    // It must not change the host's network once the VM's is removed.
+    await Promise.allSettled([networkOpen]);
     throw await undoBoot({ machine, error, signal });
   }
 }

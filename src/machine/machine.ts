@@ -9,7 +9,7 @@ import { identitiesOf, killMachine } from "./kill-machine.ts";
 import { lastOutput } from "./log-tail.ts";
 import { type MachineExit, type RecordedExit, readExitRecord, type VmEnd } from "./records/exit-record.ts";
 import type { MachineFiles } from "./records/files.ts";
-import { type MachineRecord, writeRecord } from "./records/manifest.ts";
+import { type MachineRecord, withoutNetwork, writeRecord } from "./records/manifest.ts";
 import { readShimState, type ShimState } from "./records/shim-state.ts";
 import type { RecordedVm, VmRecords } from "./records/vm-records.ts";
 import { markEnding, removeTraces } from "./remove-machine.ts";
@@ -128,6 +128,11 @@ export class Machine implements Disposable {
   async kill(): Promise<void> {
     await this.markKilled();
     await killMachine(this.#vm);
+  }
+
+  /** The interface in the VM's plan is another driver's, and stays when this VM is removed. */
+  disownNetwork(): void {
+    this.#record = withoutNetwork(this.#record);
   }
 
   /** Kills what runs and removes every trace of the VM. Fails with MachineStuckError, NetworkSetupError or a file's error. */

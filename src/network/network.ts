@@ -5,7 +5,7 @@ import { KeyedTurns } from "../system/wait.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { Forwarding } from "./firewalls/forward-chain.ts";
-import { ask, makeTap, type TapOwner } from "./host/tools.ts";
+import { ask, makeTap, moveTap, type TapOwner } from "./host/tools.ts";
 import { restoreRules } from "./keep/restore-rules.ts";
 import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
 import { type ReservedNetwork, type ReserveOptions, reserveNetwork } from "./reserve.ts";
@@ -96,11 +96,23 @@ export async function makeInterface(options: {
   plan: NetworkPlan;
   /** The user that opens the TAP; undefined: root. */
   owner: TapOwner | undefined;
+  /** The file of another network namespace than the plan's: `bringInterfaceHome` moves it from there. */
+  away?: string | undefined;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, ...others } = options;
+  const { plan, away, ...others } = options;
   const { tap, tapMac, mtu } = plan;
-  await makeTap({ ...others, namespacePath: namespacePathOf(plan), tap, tapMac, mtu });
+  await makeTap({ ...others, namespacePath: away ?? namespacePathOf(plan), tap, tapMac, mtu });
+}
+
+/** Moves the interface to the plan's namespace, once the VMM has opened it. Fails with TapTakenError or NetworkSetupError. */
+export async function bringInterfaceHome(options: {
+  plan: NetworkPlan;
+  away: string;
+  signal?: AbortSignal | undefined;
+}): Promise<void> {
+  const { plan, away, signal } = options;
+  await moveTap({ namespacePath: away, to: namespacePathOf(plan), tap: plan.tap, signal });
 }
 
 const countersSchema = v.object({

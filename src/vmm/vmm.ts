@@ -1,5 +1,5 @@
 // The seam between a VM's life and the program that runs it. An implementation plans the processes that the VM's
-// supervisor must start, and finishes the start from outside once they run (boot). Nothing here knows of Nomad.
+// supervisor must start, and finishes the start from outside once they run (configure, start). Nothing here knows of Nomad.
 
 import type { MachineSpec } from "./machine-spec.ts";
 
@@ -11,9 +11,10 @@ export interface Drive {
 }
 
 export interface NetworkInterface {
-  /** Exists in the namespace that the VMM runs in, and is the VMM's to open. */
   readonly tap: string;
   readonly guestMac: string;
+  /** The file of the network namespace that the TAP belongs to; undefined: the host's. */
+  readonly netns: string | undefined;
 }
 
 /** One VM: its kind, and its place on this host. */
@@ -30,8 +31,6 @@ export interface VmConfig {
   readonly networkInterfaces?: readonly NetworkInterface[] | undefined;
   /** The user of a jailed VMM. No other VM has it meanwhile. */
   readonly user?: VmUser | undefined;
-  /** The network namespace that the VMM runs in, as a path; default: the host's. */
-  readonly netns?: string | undefined;
 }
 
 export interface VmUser {
@@ -50,6 +49,15 @@ export interface BindMount {
 /** Linux's name of it, as in /proc/PID/ns. In a "net" of its own, a process sees a loopback interface that is down, alone. */
 export type Namespace = "pid" | "net" | "ipc" | "uts" | "cgroup";
 
+/** A TAP that a process gets as an open descriptor. */
+export interface TapDescriptor {
+  readonly tap: string;
+  /** See NetworkInterface. */
+  readonly netns: string | undefined;
+  /** The descriptor's number, from 100 up. */
+  readonly descriptor: number;
+}
+
 /** A child of the supervisor; the one named "vmm" is the VM. */
 export interface VmProcess {
   readonly name: string;
@@ -60,6 +68,8 @@ export interface VmProcess {
   readonly readyPath?: string;
   /** The namespaces that it does not share with the host. Binds give it a mount namespace too. */
   readonly namespaces: readonly Namespace[];
+  /** The supervisor opens them where they are. */
+  readonly taps?: readonly TapDescriptor[];
   readonly binds?: readonly BindMount[];
 }
 
@@ -82,9 +92,16 @@ export interface Vmm {
   readonly jailed: boolean;
   /** Its need beyond the guest's memory, page tables included; undefined if that is not known. */
   overheadMib(memSizeMib: number): number | undefined;
+  /**
+   * Whether `configure` makes the VMM open its TAPs by name, in the VMM's own network namespace. They must be there for that, and
+   * not before or after. Otherwise the plan passes them as descriptors.
+   */
+  readonly opensTaps: boolean;
   plan(config: VmConfig): LaunchPlan;
   /** Called once the VM's own files exist, before its processes are started. */
   prepare(config: VmConfig): Promise<void>;
-  /** Called when every planned process runs; resolves when the guest has been started. */
-  boot(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;
+  /** Called when every planned process runs; resolves when the VMM has opened everything. `taps`: they are where it opens them. */
+  configure(options: { config: VmConfig; taps: Promise<void>; signal: AbortSignal }): Promise<void>;
+  /** Resolves when the guest has been started. */
+  start(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;
 }

@@ -22,7 +22,7 @@ import type { LaunchPlan, VmConfig } from "../../src/vmm/vmm.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { findFirecracker as firecrackerPath, kernelDirectory, skipFirecracker } from "./support/environment.ts";
 import { leftovers } from "./support/machines.ts";
-import { isRunning, waitUntilGone } from "./support/processes.ts";
+import { assertEmptyNetwork, isRunning, sharedNamespaces, waitUntilGone } from "./support/processes.ts";
 
 const bootTimeoutMs = 60_000;
 const parentCgroup = "litegix-endings";
@@ -172,6 +172,8 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
       `seccomp modes ${[...modes].join()}: of the VMM's threads some are filtered, others are not`,
     );
     if (!modes.has("2")) test.diagnostic("this build of Firecracker has no seccomp filters: they are not tested");
+    assert.deepEqual(await sharedNamespaces(pid, ["net", "ipc", "uts", "cgroup", "pid", "mnt"]), []);
+    await assertEmptyNetwork(pid);
     const limits = await readFile(`/proc/${pid}/limits`, "utf8");
     assert.match(limits, /^Max open files\s+2048\s+2048 /m);
     assert.match(limits, new RegExp(`^Max file size\\s+${64 << 20}\\s+${64 << 20} `, "m"));
@@ -258,7 +260,11 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
   it("jailer fails", async () => {
     class Lost extends FirecrackerVmm {
       override plan(config: VmConfig): LaunchPlan {
-        return super.plan({ ...config, netns: "/nowhere/netns" });
+        const plan = super.plan(config);
+        const [vmm] = plan.processes;
+        assert.ok(vmm !== undefined);
+        const [jailer, ...args] = vmm.argv;
+        return { ...plan, processes: [{ ...vmm, argv: [jailer, "--netns", "/nowhere/netns", ...args] }] };
       }
     }
     await assertFailure(

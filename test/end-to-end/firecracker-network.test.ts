@@ -1,8 +1,9 @@
-// Networks of the real Firecracker without its jail, and its rate limiters, in namespaces that the test makes (as network.test.ts).
+// Networks of the real Firecracker in its jail, and its rate limiters, in namespaces that the test makes (as network.test.ts).
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { runService } from "./support/allocation.ts";
 import { skipFirecracker } from "./support/environment.ts";
+import { assertVmmIsApart } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -23,9 +24,9 @@ import {
 runInNamespaces("Firecracker's networks", import.meta.filename, skipFirecracker);
 
 if (!outside) {
-  const fixture = useNetworkFixture({ pluginConfig: "jailer {\n enabled = false\n}" });
+  const fixture = useNetworkFixture();
 
-  describe("without a jail", () => {
+  describe("in the jail", () => {
     for (const { mode, config } of [
       { mode: "", config: 'ports = ["web", "echo"]' },
       { mode: 'mode = "bridge"', config: "" },
@@ -36,6 +37,7 @@ if (!outside) {
           config: `${image}\n${config}\n${serving}`,
           group: groupNetwork(mode),
         });
+        await assertVmmIsApart(allocation, ["net", "ipc", "uts", "cgroup", "pid", "mnt"]);
         assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
         await waitForPage(allocation);
         await waitForEcho(allocation);

@@ -7,7 +7,7 @@ import { runService } from "./support/allocation.ts";
 import { skipFirecracker } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
 import { assertNothingLeft, shell } from "./support/jailed.ts";
-import { machineOf } from "./support/machines.ts";
+import { assertVmmIsApart, machineOf } from "./support/machines.ts";
 
 const fixture = Fixture.use(
   (address) => `registry "docker.io" { mirrors = ["http://${address}"] }
@@ -26,6 +26,7 @@ describe("without a jail", { skip: skipFirecracker }, () => {
 
   it("a task runs, its VMM is root's, and it leaves nothing", async () => {
     const allocation = await runService({ agent: fixture.agent, config: shell("echo ready; sleep 3600") });
+    await assertVmmIsApart(allocation, ["net", "ipc", "uts", "cgroup"]);
     const { vmmPid } = await machineOf(allocation);
     const status = await readFile(`/proc/${vmmPid}/status`, "latin1");
     assert.match(status, /^Uid:\t0\t/m);

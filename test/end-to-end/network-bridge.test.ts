@@ -6,6 +6,7 @@ import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
+import { assertVmmIsApart } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -54,6 +55,8 @@ if (!outside) {
       namespace = `/run/netns/${allocation.id}`;
       address = /inet (172\.26\.\d+\.\d+)\/20/.exec(await inVm(allocation, "ip addr show eth0"))?.[1] ?? "";
     });
+
+    it("the VMM itself is in namespaces of its own, without an interface", () => assertVmmIsApart(allocation));
 
     it("the VM has the allocation's address", async () => {
       const own = await runSuccessfully({

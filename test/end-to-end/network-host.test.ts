@@ -1,12 +1,14 @@
 // The host's own networks, and many networks at once, in a namespace of the test's own; no VM is started.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempDisposable, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, it } from "node:test";
-import { PortClaimedError } from "../../src/network/errors.ts";
+import { describe, it, type TestContext } from "node:test";
+import { NetworkSetupError, PortClaimedError, TapTakenError } from "../../src/network/errors.ts";
 import { inspectNetwork } from "../../src/network/inspect/inspect-network.ts";
-import { makeInterface, Networks } from "../../src/network/network.ts";
+import { bringInterfaceHome, makeInterface, Networks } from "../../src/network/network.ts";
 import { readTaps } from "../../src/network/plan/address-pool.ts";
 import type { NetworkPlan } from "../../src/network/plan/network-plan.ts";
 import { networkText, parseNetwork } from "../../src/system/ip.ts";
@@ -109,6 +111,64 @@ if (!outside) {
         reserve(2, 23_002),
         /no address is left in 10\.83\.4\.0\/29: stop VMs, or give .* a larger subnet/,
       );
+    });
+  });
+
+  describe("an interface that a VMM opens in its own namespace", () => {
+    /** A process with a network namespace of its own, and a plan for its interface, which it has. */
+    const away = async (context: TestContext) => {
+      const host = await inspectNetwork({ subnet: undefined });
+      const networks = new Networks({ plans: async () => [] });
+      using reserved = await networks.reserve({
+        request: networkRequest({ allocId: "0", hostPort: firstPort }),
+        host,
+        basePath: "/away",
+      });
+      const { plan } = reserved;
+      assert.ok(plan !== undefined);
+      const vmm = spawn("unshare", ["--net", "sh", "-c", "echo; exec sleep 600"], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      context.after(() => vmm.kill("SIGKILL"));
+      await once(vmm.stdout, "data");
+      const place = `/proc/${vmm.pid}/ns/net`;
+      await makeInterface({ plan, owner: undefined, away: place });
+      assert.ok(!(await readTaps()).has(plan.tap));
+      return { plan, networks, vmm, place };
+    };
+    const ip = async (...args: string[]): Promise<void> => {
+      await runSuccessfully({ file: "ip", args });
+    };
+
+    it("comes home, where its rules are added", async (context) => {
+      const { plan, networks, place } = await away(context);
+      await bringInterfaceHome({ plan, away: place });
+      await networks.open({ plan, allowMetadata: false });
+      assert.ok((await readTaps()).has(plan.tap));
+      await networks.detach(plan);
+      assert.ok(!(await readTaps()).has(plan.tap));
+    });
+
+    it("does not take the place of another driver's", async (context) => {
+      const { plan, place } = await away(context);
+      await ip("tuntap", "add", "dev", plan.tap, "mode", "tap", "user", "65534");
+      await assert.rejects(bringInterfaceHome({ plan, away: place }), TapTakenError);
+      assert.match(
+        await runSuccessfully({ file: "ip", args: ["-d", "link", "show", plan.tap] }),
+        /user nobody|user 65534/,
+      );
+      await ip("link", "delete", plan.tap);
+    });
+
+    it("goes with the VMM", async (context) => {
+      const { plan, vmm, place } = await away(context);
+      vmm.kill("SIGKILL");
+      await once(vmm, "exit");
+      await assert.rejects(bringInterfaceHome({ plan, away: place }), NetworkSetupError);
+      for (const namespace of ["/proc/self/ns/net", "/proc/1/ns/net"]) {
+        const links = await runSuccessfully({ file: "nsenter", args: [`--net=${namespace}`, "ip", "-br", "link"] });
+        assert.ok(!links.includes(plan.tap), namespace);
+      }
     });
   });
 

@@ -5,6 +5,7 @@ import { before, describe, it } from "node:test";
 import { type Allocation, runJob, runService, startJob } from "./support/allocation.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { inRig } from "./support/environment.ts";
+import { assertVmmIsApart } from "./support/machines.ts";
 import { agentAddress, peerAddress } from "./support/namespaces.ts";
 import {
   assertNoNetworkIsLeft,
@@ -47,6 +48,8 @@ if (!outside) {
       await runSuccessfully({ file: "iptables", args: ["-A", "FORWARD", "-i", "another0", "-j", "DROP"] });
       allocation = await runWithServices(fixture.agent);
     });
+
+    it("the VMM itself is in namespaces of its own, without an interface", () => assertVmmIsApart(allocation));
 
     it("out: to a peer, which sees the host's address, in front of others' rules", async () => {
       assert.match(await forwardChain(), /litegix-fc-driver/);

@@ -12,6 +12,8 @@ const VERSION: u32 = 1;
 const MAX_SOCKET_PATH: usize = 107;
 /// The last process is the hypervisor; the others are its helpers, started before it.
 pub const VMM: &str = "vmm";
+/// The supervisor itself has fewer.
+const MIN_DESCRIPTOR: i32 = 100;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,10 +48,21 @@ pub struct Process {
     pub ready_path: Option<PathBuf>,
     /// The namespaces that it does not share with this supervisor. Binds give it a mount namespace too.
     pub namespaces: Vec<Namespace>,
+    /// TAPs that it gets as open descriptors.
+    pub taps: Vec<Tap>,
     /// Files that it sees in other places than the host does.
     pub binds: Vec<BindMount>,
     /// The `cgroup.procs` of each group that it runs in.
     pub cgroup_procs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Tap {
+    pub name: String,
+    /// The file of the network namespace in which it is; none: the supervisor's.
+    pub netns: Option<PathBuf>,
+    /// The descriptor's number, from `MIN_DESCRIPTOR` up.
+    pub descriptor: i32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,6 +105,8 @@ pub enum ConfigError {
     NoVmm,
     #[error("process \"{0}\" has no argv")]
     NoProgram(String),
+    #[error("descriptor {0} is below {MIN_DESCRIPTOR}")]
+    LowDescriptor(i32),
     #[error("{} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have", .0.display())]
     LongSocketPath(PathBuf),
 }
@@ -110,6 +125,10 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     }
     if let Some(process) = config.processes.iter().find(|it| it.argv.is_empty()) {
         return Err(ConfigError::NoProgram(process.name.clone()));
+    }
+    let mut taps = config.processes.iter().flat_map(|process| &process.taps);
+    if let Some(tap) = taps.find(|tap| tap.descriptor < MIN_DESCRIPTOR) {
+        return Err(ConfigError::LowDescriptor(tap.descriptor));
     }
     for socket in [&config.control_socket, &config.vsock_socket] {
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
@@ -133,9 +152,9 @@ mod tests {
             "cleanup_paths": ["/v/v.sock"], "ports": [{"address": "192.0.2.7", "port": 80}],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
-                    "namespaces": [], "binds": [], "cgroup_procs": []},
+                    "namespaces": [], "taps": [], "binds": [], "cgroup_procs": []},
                 {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null,
-                    "namespaces": ["pid", "net"], "binds": [], "cgroup_procs": []},
+                    "namespaces": ["pid", "net"], "taps": [{"name": "lg0a010203", "netns": null, "descriptor": 100}], "binds": [], "cgroup_procs": []},
             ],
         })
     }
@@ -153,12 +172,15 @@ mod tests {
         without_argv[1]["argv"] = json!([]);
         let mut other_namespace = plain()["processes"].clone();
         other_namespace[1]["namespaces"] = json!(["time"]);
-        let spoil: [(&str, Value); 6] = [
+        let mut low_descriptor = plain()["processes"].clone();
+        low_descriptor[1]["taps"][0]["descriptor"] = json!(3);
+        let spoil: [(&str, Value); 7] = [
             ("version", json!(2)),
             ("unknown", json!(true)),
             ("processes", json!([])),
             ("processes", without_argv),
             ("processes", other_namespace),
+            ("processes", low_descriptor),
             ("control_socket", json!("x".repeat(108))),
         ];
         for (key, value) in spoil {

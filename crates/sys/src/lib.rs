@@ -12,6 +12,7 @@ pub mod process;
 pub mod rights;
 pub mod scheduling;
 pub mod spawn;
+pub mod tap;
 pub mod tty;
 
 use std::io;

@@ -1,12 +1,14 @@
 //! Steps of a child process between fork and exec.
 
+use crate::tap::open_tap;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{getppid, setsid, write};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -40,10 +42,20 @@ pub struct Bind {
     pub read_only: bool,
 }
 
+/// A TAP that a child's program gets as an open descriptor.
+pub struct TapDescriptor {
+    pub name: CString,
+    /// The file of the network namespace in which it is; none: the parent's.
+    pub netns: Option<CString>,
+    /// The descriptor's number. It must be above those of the parent, whose copies the child still uses.
+    pub descriptor: RawFd,
+}
+
 /// The surroundings of a child's program.
 pub struct Isolation {
     /// The `cgroup.procs` of the groups that it joins.
     pub cgroup_procs: Vec<CString>,
+    pub taps: Vec<TapDescriptor>,
     /// Namespaces of its own, but for a process namespace, which only the parent can make.
     pub namespaces: CloneFlags,
     /// If there are any, the child has a mount namespace of its own with them.
@@ -54,12 +66,16 @@ pub struct Isolation {
 pub fn isolate(command: &mut Command, isolation: Isolation) {
     let Isolation {
         cgroup_procs,
+        taps,
         namespaces,
         binds,
     } = isolation;
     let before_exec = move || {
         for path in &cgroup_procs {
             join_cgroup(path)?;
+        }
+        for tap in &taps {
+            pass_tap(tap)?;
         }
         if !namespaces.is_empty() {
             unshare(namespaces)?;
@@ -83,6 +99,29 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
     // SAFETY: the closure is async-signal-safe: system calls on memory that was allocated before the fork. `nix` passes a C
     // string on as it is.
     unsafe { command.pre_exec(before_exec) };
+}
+
+fn pass_tap(tap: &TapDescriptor) -> io::Result<()> {
+    let opened = match &tap.netns {
+        None => open_tap(&tap.name)?,
+        Some(path) => {
+            let own = open_namespace(c"/proc/self/ns/net")?;
+            setns(open_namespace(path)?, CloneFlags::CLONE_NEWNET)?;
+            let opened = open_tap(&tap.name);
+            setns(own, CloneFlags::CLONE_NEWNET)?;
+            opened?
+        }
+    };
+    // SAFETY: no memory is involved. The copy stays open when the program starts.
+    crate::check(unsafe { libc::dup2(opened.as_raw_fd(), tap.descriptor) }).map(drop)
+}
+
+fn open_namespace(path: &CStr) -> io::Result<OwnedFd> {
+    Ok(open(
+        path,
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// "0" is the writer itself.

@@ -3,7 +3,7 @@ import { publishedPorts } from "../../network/plan/network-plan.ts";
 import { Machine } from "../machine.ts";
 import { writeRecord } from "../records/manifest.ts";
 import { type CreatedMachine, type CreateMachineOptions, createMachine } from "./create-machine.ts";
-import { openVmNetwork } from "./interface.ts";
+import { makeVmInterface, openVmNetwork } from "./interface.ts";
 import { spawnShim } from "./spawn-shim.ts";
 import { undoBoot, undoCreation } from "./undo-machine.ts";
 
@@ -20,16 +20,27 @@ export interface BootedMachine {
 export async function bootMachine(options: CreateMachineOptions): Promise<BootedMachine> {
   const created = await createMachine(options);
   const machine = await supervise(created, options);
-  const { host, request, timeline, signal } = options;
-  // The supervisor holds the published ports by now, so the rules take no port from a program of the host.
-  const networkOpen = openVmNetwork({ network: request.network, records: host.records, signal });
-  networkOpen.catch(() => undefined);
+  const { host, request, timeline } = options;
+  const { vmm, records } = host;
+  const { network } = request;
+  const { config } = created;
+  const signal = AbortSignal.any([options.signal, machine.ended]);
+  const away = vmm.opensTaps ? `/proc/${await machine.vmmPid()}/ns/net` : undefined;
+  const taps = vmm.opensTaps ? makeVmInterface({ network, user: config.user, away, signal }) : Promise.resolve();
+  taps.catch(() => undefined);
+  let networkOpen = Promise.resolve();
   try {
-    await host.vmm.boot({ config: created.config, signal: AbortSignal.any([signal, machine.ended]) });
+    await vmm.configure({ config, taps, signal });
+    // The supervisor holds the published ports by now, so the rules take no port from a program of the host.
+    networkOpen = openVmNetwork({ network, away, records, signal: options.signal });
+    networkOpen.catch(() => undefined);
+    await vmm.start({ config, signal });
     timeline.done("VMM configured, guest started");
     return { machine, networkOpen };
   } catch (error) {
-    throw await undoBoot({ machine, error, signal });
+    // Neither may change the host's network once the VM's is removed.
+    await Promise.allSettled([taps, networkOpen]);
+    throw await undoBoot({ machine, error, signal: options.signal });
   }
 }
 

@@ -29,10 +29,12 @@ async function hostWith(context: TestContext, prepare: (records: VmRecords) => P
     version: "7",
     acceleration: "emulation",
     jailed: false,
+    opensTaps: false,
     overheadMib: () => undefined,
     plan: (config) => ({ processes: [], vsockPath: join(config.directory, "v.sock"), cleanupPaths: [] }),
     prepare: () => prepare(records),
-    boot: async () => {},
+    configure: async () => {},
+    start: async () => {},
   };
   return { vmm, records, shimPath: "/bin/litegix-shim-1", users: { first: 1, last: 1 }, cgroups: undefined };
 }

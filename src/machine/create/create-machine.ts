@@ -78,7 +78,7 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
     await cgroup?.create();
     await Promise.all([
       workload && makeScratchDisk(files, workload, signal),
-      makeVmInterface({ network, user: config.user, signal }),
+      vmm.opensTaps || makeVmInterface({ network, user: config.user, signal }),
     ]);
     timeline.done("record, scratch disk, interface");
     await vmm.prepare(config);

@@ -1,9 +1,9 @@
 // A VM's network, between its start and src/network.
 import { TapTakenError } from "../../network/errors.ts";
-import { makeInterface } from "../../network/network.ts";
+import { bringInterfaceHome, makeInterface } from "../../network/network.ts";
 import { type NetworkPlan, namespacePathOf } from "../../network/plan/network-plan.ts";
 import type { VmConfig, VmUser } from "../../vmm/vmm.ts";
-import type { MachineRecord } from "../records/manifest.ts";
+import { type MachineRecord, withoutNetwork } from "../records/manifest.ts";
 import type { VmRecords } from "../records/vm-records.ts";
 
 export interface MachineNetwork {
@@ -12,39 +12,39 @@ export interface MachineNetwork {
   readonly allowMetadata: boolean;
 }
 
-export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networkInterfaces" | "netns"> {
+export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networkInterfaces"> {
   if (plan === undefined) return {};
-  return {
-    networkInterfaces: [{ tap: plan.tap, guestMac: plan.guestMac }],
-    netns: namespacePathOf(plan),
-  };
+  return { networkInterfaces: [{ tap: plan.tap, guestMac: plan.guestMac, netns: namespacePathOf(plan) }] };
 }
 
-/** Makes the interface that the VMM opens. The record holds the plan by then. */
+/** Makes the interface, down and without addresses. The record holds the plan by then. */
 export async function makeVmInterface(options: {
   network: MachineNetwork | undefined;
   /** The VMM's user; undefined: root. */
   user: VmUser | undefined;
+  /** The network namespace of a VMM that opens it by name; undefined: it is made where it belongs. */
+  away?: string | undefined;
   signal: AbortSignal;
 }): Promise<void> {
-  const { network, user, signal } = options;
-  if (network !== undefined) await makeInterface({ plan: network.plan, owner: user, signal });
+  const { network, user, away, signal } = options;
+  if (network !== undefined) await makeInterface({ plan: network.plan, owner: user, away, signal });
 }
 
-/** Resolves when the guest has its network. The guest can boot before. */
+/** Resolves when the guest has its network. The guest can boot before. `away`: see makeVmInterface; the VMM has opened it. */
 export async function openVmNetwork(options: {
   network: MachineNetwork | undefined;
+  away?: string | undefined;
   records: VmRecords;
   signal: AbortSignal;
 }): Promise<void> {
-  const { network, records, signal } = options;
+  const { network, away, records, signal } = options;
   if (network === undefined) return;
+  // The kernel removes the interface together with the VMM's namespace if the VMM dies before.
+  if (away !== undefined) await bringInterfaceHome({ plan: network.plan, away, signal });
   await records.networks.open({ ...network, signal });
 }
 
 /** The TAP of another driver's VM must not be removed with this VM's traces. */
 export function withoutForeignTap(record: MachineRecord, error: unknown): MachineRecord {
-  if (!(error instanceof TapTakenError)) return record;
-  const { network: _, ...rest } = record;
-  return rest;
+  return error instanceof TapTakenError ? withoutNetwork(record) : record;
 }

@@ -124,6 +124,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
       output: process.outputPath,
       ready_path: process.readyPath ?? null,
       namespaces: process.namespaces,
+      taps: (process.taps ?? []).map(({ tap, netns, descriptor }) => ({ name: tap, netns: netns ?? null, descriptor })),
       binds: (process.binds ?? []).map(({ source, target, readOnly }) => ({ source, target, read_only: readOnly })),
       cgroup_procs: options.cgroups.map((directory) => join(directory, "cgroup.procs")),
     })),

@@ -1,4 +1,5 @@
 // Removes a VM that did not come up, and gives the reason.
+import { TapTakenError } from "../../network/errors.ts";
 import { DriverError, reasonOf } from "../../system/error.ts";
 import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
@@ -23,6 +24,7 @@ export async function undoCreation(options: {
 export async function undoBoot(options: { machine: Machine; error: unknown; signal: AbortSignal }): Promise<unknown> {
   const { machine, error, signal } = options;
   const explained = await explain({ error, vmmLog: machine.files.vmmLog, machine, signal });
+  if (error instanceof TapTakenError) machine.disownNetwork();
   await machine.destroy();
   return explained;
 }

@@ -75,3 +75,9 @@ export async function writeRecord(path: string, record: MachineRecord): Promise<
 export async function readRecord(path: string): Promise<MachineRecord | undefined> {
   return await readJson(path, recordSchema);
 }
+
+/** For a VM whose plan is void: nothing of its network is to be removed. */
+export function withoutNetwork(record: MachineRecord): MachineRecord {
+  const { network: _, ...rest } = record;
+  return rest;
+}

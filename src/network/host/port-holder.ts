@@ -30,7 +30,7 @@ export async function findPortHolder(wanted: HostPort): Promise<PortHolder | und
   return undefined;
 }
 
-/** Of a table's lines `sl: LOCAL:PORT REMOTE:PORT st tx:rx tr:when retrnsmt uid timeout inode ...`, addresses in hexadecimal. */
+/** The lines are `sl: LOCAL:PORT REMOTE:PORT st tx:rx tr:when retrnsmt uid timeout inode ...`, their addresses in hexadecimal. */
 export function inodesAt(table: string, wanted: Pick<HostPort, "address" | "port">): string[] {
   const port = wanted.port.toString(16).toUpperCase().padStart(4, "0");
   const own = hexOf(wanted.address);

@@ -62,6 +62,21 @@ export async function makeTap(
   }
 }
 
+/**
+ * Moves a TAP that is down to another network namespace. A queue of it that is open stays open. Fails with TapTakenError or
+ * NetworkSetupError.
+ */
+export async function moveTap(options: Place & { tap: string; to: string | undefined }): Promise<void> {
+  const { tap, to, signal } = options;
+  try {
+    await runIn(options, ["ip", "link", "set", "dev", tap, "netns", to ?? `/proc/${process.pid}/ns/net`]);
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (/File exists/.test((error as Error).message)) throw new TapTakenError({ tap, cause: error });
+    throw new NetworkSetupError({ step: "moving the VM's interface", cause: error });
+  }
+}
+
 /** Fails with NetworkSetupError. */
 export async function runNft(options: Place & { lines: readonly string[] }): Promise<void> {
   try {

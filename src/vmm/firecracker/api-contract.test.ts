@@ -13,7 +13,7 @@ import { describedVersion } from "../../gen/firecracker/api.ts";
 import { FirecrackerApiError } from "../errors.ts";
 import type { VmOptions } from "../vm-options.ts";
 import { FirecrackerApi } from "./api-client.ts";
-import { bootRequests } from "./boot-requests.ts";
+import { bootRequests, startRequest } from "./boot-requests.ts";
 
 /** The tests cancel nothing; each subject has its own deadline. */
 const { signal } = new AbortController();
@@ -185,8 +185,8 @@ function whyNoKvm(): string | false {
 async function refusesAfterStart(subject: Subject): Promise<void> {
   const requests = await requestsOf(subject);
   await subject.api.sendLanes(requests.lanes, { signal });
-  await subject.api.send(requests.start, { signal });
-  for (const request of [...requests.lanes.flat(), requests.start]) {
+  await subject.api.send(startRequest, { signal });
+  for (const request of [...requests.lanes.flat(), startRequest]) {
     const { faultMessage } = await refusal(subject.api.send(request, { signal }), JSON.stringify(request));
     assert.match(faultMessage, /not supported after starting the microVM|PCI is not enabled/);
   }

@@ -2,13 +2,12 @@
 // code 152. The serial console goes to the process's stdout, which the supervisor keeps bounded.
 import { join } from "node:path";
 import { exists } from "../../system/files.ts";
-import { inNamespace } from "../../system/processes.ts";
 import { isListening } from "../../system/sockets.ts";
 import { pollUntil } from "../../system/wait.ts";
 import { ApiSocketMissingError } from "../errors.ts";
 import type { LaunchPlan, VmConfig, Vmm } from "../vmm.ts";
 import { FirecrackerApi } from "./api-client.ts";
-import { bootRequests } from "./boot-requests.ts";
+import { bootRequests, startRequest } from "./boot-requests.ts";
 import { Jail } from "./jail.ts";
 
 export interface FirecrackerVmmOptions {
@@ -26,6 +25,7 @@ const answersTimeoutMs = 60_000;
 export class FirecrackerVmm implements Vmm {
   readonly kind = "firecracker";
   readonly acceleration = "kvm";
+  readonly opensTaps = true;
   readonly version: string;
   readonly #options: FirecrackerVmmOptions;
 
@@ -59,16 +59,10 @@ export class FirecrackerVmm implements Vmm {
           outputPath: join(config.directory, "vmm.log"),
           ...(jail === undefined
             ? {
-                argv: inNamespace(config.netns, [
-                  this.#options.firecrackerPath,
-                  "--api-sock",
-                  apiPath,
-                  "--id",
-                  config.id,
-                ]),
-                namespaces: ["ipc", "uts", "cgroup"],
+                argv: [this.#options.firecrackerPath, "--api-sock", apiPath, "--id", config.id],
+                namespaces: ["net", "ipc", "uts", "cgroup"],
               }
-            : { argv: jail.argv(apiPath), namespaces: ["pid", "ipc", "uts", "cgroup"], binds: jail.binds() }),
+            : { argv: jail.argv(apiPath), namespaces: ["pid", "net", "ipc", "uts", "cgroup"], binds: jail.binds() }),
         },
       ],
     };
@@ -79,21 +73,29 @@ export class FirecrackerVmm implements Vmm {
     await this.#jail(config)?.prepare({ sockets: sockets(config) });
   }
 
-  /** Fails with FirecrackerApiError. */
-  async boot(options: { config: VmConfig; signal: AbortSignal }): Promise<void> {
-    const { config, signal } = options;
+  /** Fails with ApiSocketMissingError, FirecrackerApiError, JailError or as `taps` does. */
+  async configure(options: { config: VmConfig; taps: Promise<void>; signal: AbortSignal }): Promise<void> {
+    const { config, taps, signal } = options;
     const jail = this.#jail(config);
-    await waitForSocket({
+    const listening = waitForSocket({
       path: apiSocketPath(config),
       directory: jail?.root ?? config.directory,
       signal,
     });
-    using api = new FirecrackerApi({ socketPath: apiSocketPath(config), timeoutMs: answersTimeoutMs });
+    using api = connect(config);
     const vmmPath = (path: string): string => jail?.inside(path) ?? path;
-    const requests = bootRequests({ config, vsockPath: vsockPath(config), vmmPath });
-    await api.sendLanes(requests.lanes, { signal });
+    const { lanes, interfaces } = bootRequests({ config, vsockPath: vsockPath(config), vmmPath });
+    await Promise.all([
+      listening.then(() => api.sendLanes(lanes, { signal })),
+      Promise.all([listening, taps]).then(() => api.sendLanes([interfaces], { signal })),
+    ]);
     await jail?.seal(sockets(config));
-    await api.send(requests.start, { signal });
+  }
+
+  /** Fails with FirecrackerApiError. */
+  async start(options: { config: VmConfig; signal: AbortSignal }): Promise<void> {
+    using api = connect(options.config);
+    await api.send(startRequest, { signal: options.signal });
   }
 
   #jail(config: VmConfig): Jail | undefined {
@@ -123,6 +125,9 @@ async function waitForSocket(options: {
   await pollUntil({ ...wait, directory, intervalMs: 100, attempt: async () => (await exists(path)) || undefined });
   await pollUntil({ ...wait, intervalMs: 1, attempt: async () => (await isListening(path)) || undefined });
 }
+
+const connect = (config: VmConfig): FirecrackerApi =>
+  new FirecrackerApi({ socketPath: apiSocketPath(config), timeoutMs: answersTimeoutMs });
 
 const apiSocketPath = (config: VmConfig): string => join(config.directory, "api.sock");
 const vsockPath = (config: VmConfig): string => join(config.directory, "v.sock");

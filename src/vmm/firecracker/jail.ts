@@ -1,9 +1,8 @@
-// The jail that Firecracker's own jailer builds around a VM: chroot, user, resource limits, network namespace. It lies inside the
-// VM's directory, so that removing that directory removes it. Read-only bind mounts show it the files that it shares with
+// The jail that Firecracker's own jailer builds around a VM: chroot, user, resource limits. It lies inside the VM's directory, so that removing that directory removes it. Read-only bind mounts show it the files that it shares with
 // others (kernel, initramfs, image). They work across file systems, which hard links don't. The supervisor makes them in the VMM's
 // own mount namespace only. The sockets are reached through links outside the jail, which keeps their paths short.
 //
-// The driver does not use the jailer's `--new-pid-ns` or `--cgroup`. The supervisor makes the process namespace (it
+// The driver does not use the jailer's `--new-pid-ns`, `--netns` or `--cgroup`. The supervisor makes the namespaces (it
 // stays the VMM's parent and learns how it ended), and its children are in the VM's cgroup from the start.
 import { chmod, chown, lstat, mkdir, open, stat, symlink } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
@@ -62,7 +61,7 @@ export class Jail {
   }
 
   argv(apiSocketPath: string): [string, ...string[]] {
-    const { id, netns } = this.#config;
+    const { id } = this.#config;
     return [
       this.#programs.jailerPath,
       ...["--id", id],
@@ -71,7 +70,6 @@ export class Jail {
       ...["--chroot-base-dir", this.#base],
       ...["--resource-limit", `no-file=${openFiles}`],
       ...this.#fileSizeLimit(),
-      ...(netns === undefined ? [] : ["--netns", netns]),
       "--",
       ...["--api-sock", this.inside(apiSocketPath)],
     ];

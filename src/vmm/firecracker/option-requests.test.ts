@@ -17,7 +17,7 @@ const config: VmConfig = {
   },
   vsock: true,
   drives: [],
-  networkInterfaces: [{ tap: "lg0", guestMac: "02:00:00:00:00:01" }],
+  networkInterfaces: [{ tap: "lg0", guestMac: "02:00:00:00:00:01", netns: undefined }],
 };
 
 test("a job's limiters and metadata service reach the network interface", () => {

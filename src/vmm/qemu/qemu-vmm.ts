@@ -2,7 +2,6 @@
 // works and software emulation elsewhere. vsock comes from the rust-vmm program vhost-device-vsock, whose unix socket speaks
 // Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
 import { join } from "node:path";
-import { inNamespace } from "../../system/processes.ts";
 import { emulatedCpu, vsockWindowBytes } from "../../system/tuning.ts";
 import type { LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
 
@@ -16,9 +15,13 @@ export interface QemuVmmOptions {
 }
 
 const guestCid = "3";
+const namespaces = ["pid", "net", "ipc", "uts", "cgroup"] as const;
+const tapDescriptor = (index: number): number => 100 + index;
+
 export class QemuVmm implements Vmm {
   readonly kind = "qemu";
   readonly jailed = false;
+  readonly opensTaps = false;
   readonly version: string;
   readonly acceleration: "kvm" | "emulation";
   readonly #options: QemuVmmOptions;
@@ -39,9 +42,14 @@ export class QemuVmm implements Vmm {
         ...(config.vsock ? [this.#vsockBackend(config, backendPath, vsockPath)] : []),
         {
           name: "vmm",
-          argv: inNamespace(config.netns, [this.#options.qemuPath, ...this.#arguments(config, backendPath)]),
+          argv: [this.#options.qemuPath, ...this.#arguments(config, backendPath)],
           outputPath: join(config.directory, "vmm.log"),
-          namespaces: ["ipc", "uts", "cgroup"],
+          namespaces,
+          taps: (config.networkInterfaces ?? []).map(({ tap, netns }, index) => ({
+            tap,
+            netns,
+            descriptor: tapDescriptor(index),
+          })),
         },
       ],
     };
@@ -54,7 +62,9 @@ export class QemuVmm implements Vmm {
 
   async prepare(): Promise<void> {}
 
-  async boot(): Promise<void> {}
+  async configure(): Promise<void> {}
+
+  async start(): Promise<void> {}
 
   #vsockBackend(config: VmConfig, backendPath: string, vsockPath: string): VmProcess {
     return {
@@ -68,7 +78,7 @@ export class QemuVmm implements Vmm {
       ],
       outputPath: join(config.directory, "vsock.log"),
       readyPath: backendPath,
-      namespaces: ["net", "ipc", "uts", "cgroup"],
+      namespaces,
     };
   }
 
@@ -106,8 +116,8 @@ export class QemuVmm implements Vmm {
         ...["-blockdev", JSON.stringify(blockDevice(drive.path, drive.readOnly, index))],
         ...["-device", `virtio-blk-device,drive=drive${index}`],
       ]),
-      ...(config.networkInterfaces ?? []).flatMap(({ tap, guestMac }, index) => [
-        ...["-netdev", `tap,id=net${index},ifname=${tap},script=no,downscript=no`],
+      ...(config.networkInterfaces ?? []).flatMap(({ guestMac }, index) => [
+        ...["-netdev", `tap,id=net${index},fd=${tapDescriptor(index)}`],
         ...["-device", `virtio-net-device,netdev=net${index},mac=${guestMac}`],
       ]),
       ...["-device", "virtio-rng-device"],

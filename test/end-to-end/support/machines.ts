@@ -1,9 +1,10 @@
 // VMs as they show on the host: directories, processes, sockets, mounts.
+import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Agent } from "./agent.ts";
 import type { Allocation } from "./allocation.ts";
-import { listProcesses } from "./processes.ts";
+import { assertEmptyNetwork, listProcesses, type Namespace, sharedNamespaces } from "./processes.ts";
 import { waitFor } from "./wait.ts";
 
 export interface SeenMachine {
@@ -30,6 +31,20 @@ export async function machineOf(allocation: Allocation): Promise<SeenMachine> {
     return { directory, shimPid, vmmPid };
   }
   throw new Error(`no VM of allocation ${allocation.id} in ${parent}`);
+}
+
+/** The VMM and its helpers share no such namespace with the host or the allocation, and see no interface of either. */
+export async function assertVmmIsApart(
+  allocation: Allocation,
+  names: readonly Namespace[] = ["net", "ipc", "uts", "cgroup", "pid"],
+): Promise<void> {
+  const { shimPid, vmmPid } = await machineOf(allocation);
+  const children = (await listProcesses()).filter(({ parentPid }) => parentPid === shimPid);
+  assert.ok(children.some(({ pid }) => pid === vmmPid));
+  for (const { pid, commandLine } of children) {
+    assert.deepEqual(await sharedNamespaces(pid, names), [], commandLine);
+    await assertEmptyNetwork(pid);
+  }
 }
 
 /** Everything on the host that names the path: processes, unix sockets, mounts, files. */

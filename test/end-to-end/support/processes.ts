@@ -1,5 +1,9 @@
 // Processes as /proc shows them.
-import { readdir, readFile } from "node:fs/promises";
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readdir, readFile, readlink } from "node:fs/promises";
+import { createServer } from "node:net";
+import { runSuccessfully } from "./command.ts";
 import { waitFor } from "./wait.ts";
 
 export interface SeenProcess {
@@ -38,4 +42,38 @@ export async function waitUntilGone(options: { pid: number; timeoutMs: number })
     timeoutMs: options.timeoutMs,
     attempt: async () => ((await isRunning(options.pid)) ? undefined : true),
   });
+}
+
+export type Namespace = "net" | "ipc" | "uts" | "cgroup" | "pid" | "mnt";
+
+/** The namespaces among these that the process shares with this one, which has those of the host or of the agent. */
+export async function sharedNamespaces(pid: number, names: readonly Namespace[]): Promise<Namespace[]> {
+  const pairs = await Promise.all(
+    names.map(async (name) => ({
+      name,
+      theirs: await readlink(`/proc/${pid}/ns/${name}`),
+      own: await readlink(`/proc/self/ns/${name}`),
+    })),
+  );
+  return pairs.filter(({ theirs, own }) => theirs === own).map(({ name }) => name);
+}
+
+/** The process's network namespace has a loopback interface that is down, and none of this one's abstract unix sockets. */
+export async function assertEmptyNetwork(pid: number): Promise<void> {
+  const name = `litegix-e2e-${process.pid}`;
+  const server = createServer().listen(`\0${name}`);
+  await once(server, "listening");
+  try {
+    const seen = async (of: string): Promise<boolean> =>
+      (await readFile(`/proc/${of}/net/unix`, "latin1")).includes(`@${name}`);
+    assert.deepEqual([await seen("self"), await seen(`${pid}`)], [true, false]);
+  } finally {
+    server.close();
+  }
+  const args = [`--net=/proc/${pid}/ns/net`, "ip", "-j", "link"];
+  const links = JSON.parse(await runSuccessfully({ file: "nsenter", args })) as { ifname: string; flags: string[] }[];
+  assert.deepEqual(
+    links.map(({ ifname, flags }) => [ifname, flags.includes("UP")]),
+    [["lo", false]],
+  );
 }

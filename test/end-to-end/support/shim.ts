@@ -49,6 +49,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
         output: `${path}.console`,
         ready_path: null,
         namespaces: [],
+        taps: [],
         binds: [],
         cgroup_procs: [],
       },

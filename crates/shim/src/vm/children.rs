@@ -203,6 +203,7 @@ mod tests {
             output: "/dev/null".into(),
             ready_path: None,
             namespaces: Vec::new(),
+            taps: Vec::new(),
             binds: Vec::new(),
             cgroup_procs: Vec::new(),
         })

@@ -3,7 +3,7 @@
 //! when the child is gone, whatever ended it.
 
 use crate::config::{Namespace, Process};
-use litegix_sys::spawn::{self, Bind, Isolation};
+use litegix_sys::spawn::{self, Bind, Isolation, TapDescriptor};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
 use std::fs::File;
@@ -31,6 +31,17 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
+    let taps = process
+        .taps
+        .iter()
+        .map(|tap| {
+            Ok(TapDescriptor {
+                name: CString::new(tap.name.as_str()).map_err(io::Error::other)?,
+                netns: tap.netns.as_deref().map(c_path).transpose()?,
+                descriptor: tap.descriptor,
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
     let namespaces: CloneFlags = process
         .namespaces
         .iter()
@@ -39,6 +50,7 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
     let pid_namespace = namespaces.contains(CloneFlags::CLONE_NEWPID);
     let isolation = Isolation {
         cgroup_procs,
+        taps,
         namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
         binds,
     };
@@ -86,7 +98,7 @@ mod tests {
     fn process(keys: serde_json::Value) -> Process {
         let mut process = json!({
             "name": "vmm", "argv": ["sh"], "output": "/dev/null", "ready_path": null,
-            "namespaces": [], "binds": [], "cgroup_procs": [],
+            "namespaces": [], "taps": [], "binds": [], "cgroup_procs": [],
         });
         for (key, value) in keys.as_object().expect("object") {
             process[key] = value.clone();
@@ -141,6 +153,28 @@ mod tests {
         let interfaces: Vec<_> = apart.lines().skip(names.len()).collect();
         assert_eq!(interfaces.len(), 1, "{interfaces:?}");
         assert!(interfaces[0].trim_start().starts_with("lo:"));
+    }
+
+    #[tokio::test]
+    async fn a_tap_is_open_in_a_child_whose_network_has_none() {
+        for netns in [json!(null), json!("/proc/thread-self/ns/net")] {
+            let name = format!("lgx{}", std::process::id());
+            let with_tap = process(json!({
+                "namespaces": ["net"], "taps": [{"name": name, "netns": netns, "descriptor": 100}],
+            }));
+            let script =
+                "grep ^iff: /proc/self/fdinfo/100; tail -n +3 /proc/self/net/dev | cut -d: -f1";
+            match output(&with_tap, script).await {
+                Ok(text) => {
+                    let words: Vec<_> = text.split_whitespace().collect();
+                    assert_eq!(words, ["iff:", &name, "lo"]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return eprintln!("skipped: no /dev/net/tun");
+                }
+                Err(error) => return assert!(may_not(&error)),
+            }
+        }
     }
 
     #[tokio::test]
