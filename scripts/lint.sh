@@ -58,6 +58,7 @@ check "English" node scripts/check-english.ts
 check "generated code and docs are current" check_generated
 check "layers: Rust modules import downwards" node scripts/check-rust-layers.ts
 check "shell scripts parse (bash -n)" check_shell
+check "dependencies: licences, sources, checksums" node scripts/check-dependencies.ts
 check "Rust format (cargo fmt)" cargo fmt --all --check
 check "Rust lint (clippy)" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
