@@ -1,11 +1,14 @@
 # The doors to the project. Every target installs what it needs (Debian packages as root); make and bash are enough to begin.
-.PHONY: build lint test-unit test-e2e test-bulk test-firecracker test bench bench-boot bench-exec bench-network fuzz demo generate clean
+.PHONY: build lint audit test-unit test-e2e test-bulk test-firecracker test bench bench-boot bench-exec bench-network fuzz demo generate clean
 
 build:
 	@scripts/build.sh
 
 lint:
 	@scripts/lint.sh
+
+audit:
+	@scripts/audit.sh
 
 test-unit:
 	@scripts/test-unit.sh

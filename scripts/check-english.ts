@@ -10,6 +10,7 @@ const root = join(import.meta.dirname, "..");
 const checkedPaths: readonly string[] = [
   "README.md",
   "CONTRIBUTING.md",
+  "SECURITY.md",
   "docs/",
   "example/",
   "crates/",
