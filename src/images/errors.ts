@@ -53,6 +53,13 @@ export class BadLayerError extends driverError("bad_layer", (facts: { problem: s
   facts.layer === undefined ? facts.problem : `layer ${facts.layer}: ${facts.problem}`,
 ) {}
 
+/** A layer or an image that would take too much of the host's memory. */
+export class ImageLimitError extends driverError(
+  "image_limit",
+  (facts: { problem: string; layer?: string | undefined }) =>
+    `${facts.layer === undefined ? "" : `layer ${facts.layer}: `}${facts.problem}; build the image with less of them`,
+) {}
+
 /** The whole pull, with every endpoint's failure. */
 export class PullFailedError extends driverError(
   "pull_failed",

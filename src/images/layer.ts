@@ -5,6 +5,7 @@ import { pipeline, Readable, type Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { verified } from "./digest.ts";
 import { BadLayerError } from "./errors.ts";
+import type { ImageBudget } from "./image-budget.ts";
 import { readTar, type TarEntry } from "./tar/read-tar.ts";
 import type { TarHeader } from "./tar/tar-entry.ts";
 
@@ -12,8 +13,6 @@ import type { TarHeader } from "./tar/tar-entry.ts";
 const chunkBytes = 1 << 20;
 /** A compressed layer may claim any size; a larger one counts as an attack. */
 const maxUnpackedBytes = 256 * 2 ** 30;
-/** Each entry costs some hundred bytes of memory. */
-const maxEntries = 4_000_000;
 
 export interface StoredLayer {
   readonly blobPath: string;
@@ -21,14 +20,17 @@ export interface StoredLayer {
   readonly diffId: string;
 }
 
-/** The headers of all entries, in order. Fails as `readLayer` does. */
-export async function readLayerHeaders(layer: StoredLayer, signal?: AbortSignal): Promise<TarHeader[]> {
+/** The headers of all entries, in order. Fails as `readLayer` does, and with ImageLimitError. */
+export async function readLayerHeaders(
+  layer: StoredLayer,
+  budget: ImageBudget,
+  signal?: AbortSignal,
+): Promise<TarHeader[]> {
   const headers: TarHeader[] = [];
+  budget.beginLayer(layer.digest);
   for await (const { header } of readLayer(layer, signal)) {
+    budget.addEntry(header);
     headers.push(header);
-    if (headers.length > maxEntries) {
-      throw new BadLayerError({ layer: layer.digest, problem: `it has more than ${maxEntries} entries` });
-    }
   }
   return headers;
 }

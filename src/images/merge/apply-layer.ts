@@ -1,6 +1,7 @@
 // Applies one layer's headers to the tree of the layers below it (OCI image spec, layer.md, "Applying changesets").
 // Whiteouts act only on lower layers, so they go first, wherever in the archive they stand.
 import { BadLayerError } from "../errors.ts";
+import type { ImageBudget } from "../image-budget.ts";
 import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 import { type DirectoryNode, findDirectory, newDirectory, splitPath } from "./file-tree.ts";
 
@@ -9,16 +10,18 @@ const whiteoutMark = ".wh.";
 const aufsPrefix = ".wh..wh.";
 const opaqueMark = ".wh..wh..opq";
 
-/** Fails with BadLayerError for a link to nothing, a root that is not a directory, a whiteout of `.` or `..`. */
+/** Fails with ImageLimitError, and with BadLayerError for a link to nothing, a root that is not a directory, a whiteout of `.` or `..`. */
 export function applyLayer(options: {
   readonly root: DirectoryNode;
   readonly headers: readonly TarHeader[];
   readonly layerIndex: number;
+  readonly budget: ImageBudget;
 }): void {
-  const { root, headers, layerIndex } = options;
+  const { root, headers, layerIndex, budget } = options;
+  const onCreate = (): void => budget.addFile();
   for (const header of headers) applyWhiteout(root, header);
   for (const [ordinal, header] of headers.entries()) {
-    if (!isWhiteout(header.path)) applyEntry(root, header, layerIndex, ordinal);
+    if (!isWhiteout(header.path)) applyEntry({ root, header, layerIndex, ordinal, onCreate });
   }
 }
 
@@ -30,7 +33,7 @@ function isWhiteout(path: string): boolean {
 function applyWhiteout(root: DirectoryNode, header: TarHeader): void {
   const { parent, name } = splitPath(header.path);
   if (!name.startsWith(whiteoutMark) || isWhiteout(parent)) return;
-  const directory = findDirectory(root, parent, { create: false });
+  const directory = findDirectory(root, parent);
   if (name === opaqueMark) {
     directory?.children.clear();
     return;
@@ -43,7 +46,14 @@ function applyWhiteout(root: DirectoryNode, header: TarHeader): void {
   directory?.children.delete(hidden);
 }
 
-function applyEntry(root: DirectoryNode, header: TarHeader, layerIndex: number, ordinal: number): void {
+function applyEntry(entry: {
+  readonly root: DirectoryNode;
+  readonly header: TarHeader;
+  readonly layerIndex: number;
+  readonly ordinal: number;
+  readonly onCreate: () => void;
+}): void {
+  const { root, header, layerIndex, ordinal, onCreate } = entry;
   if (header.path === "") {
     if (header.type !== "directory") throw new BadLayerError({ problem: `the root directory is a ${header.type}` });
     return;
@@ -51,7 +61,7 @@ function applyEntry(root: DirectoryNode, header: TarHeader, layerIndex: number, 
   const { parent, name } = splitPath(header.path);
   // The target first: making the parent may replace what stands in its way.
   const target = header.type === "hardlink" ? linkedFile(root, header) : undefined;
-  const directory = findDirectory(root, parent, { create: true });
+  const directory = findDirectory(root, parent, { onCreate });
   if (directory === undefined) return;
   if (target !== undefined) {
     directory.children.set(name, target);
@@ -69,7 +79,7 @@ function applyEntry(root: DirectoryNode, header: TarHeader, layerIndex: number, 
 
 function linkedFile(root: DirectoryNode, header: TarHeader) {
   const { parent, name } = splitPath(header.target);
-  const target = findDirectory(root, parent, { create: false })?.children.get(name);
+  const target = findDirectory(root, parent)?.children.get(name);
   if (target?.kind !== "leaf") {
     const what = target === undefined ? "a file that does not exist" : "a directory";
     throw new BadLayerError({

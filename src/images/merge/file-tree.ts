@@ -37,13 +37,13 @@ export function splitPath(path: string): { readonly parent: string; readonly nam
 /**
  * Finds a directory, following symlinks inside the tree, as containerd does when it applies a layer: `bin/x` in an upper
  * layer lands in `usr/bin` where the layer below has `bin -> usr/bin`.
- * `create` makes missing directories and replaces what stands in the way; without it the result may be undefined. Fails
- * with BadLayerError for a loop of symlinks.
+ * With `onCreate` it makes missing directories, replaces what stands in the way, and calls the function for each;
+ * without it the result may be undefined. Fails with BadLayerError for a loop of symlinks.
  */
 export function findDirectory(
   root: DirectoryNode,
   path: string,
-  options: { readonly create: boolean },
+  options: { readonly onCreate?: () => void } = {},
 ): DirectoryNode | undefined {
   const stack = [root];
   const queue = path.split("/").reverse();
@@ -65,7 +65,8 @@ export function findDirectory(
       }
       if (child.header.target.startsWith("/")) stack.length = 1;
       queue.push(...child.header.target.split("/").reverse());
-    } else if (options.create) {
+    } else if (options.onCreate !== undefined) {
+      options.onCreate();
       const made = newDirectory();
       current.children.set(part, made);
       stack.push(made);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type LayerMember, layerOf } from "../../../test/fakes/fake-image.ts";
 import { BadLayerError } from "../errors.ts";
+import { ImageBudget } from "../image-budget.ts";
 import { readTar } from "../tar/read-tar.ts";
 import type { TarHeader } from "../tar/tar-entry.ts";
 import { applyLayer } from "./apply-layer.ts";
@@ -26,14 +27,15 @@ async function* once(data: Buffer): AsyncGenerator<Buffer> {
 async function merge(...layers: readonly (readonly LayerMember[])[]): Promise<Record<string, string>> {
   const archives = layers.map((members) => layerOf(...members));
   const root = newDirectory();
+  const budget = new ImageBudget();
   for (const [layerIndex, data] of archives.entries()) {
     const headers: TarHeader[] = [];
     for await (const { header } of readTar(once(data))) headers.push(header);
-    applyLayer({ root, headers, layerIndex });
+    applyLayer({ root, headers, layerIndex, budget });
   }
   const result: Record<string, string> = {};
   const openLayer = (layerIndex: number) => readTar(once(archives[layerIndex] ?? Buffer.alloc(0)));
-  for await (const { header, body } of readTar(mergedTar({ root, openLayer }))) {
+  for await (const { header, body } of readTar(mergedTar({ root, budget, openLayer }))) {
     assert.ok(!(header.path in result), `${header.path} is written twice`);
     const parent = header.path.slice(0, Math.max(0, header.path.lastIndexOf("/")));
     assert.ok(parent === "" || result[parent]?.startsWith("directory"), `${header.path} comes before its parent`);

@@ -2,14 +2,13 @@
 // headers, then the files' bytes in one pass over each layer that still has a visible file. The order depends on the
 // image alone, so that the same image gives the same bytes.
 import { BadLayerError } from "../errors.ts";
+import type { ImageBudget } from "../image-budget.ts";
 import { encodeTarHeader } from "../tar/encode-tar-header.ts";
 import { padding, type TarEntry } from "../tar/read-tar.ts";
-import { shownName, type TarHeader, type TarXattr } from "../tar/tar-entry.ts";
+import { shownName, type TarHeader } from "../tar/tar-entry.ts";
 import { maxPathBytes } from "../tar/tar-path.ts";
 import type { DirectoryNode, LeafNode } from "./file-tree.ts";
 
-/** The namespaces that squashfs can hold; the overlay's own attributes would steer the guest's overlay mount. */
-const keptXattrs = /^(?:user\.|security\.|trusted\.(?!overlay\.))/;
 const batchBytes = 256 * 1024;
 const endOfArchive = Buffer.alloc(1024);
 
@@ -29,6 +28,7 @@ const missingParent: TarHeader = {
 
 export function mergedTar(options: {
   readonly root: DirectoryNode;
+  readonly budget: ImageBudget;
   /** Opens a layer again, from its first entry. */
   readonly openLayer: (layerIndex: number) => AsyncIterable<TarEntry>;
 }): AsyncGenerator<Buffer> {
@@ -37,7 +37,8 @@ export function mergedTar(options: {
 
 async function* pieces(options: Parameters<typeof mergedTar>[0]): AsyncGenerator<Buffer> {
   const withContent = new Map<LeafNode, string[]>();
-  yield* withoutContent(options.root, "", new Map(), withContent);
+  const found: Found = { budget: options.budget, firstNames: new Map(), withContent };
+  yield* withoutContent(options.root, "", found);
   const layerIndexes = new Set([...withContent.keys()].map((leaf) => leaf.layerIndex));
   for (const layerIndex of [...layerIndexes].sort((a, b) => a - b)) {
     const wanted = new Map<number, { readonly leaf: LeafNode; readonly names: readonly string[] }>();
@@ -49,13 +50,16 @@ async function* pieces(options: Parameters<typeof mergedTar>[0]): AsyncGenerator
   yield endOfArchive;
 }
 
+interface Found {
+  readonly budget: ImageBudget;
+  readonly firstNames: Map<LeafNode, string>;
+  /** The names of files with bytes. */
+  readonly withContent: Map<LeafNode, string[]>;
+}
+
 /** The whole tree except files with bytes, whose names it collects. */
-function* withoutContent(
-  directory: DirectoryNode,
-  path: string,
-  firstNames: Map<LeafNode, string>,
-  withContent: Map<LeafNode, string[]>,
-): Generator<Buffer> {
+function* withoutContent(directory: DirectoryNode, path: string, found: Found): Generator<Buffer> {
+  const { budget, firstNames, withContent } = found;
   const names = [...directory.children.keys()].sort();
   for (const name of names) {
     const child = directory.children.get(name);
@@ -67,10 +71,14 @@ function* withoutContent(
     }
     if (child.kind === "directory") {
       yield encode(child.header ?? missingParent, childPath);
-      yield* withoutContent(child, childPath, firstNames, withContent);
+      yield* withoutContent(child, childPath, found);
     } else if (child.header.sizeBytes > 0) {
-      withContent.set(child, [...(withContent.get(child) ?? []), childPath]);
+      budget.addMergedName(childPath);
+      const others = withContent.get(child);
+      if (others === undefined) withContent.set(child, [childPath]);
+      else others.push(childPath);
     } else {
+      budget.addMergedName(childPath);
       const first = firstNames.get(child);
       yield first === undefined ? encode(child.header, childPath) : encodeLink(child.header, childPath, first);
       firstNames.set(child, first ?? childPath);
@@ -100,8 +108,7 @@ async function* layerContents(
 }
 
 function encode(header: TarHeader, path: string): Buffer {
-  const xattrs: TarXattr[] = header.xattrs.filter(({ name }) => keptXattrs.test(name));
-  return encodeTarHeader({ ...header, path, xattrs });
+  return encodeTarHeader({ ...header, path });
 }
 
 function encodeLink(header: TarHeader, path: string, target: string): Buffer {

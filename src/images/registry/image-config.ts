@@ -4,6 +4,8 @@ import { printable } from "../../system/error.ts";
 import { BadManifestError, UnsupportedImageError } from "../errors.ts";
 import { parseAs, parseJson, wantedPlatform } from "./manifest.ts";
 
+const maxKeptChars = 2 ** 20;
+
 const Strings = v.nullish(v.array(v.string()), []);
 const Text = v.nullish(v.string(), "");
 
@@ -57,6 +59,10 @@ export function parseImageConfig(options: {
     throw new BadManifestError({ what, problem: `it lists ${diffIds.length} diff_ids for ${layerCount} layers` });
   }
   const config = document.config;
+  // The driver keeps it in memory; history and labels are gone by here. Linux gives a program's words two MiB.
+  if (JSON.stringify(config ?? {}).length > maxKeptChars) {
+    throw new BadManifestError({ what, problem: "its command, environment and user have more than 1 MiB" });
+  }
   return {
     diffIds,
     config: {

@@ -4,6 +4,9 @@ import * as v from "valibot";
 import { printable } from "../../system/error.ts";
 import { BadManifestError, UnsupportedImageError } from "../errors.ts";
 
+/** Four times what docker's builders and overlay file systems take. */
+const maxLayers = 512;
+
 const Digest = v.pipe(v.string(), v.regex(/^sha256:[a-f0-9]{64}$/, "is not a sha256 digest"));
 
 const Descriptor = v.object({
@@ -23,7 +26,7 @@ const IndexEntry = v.object({
   ),
 });
 
-const Manifest = v.object({ config: Descriptor, layers: v.pipe(v.array(Descriptor), v.maxLength(4_096)) });
+const Manifest = v.object({ config: Descriptor, layers: v.pipe(v.array(Descriptor), v.maxLength(maxLayers)) });
 const Index = v.object({ manifests: v.pipe(v.array(IndexEntry), v.maxLength(65_536)) });
 
 export type BlobDescriptor = v.InferOutput<typeof Descriptor>;

@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import type { CommandError } from "../../system/errors.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { ConversionFailedError } from "../errors.ts";
+import { ImageBudget } from "../image-budget.ts";
 import { readLayer, readLayerHeaders, type StoredLayer } from "../layer.ts";
 import { applyLayer } from "../merge/apply-layer.ts";
 import { newDirectory } from "../merge/file-tree.ts";
@@ -13,7 +14,7 @@ export const converterVersion = 2;
 
 const conversionTimeoutMs = 30 * 60_000;
 
-/** Fails with BadLayerError, DigestMismatchError or ConversionFailedError; `outputPath` does not exist then. */
+/** Fails with BadLayerError, ImageLimitError, DigestMismatchError or ConversionFailedError; `outputPath` does not exist then. */
 export async function convertLayers(options: {
   readonly reference: string;
   /** Lowest first. */
@@ -24,11 +25,12 @@ export async function convertLayers(options: {
 }): Promise<void> {
   const { layers, outputPath, signal } = options;
   const root = newDirectory();
+  const budget = new ImageBudget();
   let newestMtime = 0;
   for (const [layerIndex, layer] of layers.entries()) {
-    const headers = await readLayerHeaders(layer, signal);
+    const headers = await readLayerHeaders(layer, budget, signal);
     newestMtime = headers.reduce((newest, { mtime }) => Math.max(newest, mtime), newestMtime);
-    applyLayer({ root, headers, layerIndex });
+    applyLayer({ root, headers, layerIndex, budget });
   }
   const openLayer = (layerIndex: number) => {
     const layer = layers[layerIndex];
@@ -37,7 +39,7 @@ export async function convertLayers(options: {
   };
   // Our own side's error (a damaged layer) explains more than mksquashfs's broken pipe, which it causes.
   const ours: { error?: unknown } = {};
-  const input = remembering(mergedTar({ root, openLayer }), ours);
+  const input = remembering(mergedTar({ root, budget, openLayer }), ours);
   try {
     await runCommand({
       file: options.mksquashfsPath,

@@ -9,6 +9,7 @@ import { sha256 } from "../digest.ts";
 import {
   BadLayerError,
   DigestMismatchError,
+  ImageLimitError,
   PullFailedError,
   RegistryRequestError,
   StoreFailedError,
@@ -163,7 +164,8 @@ export class ImageStore {
       await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
     } catch (error) {
       // The disk or the image's author damaged it. The next start pulls the layers again, which distinguishes the two.
-      if (error instanceof DigestMismatchError || error instanceof BadLayerError) {
+      const isLayers = error instanceof DigestMismatchError || error instanceof BadLayerError;
+      if (isLayers || error instanceof ImageLimitError) {
         await Promise.all(layers.map(({ blobPath }) => rm(blobPath, { force: true })));
       }
       throw error;

@@ -274,3 +274,22 @@ test("an archive without an end mark is whole at a block's edge; a lone extended
   const lone = archiveOf([{ path: "p".repeat(101) }]).subarray(0, 1024);
   assert.match(await problemOf(lone), /truncated/);
 });
+
+test("attributes that no Linux could have, and those that the disk does not hold", async () => {
+  const withXattr = (name: string, sizeBytes: number): Buffer =>
+    archiveOf([{ path: "f", xattrs: [{ name, value: Buffer.alloc(sizeBytes) }] }]);
+  assert.match(await problemOf(withXattr("user.a", 65_537)), /"user.a" has 65537 bytes; Linux allows 65536/);
+  assert.match(await problemOf(withXattr(`user.${"a".repeat(251)}`, 1)), /Linux allows 65536, and 255 in its name/);
+  const many = Array.from({ length: 5 }, (_, index) => ({ name: `user.${index}`, value: Buffer.alloc(60_000) }));
+  assert.match(await problemOf(archiveOf([{ path: "f", xattrs: many }])), /of one file have more than 262144 bytes/);
+  for (const name of ["other.a", "system.posix_acl_access", "trusted.overlay.opaque"]) {
+    const [entry] = await readAll(withXattr(name, 900_000));
+    assert.deepEqual(entry?.header.xattrs, [], name);
+  }
+  const [kept] = await readAll(withXattr("trusted.a", 65_536));
+  assert.equal(kept?.header.xattrs[0]?.value.buffer.byteLength, 65_536);
+});
+
+test("a name of a megabyte of slashes", async () => {
+  assert.match(await problemOf(archiveOf([{ path: `${"/".repeat(1_000_000)}name` }])), /is longer than 4095 bytes/);
+});
