@@ -122,7 +122,7 @@ export class ImageStore {
   ): Promise<ResolvedImage> {
     const chainId = chainIdOf(remote.layers.map(({ diffId }) => diffId));
     const squashfsPath = this.#files.squashfs(chainId);
-    await using _lock = await acquireLock({ name: squashfsPath, signal: options.signal });
+    await using _lock = await acquireLock({ path: this.#files.lock(chainId), signal: options.signal });
     const cached = await exists(squashfsPath);
     if (!cached) await this.#convert(remote, client, squashfsPath, options);
     const ref: Ref = { digest: remote.digest, chainId, config: remote.config };

@@ -26,8 +26,13 @@ export class StoreFiles {
     return join(this.directory, "refs", `${digestHex(sha256(canonicalReference))}.json`);
   }
 
+  /** Held while the chain's squashfs is made. */
+  lock(chainId: string): string {
+    return join(this.directory, "locks", digestHex(chainId));
+  }
+
   async prepare(): Promise<void> {
-    for (const name of ["blobs/sha256", "squashfs", "refs", "tmp"]) {
+    for (const name of ["blobs/sha256", "squashfs", "refs", "locks", "tmp"]) {
       await mkdir(join(this.directory, name), { recursive: true, mode: 0o700 });
     }
   }
