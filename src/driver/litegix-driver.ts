@@ -29,7 +29,7 @@ import type {
   TaskStats,
   TaskStatus,
 } from "./nomad-driver.ts";
-import { scratchSizeMib, startTask } from "./start/start-task.ts";
+import { startTask } from "./start/start-task.ts";
 import { execTask, execTaskStreaming } from "./task/exec-task.ts";
 import { GroupPeers, namespaceOf } from "./task/group-peers.ts";
 import { taskLabels } from "./task/labels.ts";
@@ -148,7 +148,7 @@ export class LitegixDriver implements NomadDriver {
     );
     this.#logger.info("started task", { task_id: config.id, vm: task.machine.record.id });
     this.#logger.debug("start timeline in ms", { task_id: config.id, steps: timeline.steps });
-    keepSpareDisk(host);
+    keepSpareDisk(host, settings);
     this.#peersChanged(vms, task.machine.record);
     const { id, network } = task.machine.record;
     return { driverState: encodeDriverState(id), networkOverride: networkOverride(network) };
@@ -240,7 +240,7 @@ export class LitegixDriver implements NomadDriver {
     if (state.kind === "unconfigured") throw new NotReadyError({ reason: whyNotConfigured(state) });
     if (state.kind === "misconfigured") return { ready: false, health: "unhealthy", reason: whyNotConfigured(state) };
     const host = await state.host.look();
-    if (host.ready) keepSpareDisk(host);
+    if (host.ready) keepSpareDisk(host, state.settings);
     return host;
   }
 
@@ -303,8 +303,11 @@ function whyNotConfigured(state: Exclude<PluginState, { kind: "configured" }>): 
 }
 
 /** For the next task, in the background: no call waits for it. */
-function keepSpareDisk({ directories }: ReadyHost): void {
-  void keepSpareScratchDisk({ spareDirectory: directories.spareDisks, sizeMib: scratchSizeMib });
+function keepSpareDisk({ directories, machines }: ReadyHost, { disk }: PluginSettings): void {
+  const { records } = machines;
+  void records
+    .directories()
+    .then((vms) => keepSpareScratchDisk({ ...disk, spareDirectory: directories.spareDisks, machines: vms }));
 }
 
 function coreMhz(agent: AgentConfig): number {

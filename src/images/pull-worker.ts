@@ -14,6 +14,8 @@ export const pullRequestSchema = v.object({
   registries: registryConfigsSchema,
   reference: v.string(),
   forcePull: v.boolean(),
+  /** Of the store's file system. */
+  minFreeBytes: v.number(),
   credentials: v.optional(credentialsSchema),
 });
 
@@ -49,7 +51,11 @@ export async function runPullWorker(options: {
   const say = (line: PullLine): void => void options.output.write(`${JSON.stringify(line)}\n`);
   try {
     const request = v.parse(pullRequestSchema, JSON.parse(await text(options.input)));
-    const store = new ImageStore({ directory: request.directory, registries: request.registries });
+    const store = new ImageStore({
+      directory: request.directory,
+      registries: request.registries,
+      minFreeBytes: request.minFreeBytes,
+    });
     const image = await store.ensure({
       reference: request.reference,
       forcePull: request.forcePull,

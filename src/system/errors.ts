@@ -1,5 +1,5 @@
-// Errors of host programs.
-import { DriverError, printable } from "./error.ts";
+// Errors of host programs, and of the host's disks.
+import { DriverError, driverError, printable } from "./error.ts";
 
 export interface CommandFailure {
   readonly code: "command_not_started" | "command_failed" | "command_timed_out" | "command_aborted";
@@ -20,3 +20,22 @@ export class CommandError extends DriverError<CommandFailure["code"]> {
     super(failure.code, tail === "" ? text : `${text}: ${tail}`, { cause: failure.cause });
   }
 }
+
+const mib = (bytes: number): number => Math.floor(bytes / (1 << 20));
+
+/** The file system has no room for something and the space that must stay free. */
+export class DiskFullError extends driverError(
+  "disk_full",
+  (facts: {
+    path: string;
+    what: string;
+    neededBytes: number;
+    freeBytes: number;
+    minFreeBytes: number;
+    cure?: string;
+  }) => {
+    const { path, what, cure } = facts;
+    const [needed, free, kept] = [facts.neededBytes, facts.freeBytes, facts.minFreeBytes].map(mib);
+    return `the file system of ${path} is too full for ${what}: it needs ${needed} MiB, ${free} MiB are free, and ${kept} MiB must stay so (disk.min_free): free space there${cure === undefined ? "" : `, or ${cure}`}`;
+  },
+) {}

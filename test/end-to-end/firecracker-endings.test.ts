@@ -138,6 +138,7 @@ describe("the end of a VM", { skip: skipFirecracker }, () => {
       shimPath: await installAsset({ name: "litegix-shim", directory: join(base, "bin") }),
       users,
       cgroups: { hierarchies, parent: parentCgroup },
+      minFreeMib: 0,
     };
     boot = await prepareBoot({
       vmlinuxPath: undefined,

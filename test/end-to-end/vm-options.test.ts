@@ -59,6 +59,11 @@ const refusals: readonly { title: string; config: string; says: readonly RegExp[
     says: [/vpu_count = 32: is more than the \d+ that a VM may have on this node/],
   },
   {
+    title: "a larger disk than the plugin allows",
+    config: 'storage_opt = {\n size = "9G" \n}',
+    says: [/storage_opt\.size = "9216M": is more than the 8192 MiB that this node's plugin allows \(disk\.max_size\)/],
+  },
+  {
     title: "huge pages, unless the plugin allows them",
     config: 'machine_config {\n huge_pages = "2M" \n}',
     says: [vmm === "firecracker" ? /allow_huge_pages = true/ : /machine_config|allow_huge_pages/],

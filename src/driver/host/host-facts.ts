@@ -1,5 +1,6 @@
 // More facts about the host for the scheduler and the operator.
-import { readFile, statfs } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
+import { freeBytes, isInMemory, keepsReservedSpace } from "../../system/disk-space.ts";
 import { exists } from "../../system/files.ts";
 
 export interface HostFacts {
@@ -10,20 +11,26 @@ export interface HostFacts {
   readonly tun: boolean;
   /** `rootfs_base_path` lies on a tmpfs or ramfs. */
   readonly basePathInMemory: boolean;
+  /** Its file system sets space aside for a VM's disk. */
+  readonly reservesSpace: boolean;
+  /** Less space is free there than the plugin's `disk.min_free`. */
+  readonly shortOfSpace: boolean;
 }
-
-/** statfs(2): TMPFS_MAGIC and RAMFS_MAGIC. */
-const memoryFileSystems: readonly number[] = [0x0102_1994, 0x8584_58f6];
 
 export async function inspectFacts(options: {
   cgroupVersion: 1 | 2 | undefined;
   basePath: string;
+  minFreeMib: number;
 }): Promise<HostFacts> {
+  const { basePath } = options;
+  const basePathInMemory = await isInMemory(basePath);
   return {
     cgroupVersion: options.cgroupVersion,
     freeHugePages: await freeHugePages(),
     tun: await exists("/dev/net/tun"),
-    basePathInMemory: memoryFileSystems.includes((await statfs(options.basePath)).type),
+    basePathInMemory,
+    reservesSpace: !basePathInMemory && (await keepsReservedSpace(basePath)),
+    shortOfSpace: (await freeBytes(basePath)) < options.minFreeMib * 1024 * 1024,
   };
 }
 
@@ -43,6 +50,15 @@ export function factWarnings(facts: HostFacts): string[] {
     warnings.push(
       "rootfs_base_path lies in memory (tmpfs): the data that a task writes to its disk count as its VM's memory, " +
         "and a VM that writes much is killed for it; choose a path on a disk",
+    );
+  } else if (!facts.reservesSpace) {
+    warnings.push(
+      "the file system of rootfs_base_path can't set space aside for VMs' disks: when it is full, their writes fail; use ext4 or XFS",
+    );
+  }
+  if (facts.shortOfSpace) {
+    warnings.push(
+      "less space than disk.min_free is free below rootfs_base_path: no task starts and no image is pulled",
     );
   }
   return warnings;

@@ -99,6 +99,7 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
       records: options.records,
       shimPath,
       users: settings.jailer.users,
+      minFreeMib: settings.disk.minFreeMib,
       cgroups: hierarchies && { hierarchies, parent: settings.jailer.parentCgroup },
     };
     const { vmlinuxPath, initramfsPath } = boot;
@@ -114,7 +115,11 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
       cacheDirectory: directories.boot,
       signal,
     });
-    const facts = await inspectFacts({ cgroupVersion: hierarchies?.version, basePath: directories.base });
+    const facts = await inspectFacts({
+      cgroupVersion: hierarchies?.version,
+      basePath: directories.base,
+      minFreeMib: settings.disk.minFreeMib,
+    });
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
     const warnings = [...selected.warnings, ...factWarnings(facts)];

@@ -6,6 +6,7 @@
 // The driver bounds the number all the same: by the reserved cores, or else by the host's, since more would only wait for each other.
 import { cpus } from "node:os";
 import type { CpuLimits } from "../../machine/cgroup.ts";
+import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { maxVcpus, minMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
 import { ConfigError } from "../errors.ts";
 import type { TaskConfig } from "../nomad-driver.ts";
@@ -100,4 +101,13 @@ function countCores(list: string): number {
       const [first, last] = part.split("-").map(Number);
       return count + (last === undefined ? 1 : last - (first ?? 0) + 1);
     }, 0);
+}
+
+/** The size of the task's writable disk. Fails with ConfigError if the plugin allows no such size. */
+export function diskSizeMib(settings: TaskSettings, plugin: Pick<PluginSettings, "disk" | "allowOversize">): number {
+  const { sizeMib, maxSizeMib } = plugin.disk;
+  const asked = settings.diskSizeMib ?? sizeMib;
+  if (asked <= maxSizeMib || plugin.allowOversize) return asked;
+  const rule = `is more than the ${maxSizeMib} MiB that this node's plugin allows (disk.max_size): set config { storage_opt = { size = "${maxSizeMib}M" } } or less`;
+  throw new ConfigError("storage_opt.size", `${asked}M`, rule);
 }

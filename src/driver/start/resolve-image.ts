@@ -13,6 +13,8 @@ export async function resolveImage(options: {
   image: ImageOptions;
   registries: PluginSettings["registries"];
   directory: string;
+  /** A pull leaves this much of the file system free. */
+  minFreeBytes: number;
   /** Reports slow steps to the job's author. */
   onEvent: (message: string) => void;
   signal: AbortSignal;
@@ -34,6 +36,7 @@ export async function resolveImage(options: {
         registries,
         reference: image.reference,
         forcePull: image.forcePull,
+        minFreeBytes: options.minFreeBytes,
         credentials: image.credentials,
       },
       timeoutMs: image.pullTimeoutMs,

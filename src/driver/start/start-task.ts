@@ -1,6 +1,7 @@
 // StartTask: from a job's task to a workload that runs. A start that fails half-way leaves nothing behind.
 import type { GuestSetup } from "../../guest/setup.ts";
 import { acquireMachine } from "../../machine/acquire-machine.ts";
+import { promisedBytes } from "../../machine/create/scratch-disk.ts";
 import type { Machine } from "../../machine/machine.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
 import type { BootTimeline } from "../../machine/timeline.ts";
@@ -12,7 +13,7 @@ import { peersOf } from "../task/group-peers.ts";
 import { describeTask, encodeLabels } from "../task/labels.ts";
 import { Task } from "../task/task.ts";
 import { guestSetup } from "./guest-setup.ts";
-import { machineSize } from "./machine-size.ts";
+import { diskSizeMib, machineSize } from "./machine-size.ts";
 import { processSpec } from "./process-spec.ts";
 import { resolveImage } from "./resolve-image.ts";
 import { startSlot } from "./start-slots.ts";
@@ -33,7 +34,6 @@ export interface StartTaskOptions {
 
 /** Emulated guests on a busy host take tens of seconds. */
 const bootTimeoutMs = 120_000;
-export const scratchSizeMib = 8 * 1024;
 
 export async function startTask(options: StartTaskOptions): Promise<Task> {
   const { config, settings, host, onEvent, timeline, signal } = options;
@@ -45,6 +45,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     coreMhz: options.coreMhz,
     allowOversize: settings.allowOversize,
   });
+  const scratchSizeMib = diskSizeMib(taskSettings, settings);
   const networkInterfaces = network.mode === "none" ? 0 : 1;
   const spec = await machineSpec({ vm, settings, host, size, networkInterfaces, signal });
   const { registries } = settings;
@@ -52,6 +53,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     image: taskSettings.image,
     registries,
     directory: host.directories.images,
+    minFreeBytes: await minFreeBytes(host),
     onEvent,
     signal,
   });
@@ -103,6 +105,11 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     throw error;
   }
   return new Task({ id: taskId, name: taskName, machine, startedAt: new Date(), stopSignal });
+}
+
+/** The space that a pull must leave: the host's part, and the part of VMs' disks that is not yet allocated. */
+async function minFreeBytes({ machines }: ReadyHost): Promise<number> {
+  return machines.minFreeMib * 1024 * 1024 + (await promisedBytes(await machines.records.directories()));
 }
 
 /** Resolves when the task's program runs and the VM's record says so. */

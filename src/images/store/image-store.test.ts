@@ -23,11 +23,17 @@ const image = fakeImage({ layers: [layer] });
 
 function ensure(
   registry: LoopbackServer,
-  options: { readonly directory: string; readonly name?: string; readonly mksquashfsPath?: string },
+  options: {
+    readonly directory: string;
+    readonly name?: string;
+    readonly mksquashfsPath?: string;
+    readonly minFreeBytes?: number;
+  },
 ): Promise<ResolvedImage> {
-  const { mksquashfsPath } = options;
+  const { directory, mksquashfsPath, minFreeBytes } = options;
   const store = new ImageStore({
-    directory: options.directory,
+    directory,
+    minFreeBytes,
     registries: {},
     ...(mksquashfsPath === undefined ? {} : { mksquashfsPath }),
   });
@@ -229,4 +235,14 @@ test("a registry that is gone: the stored image is used, unless a pull is forced
   assert.equal((await store.ensure({ ...options, forcePull: false })).cached, true);
   assert.match(told.join("\n"), /^using the stored image of .*connection refused/);
   await assert.rejects(store.ensure({ ...options, forcePull: true }), /connection refused/);
+});
+
+test("a pull that would leave too little space is refused before it begins", async () => {
+  await using registry = await LoopbackServer.start(answersOf({ "team/app:v1": image }));
+  const directory = await freshDirectory();
+  await assert.rejects(ensure(registry, { directory, minFreeBytes: Number.MAX_SAFE_INTEGER }), {
+    code: "disk_full",
+    message: /too full for image ".*app:v1": it needs 0 MiB, .* must stay so/,
+  });
+  assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 0, squashfs: 0, refs: 0, tmp: 0 });
 });

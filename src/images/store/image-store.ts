@@ -3,6 +3,7 @@
 // for an image that it does not have.
 import { readFile, rm } from "node:fs/promises";
 import * as v from "valibot";
+import { keepingSpaceFree, type SpaceNeed } from "../../system/disk-space.ts";
 import { DriverError, reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
 import { sha256 } from "../digest.ts";
@@ -49,12 +50,16 @@ export class ImageStore {
   readonly #files: StoreFiles;
   readonly #registries: RegistryConfigs;
   readonly #mksquashfsPath: string;
+  readonly #minFreeBytes: number;
 
   constructor(options: {
     readonly directory: string;
     readonly registries: RegistryConfigs;
     readonly mksquashfsPath?: string | undefined;
+    /** A pull leaves this much of the file system free. Default: 0. */
+    readonly minFreeBytes?: number | undefined;
   }) {
+    this.#minFreeBytes = options.minFreeBytes ?? 0;
     this.#files = new StoreFiles(options.directory);
     this.#registries = options.registries;
     this.#mksquashfsPath = options.mksquashfsPath ?? "mksquashfs";
@@ -124,7 +129,10 @@ export class ImageStore {
     const squashfsPath = this.#files.squashfs(chainId);
     await using _lock = await acquireLock({ path: this.#files.lock(chainId), signal: options.signal });
     const cached = await exists(squashfsPath);
-    if (!cached) await this.#convert(remote, client, squashfsPath, options);
+    if (!cached) {
+      const need = { ...this.#spaceFor(remote, options), signal: options.signal };
+      await keepingSpaceFree(need, (signal) => this.#convert(remote, client, squashfsPath, { ...options, signal }));
+    }
     const ref: Ref = { digest: remote.digest, chainId, config: remote.config };
     try {
       await this.#files.write(this.#files.ref(formatReference(reference)), JSON.stringify(ref));
@@ -132,6 +140,17 @@ export class ImageStore {
       throw this.#storeFailure(cause);
     }
     return this.#resolved(reference, ref, cached);
+  }
+
+  /** A disk is about as large as its layers, and both are there at the conversion's end. */
+  #spaceFor(remote: RemoteImage, { reference }: EnsureOptions): SpaceNeed {
+    const layers = remote.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
+    return {
+      path: this.#files.directory,
+      what: `image "${reference}"`,
+      neededBytes: 2 * layers,
+      minFreeBytes: this.#minFreeBytes,
+    };
   }
 
   async #convert(

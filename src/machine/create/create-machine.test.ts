@@ -36,7 +36,14 @@ async function hostWith(context: TestContext, prepare: (records: VmRecords) => P
     configure: async () => {},
     start: async () => {},
   };
-  return { vmm, records, shimPath: "/bin/litegix-shim-1", users: { first: 1, last: 1 }, cgroups: undefined };
+  return {
+    vmm,
+    records,
+    shimPath: "/bin/litegix-shim-1",
+    users: { first: 1, last: 1 },
+    cgroups: undefined,
+    minFreeMib: 0,
+  };
 }
 
 async function create(host: MachineHost, spareDisksDirectory: string) {

@@ -1,7 +1,7 @@
 // Makes all parts of a VM before it has processes: directory, record, user, cgroup, disk, network interface. A fault
 // half-way undoes them before the error is thrown. After a crash half-way, the next process undoes them from the
 // record, which is written before anything else.
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ownIdentity } from "../../system/processes.ts";
 import type { MachineSpec } from "../../vmm/machine-spec.ts";
@@ -14,7 +14,7 @@ import type { RecordedVm, VmRecords } from "../records/vm-records.ts";
 import type { BootTimeline } from "../timeline.ts";
 import { freeUser, type UserRange } from "../users.ts";
 import { type MachineNetwork, makeVmInterface, vmNetwork, withoutForeignTap } from "./interface.ts";
-import { createScratchDisk } from "./scratch-disk.ts";
+import { claimScratchDisk, formatScratchDisk } from "./scratch-disk.ts";
 import { undoCreation } from "./undo-machine.ts";
 
 /** The things that all VMs of this host have in common. */
@@ -26,6 +26,8 @@ export interface MachineHost {
   readonly users: UserRange;
   /** Undefined on a host without cgroups. */
   readonly cgroups: CgroupSettings | undefined;
+  /** The space below the base path that VMs' disks leave free. */
+  readonly minFreeMib: number;
 }
 
 /** One VM as its owner wants it. */
@@ -67,17 +69,19 @@ export interface CreatedMachine extends RecordedVm {
   readonly plan: LaunchPlan;
 }
 
-/** Fails with NoFreeUserError, DriveInUseError, CgroupError, ScratchDiskError, the VMM's or the network's errors. */
+/** Fails with NoFreeUserError, DriveInUseError, DiskFullError, CgroupError, ScratchDiskError, the VMM's or the network's errors. */
 export async function createMachine(options: CreateMachineOptions): Promise<CreatedMachine> {
   const { host, request, timeline, signal } = options;
   const { records, vmm } = host;
   const { network, workload } = request;
-  const { cgroup, ...registered } = await register(host, request, signal);
+  const { cgroup, formatted, ...registered } = await register(host, request, signal);
   const { files, config, record } = registered;
   try {
     await cgroup?.create();
     await Promise.all([
-      workload && makeScratchDisk(files, workload, signal),
+      workload &&
+        !formatted &&
+        formatScratchDisk({ path: files.scratchDisk, sizeMib: workload.scratchSizeMib, signal }),
       vmm.opensTaps || makeVmInterface({ network, user: config.user, signal }),
     ]);
     timeline.done("record, scratch disk, interface");
@@ -88,16 +92,13 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
   }
 }
 
-async function makeScratchDisk(files: MachineFiles, workload: Workload, signal: AbortSignal): Promise<void> {
-  const { scratchSizeMib: sizeMib, spareDisksDirectory: spareDirectory } = workload;
-  await createScratchDisk({ path: files.scratchDisk, sizeMib, spareDirectory, signal });
-}
-
 interface Registered extends CreatedMachine {
   readonly cgroup: MachineCgroup | undefined;
+  /** The scratch disk is. */
+  readonly formatted: boolean;
 }
 
-/** Takes an id, a user and disks that no other VM has. From here on the record tells a later process what to undo. */
+/** Takes an id, a user, disks that no other VM has, and the space of the VM's own disk. From here on the record tells a later process what to undo. */
 async function register(host: MachineHost, request: MachineRequest, signal: AbortSignal): Promise<Registered> {
   const { vmm, records, users } = host;
   const { spec, network, workload } = request;
@@ -109,6 +110,7 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
   refuseSharedDrives(hostDrives, others);
   const { id, directory } = await makeDirectory(records.directory);
   const files = machineFiles(directory);
+  const formatted = await claimDisk({ host, files, workload, signal });
   const config: VmConfig = {
     spec,
     id,
@@ -145,7 +147,31 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
     createdAt: new Date().toISOString(),
   };
   await writeRecord(files.record, record);
-  return { files, config, plan, record, cgroup };
+  return { files, config, plan, record, cgroup, formatted };
+}
+
+/** Without a record nobody else removes the directory soon. */
+async function claimDisk(options: {
+  host: MachineHost;
+  files: MachineFiles;
+  workload: Workload | undefined;
+  signal: AbortSignal;
+}): Promise<boolean> {
+  const { host, files, workload, signal } = options;
+  if (workload === undefined) return false;
+  try {
+    return await claimScratchDisk({
+      path: files.scratchDisk,
+      sizeMib: workload.scratchSizeMib,
+      spareDirectory: workload.spareDisksDirectory,
+      machines: await host.records.directories(),
+      minFreeMib: host.minFreeMib,
+      signal,
+    });
+  } catch (error) {
+    await rm(files.directory, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 /** In the order in which the guest finds them. */

@@ -32,6 +32,8 @@ export interface AgentOptions {
   readonly clientConfig?: string;
   /** Directories that are empty for the agent and its driver, in a mount namespace of theirs. Default: none. */
   readonly hidden?: readonly string[];
+  /** The base path is an ext4 of its own of this size. Default: a directory beside the agent's. */
+  readonly baseDiskMib?: number;
   /** Whether Nomad's raw_exec runs too, for comparisons. */
   readonly rawExec?: boolean;
 }
@@ -65,6 +67,7 @@ export class Agent implements AsyncDisposable {
     await chmod(directory, 0o711);
     const [http = 0, rpc = 0, serf = 0] = await freePorts(3);
     const agent = new Agent(directory, http, options);
+    if (options.baseDiskMib !== undefined) await agent.#mountBase(options.baseDiskMib);
     for (const name of ["data", "plugins", "base/kernels"]) await mkdir(join(directory, name), { recursive: true });
     await symlink(driverPath, join(directory, "plugins", driverName));
     const kernel = join(agent.basePath, "kernels", basename(kernelDirectory));
@@ -79,6 +82,14 @@ export class Agent implements AsyncDisposable {
     await writeFile(join(directory, "agent.hcl"), agent.#configuration({ http, rpc, serf }));
     await agent.launch();
     return agent;
+  }
+
+  async #mountBase(sizeMib: number): Promise<void> {
+    const image = join(this.directory, "base.ext4");
+    await mkdir(this.basePath);
+    const script = 'truncate -s "$1" "$2" && mkfs.ext4 -q "$2" && mount -o loop "$2" "$3"';
+    const made = await run({ file: "sh", args: ["-c", script, "sh", `${sizeMib}M`, image, this.basePath] });
+    if (made.exitCode !== 0) throw new Error(`the base path's file system: ${made.stderr}`);
   }
 
   #configuration(ports: { http: number; rpc: number; serf: number }): string {

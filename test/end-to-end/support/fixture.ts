@@ -7,7 +7,14 @@ import { Registry } from "./registry.ts";
 /** The agent's options. */
 export type FixtureOptions = Pick<
   AgentOptions,
-  "env" | "networkInterface" | "agentConfig" | "clientConfig" | "cniNetworks" | "rawExec" | "statsInterval"
+  | "env"
+  | "networkInterface"
+  | "agentConfig"
+  | "clientConfig"
+  | "cniNetworks"
+  | "statsInterval"
+  | "baseDiskMib"
+  | "rawExec"
 >;
 
 export class Fixture {

@@ -4,6 +4,7 @@ import type { VmmChoice } from "../../../vmm/select-vmm.ts";
 import { ConfigError } from "../../errors.ts";
 import { key, labelledBlocks, type Parsed, readTable } from "../table.ts";
 import { boolean, oneOf, refine, string, strings, words } from "../values.ts";
+import { diskBlock } from "./disk.ts";
 import { jailerBlock } from "./jailer.ts";
 import { networkBlock } from "./network.ts";
 
@@ -87,6 +88,7 @@ export const pluginTable = {
     default: false,
     doc: 'Whether a job may set `machine_config.huge_pages = "2M"`. Nomad does not account for the host\'s huge pages.',
   }),
+  disk: diskBlock,
   network: networkBlock,
   registries: labelledBlocks("registry", "host", {
     doc: "How the driver reaches one registry, such as `docker.io`.",

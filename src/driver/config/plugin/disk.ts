@@ -1,0 +1,36 @@
+// The `disk` block of the plugin's config: the size of tasks' writable disks, and the space of the host's disk.
+import { ConfigError } from "../../errors.ts";
+import { key, section } from "../table.ts";
+import { integer } from "../values.ts";
+
+/** The guest's ext4 needs some of it. */
+export const minDiskMib = 16;
+const maxDiskMib = 64 * 1024 * 1024;
+
+const size = integer({ min: minDiskMib, max: maxDiskMib, unit: "MiB" });
+
+export const diskBlock = section("disk", {
+  doc: "The writable disks of tasks, and the space below `rootfs_base_path`.",
+  rows: {
+    sizeMib: key("size", {
+      reader: size,
+      default: 1024,
+      doc: "The size of a task's writable disk if its job has no `storage_opt`. Nomad does not tell a driver the job's `ephemeral_disk`.",
+    }),
+    maxSizeMib: key("max_size", {
+      reader: size,
+      default: 8192,
+      doc: "The largest disk that a job may ask for with `storage_opt`.",
+    }),
+    minFreeMib: key("min_free", {
+      reader: integer({ min: 0, max: maxDiskMib, unit: "MiB" }),
+      default: 512,
+      doc: "The space that stays free for the host: a task that would take it does not start, and an image that would is not pulled.",
+    }),
+  },
+  convert: (settings, path) => {
+    const { sizeMib, maxSizeMib } = settings;
+    if (sizeMib <= maxSizeMib) return settings;
+    throw new ConfigError(`${path}.size`, sizeMib, `is more than max_size = ${maxSizeMib}`);
+  },
+});

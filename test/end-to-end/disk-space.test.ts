@@ -1,0 +1,89 @@
+// The host's disk: a task's writable disk has its space from the start, whatever fills the rest.
+import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { type Allocation, runService, startJob } from "./support/allocation.ts";
+import { run } from "./support/command.ts";
+import { skipVms } from "./support/environment.ts";
+import { Fixture } from "./support/fixture.ts";
+import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
+
+const diskMib = 64;
+const fixture = Fixture.use(
+  (address) => `
+    registry "docker.io" { mirrors = ["http://${address}"] }
+    allow_oversize = true
+    disk {
+      size     = ${diskMib}
+      min_free = 16
+    }`,
+  { baseDiskMib: 600 },
+);
+
+const waiting = `
+  image   = "busybox:latest"
+  command = "/bin/sleep"
+  args    = ["1d"]`;
+
+/** Takes all of the base path's file system, root's reserve too. Resolves with the file. */
+async function fill(): Promise<string> {
+  const path = join(fixture.agent.basePath, "filling");
+  await run({ file: "dd", args: ["if=/dev/zero", `of=${path}`, "bs=64k"], timeoutMs: 120_000 });
+  await run({ file: "sync", args: [] });
+  const { stdout } = await run({ file: "df", args: ["--output=avail", fixture.agent.basePath] });
+  assert.match(stdout, /^\s*Avail\s+0\s*$/);
+  return path;
+}
+
+/** Writes most of a VM's disk, through to the host. */
+async function write(allocation: Allocation): Promise<void> {
+  const script =
+    "dd if=/dev/urandom of=/big bs=1M count=44 2>/dev/null && sync && md5sum /big > /sum && sync && md5sum -c /sum";
+  const result = await allocation.exec(["/bin/sh", "-c", script], { timeoutMs: 60_000 });
+  assert.equal(result.exitCode, 0, `${result.stdout}${result.stderr}`);
+}
+
+describe("the host's disk", { skip: skipVms }, () => {
+  it("full, VMs write on up to their disks' size; another start is refused until there is space", async () => {
+    const { agent } = fixture;
+    const [first, second] = await Promise.all([
+      runService({ agent, config: waiting }),
+      runService({ agent, config: waiting }),
+    ]);
+    const filling = await fill();
+    await write(first);
+    await write(second);
+    const third = await startJob({ agent, config: waiting });
+    assert.equal(await third.waitForEnd(30_000), "failed");
+    assert.match(
+      await third.eventText(),
+      /the file system of \S+ is too full for the task's writable disk of 64 MiB: it needs 64 MiB, 0 MiB are free, and 16 MiB must stay so \(disk\.min_free\): free space there, .* \(disk_full\)/,
+    );
+    assert.equal(await first.status(), "running");
+    assert.equal(await second.status(), "running");
+    await rm(filling);
+    await runService({ agent, config: waiting });
+    await Promise.all([first.stop(), second.stop()]);
+  });
+
+  it("holds as large a disk as the job asks for; allow_oversize lets a VM be larger than its reservation", async () => {
+    const allocation = await runService({
+      agent: fixture.agent,
+      config: `${waiting}\nmem_size = 256\nstorage_opt = {\n size = "100M"\n }`,
+    });
+    const { stdout } = await allocation.exec(["/bin/sh", "-c", "df -m / | tail -1; grep MemTotal /proc/meminfo"]);
+    const [, rootMib] = /^\S+ +(\d+)/m.exec(stdout) ?? [];
+    assert.ok(Number(rootMib) > diskMib + 16 && Number(rootMib) <= 100, stdout);
+    assert.ok(Number(/MemTotal: +(\d+)/.exec(stdout)?.[1]) > 200 * 1024, stdout);
+    await allocation.stop();
+  });
+});
+
+describe("after tasks on a full disk", { skip: skipVms }, () => {
+  it("nothing is left of them", async () => {
+    const jobs = (await fixture.agent.get("/v1/jobs")) as { ID: string }[];
+    await Promise.all(jobs.map(({ ID }) => fixture.agent.nomad(["job", "stop", "-detach", "-yes", ID])));
+    await waitUntilNoMachineIsLeft(fixture.agent);
+  });
+});
