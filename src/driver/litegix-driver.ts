@@ -67,6 +67,8 @@ export class LitegixDriver implements NomadDriver {
   readonly info = { name: driverName, version };
   readonly #logger: Logger;
   readonly #tasks = new TaskTable();
+  /** Emits a recovered task's events, by its id. Nomad drops those of a task that it has not restored: it waits for the task then. */
+  readonly #lateEvents = new Map<string, () => void>();
   readonly #events = new AsyncQueue<TaskEvent>({ limit: 1000 });
   readonly #closing = new AbortController();
   #keeping = new AbortController();
@@ -162,12 +164,16 @@ export class LitegixDriver implements NomadDriver {
       recoverTask({ taskId: config.id, taskName: config.name, driverState, records: vms.records }),
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
-    for (const text of await endedLogs(config)) this.#emit(config, text);
+    const texts = await endedLogs(config);
+    if (texts.length > 0) this.#lateEvents.set(config.id, () => texts.forEach((text) => this.#emit(config, text)));
     this.#peersChanged(vms, task.machine.record);
   }
 
   async waitTask(options: Parameter<"waitTask">): Promise<ExitResult> {
-    return await raceAbort(this.#tasks.get(options.taskId).exited, options.signal);
+    const { exited } = this.#tasks.get(options.taskId);
+    this.#lateEvents.get(options.taskId)?.();
+    this.#lateEvents.delete(options.taskId);
+    return await raceAbort(exited, options.signal);
   }
 
   async stopTask(options: Parameter<"stopTask">): Promise<void> {
