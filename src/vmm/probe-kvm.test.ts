@@ -65,7 +65,7 @@ describe("the guest that proves it", () => {
 
   const probe = async (
     outcome: ProbeOutcome | Error,
-    changes: { cachePath?: string; kernel?: string } = {},
+    changes: { cachePath?: string; kernel?: string; atMs?: number } = {},
   ): Promise<KvmVerdict> =>
     await probeKvm({
       vmm,
@@ -76,6 +76,7 @@ describe("the guest that proves it", () => {
       },
       subjects: [changes.kernel ?? "vmlinux-1"],
       cachePath: changes.cachePath ?? join(directory, `verdict-${caches++}`),
+      now: () => changes.atMs ?? 0,
       paths,
     });
 
@@ -98,7 +99,10 @@ describe("the guest that proves it", () => {
 
   it("did not end", async () => {
     const seen = await probe({ ended: false, elapsedMs: 30_400, console: "", seccomp: true });
-    assert.deepEqual(seen, { usable: false, reason: "KVM runs no guest here: a guest did not end within 30 s" });
+    assert.deepEqual(seen, {
+      usable: false,
+      reason: "KVM runs no guest here: a guest did not end within 30 s",
+    });
   });
 
   it("ended without its answer: the VMM's last line is reported", async () => {
@@ -111,10 +115,70 @@ describe("the guest that proves it", () => {
     assert.ok(!seen.usable && seen.reason.endsWith("the VMM ended without a word from its guest KVM internal error"));
   });
 
-  it("could not be started: reported, and tried again the next time", async () => {
-    const cachePath = join(directory, "not-final");
-    const seen = await probe(new Error("no user is free"), { cachePath });
-    assert.deepEqual(seen, { usable: false, reason: "a VM could not be started: no user is free" });
-    assert.deepEqual(await probe(answered, { cachePath }), { usable: true, seccomp: true });
+  const failures: readonly [what: string, outcome: ProbeOutcome | Error][] = [
+    ["a start that failed", new Error("no user is free")],
+    ["a VMM that was killed", { ended: true, elapsedMs: 10, console: "", seccomp: true }],
+    ["a guest that took too long", { ended: false, elapsedMs: 30_400, console: "", seccomp: true }],
+  ];
+  for (const [what, outcome] of failures) {
+    it(`${what} is tried again, and a success then holds`, async () => {
+      const cachePath = join(directory, `verdict-${caches++}`);
+      runs = 0;
+      const first = await probe(outcome, { cachePath });
+      assert.equal(first.usable, false);
+      assert.deepEqual(
+        await probe(answered, { cachePath, atMs: 10_000 }),
+        first,
+        "the other plugins of one agent start",
+      );
+      assert.equal(runs, 1);
+      assert.deepEqual(await probe(answered, { cachePath, atMs: 30_000 }), { usable: true, seccomp: true });
+      assert.deepEqual(await probe(outcome, { cachePath, atMs: 1e12 }), { usable: true, seccomp: true });
+      assert.equal(runs, 2);
+    });
+  }
+
+  it("is tried less and less often, but at least twice an hour, and after the clock was set back", async () => {
+    const cachePath = join(directory, `verdict-${caches++}`);
+    const times: number[] = [];
+    let atMs = 0;
+    runs = 0;
+    for (; atMs < 3 * 3_600_000; atMs += 30_000) {
+      const before = runs;
+      await probe(new Error("no"), { cachePath, atMs });
+      if (runs > before) times.push(atMs);
+    }
+    const pauses = times.slice(1).map((time, index) => time - (times[index] ?? 0));
+    assert.deepEqual(
+      pauses,
+      pauses.toSorted((a, b) => a - b),
+    );
+    assert.equal(pauses[0], 30_000);
+    assert.equal(pauses.at(-1), 30 * 60_000);
+    runs = 0;
+    await probe(new Error("no"), { cachePath, atMs: 1000 });
+    assert.equal(runs, 1);
+  });
+
+  it("is not proved to fail by a change that makes it impossible to try", async () => {
+    const cachePath = join(directory, `verdict-${caches++}`);
+    const device = join(directory, "gone");
+    const seen = await probeKvm({
+      vmm,
+      run: async () => answered,
+      subjects: [],
+      cachePath,
+      paths: { ...paths, device },
+    });
+    assert.deepEqual(seen, { usable: false, reason: "there is no /dev/kvm" });
+    await writeFile(device, "");
+    const again = await probeKvm({
+      vmm,
+      run: async () => answered,
+      subjects: [],
+      cachePath,
+      paths: { ...paths, device },
+    });
+    assert.equal(again.usable, true);
   });
 });

@@ -1,5 +1,8 @@
 // Finds out if KVM truly runs guests here. /dev/kvm alone proves nothing: paravirtual kinds accept a stock kernel and
-// never run it. The probed VMM boots our kernel and initramfs, whose init prints a line and reboots at once.
+// never run it. The probed VMM boots our kernel and initramfs, whose init prints a line and reboots at once. A guest that ran is
+// proof until the host's next boot. A guest that did not run proves nothing: the host may have been out of memory, or busy. The
+// probe is then repeated, less and less often. Only facts that are read anew each time (no device, the CPU, a paravirtual KVM)
+// need no repetition.
 import { constants } from "node:fs";
 import { access, readdir, readFile } from "node:fs/promises";
 import * as v from "valibot";
@@ -15,6 +18,9 @@ export type KvmVerdict =
 export const probeArgument = "litegix_probe=1";
 export const probeAnswer = "litegix-probe-ok";
 const probeTimeoutMs = 30_000;
+/** From a failure to the next try; twice as long after each further one. A look at the host comes every 30 s. */
+const minRetryMs = 20_000;
+const maxRetryMs = 30 * 60_000;
 
 export interface ProbeOutcome {
   /** Before the deadline. */
@@ -33,8 +39,10 @@ export interface ProbeOptions {
   readonly run: RunProbe;
   /** The verdict holds for these files (kernel, initramfs), this boot of the host and this VMM. */
   readonly subjects: readonly string[];
-  /** Remembers the verdict until the host's next boot. */
+  /** Remembers a success until the host's next boot, and a failure until the next try. */
   readonly cachePath: string;
+  /** The wall clock in milliseconds. Other processes (doctor, the next plugin) go by the same times. */
+  readonly now?: (() => number) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly paths?: KvmPaths;
 }
@@ -76,18 +84,28 @@ export async function inspectKvm(
   return { usable: true };
 }
 
-/** Boots a guest, or returns the verdict of an earlier boot since the host was started. Never throws for a bad KVM. */
+/**
+ * Boots a guest, or returns the verdict of an earlier boot: a success since the host was started, or a failure of a short while
+ * ago. Never throws for a bad KVM.
+ */
 export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
-  const { vmm, subjects, paths = hostPaths } = options;
+  const { vmm, subjects, cachePath: path, now = Date.now, paths = hostPaths } = options;
   const inspected = await inspectKvm(paths);
   if (!inspected.usable) return inspected;
   const bootId = (await readFile(paths.bootId, "utf8").catch(() => "")).trim();
   const key = [bootId, vmm.kind, vmm.version, vmm.jailed ? "jailed" : "free", ...subjects].join(" ");
-  const known = await readVerdict(options.cachePath, key);
-  if (known !== undefined) return known;
-  const { verdict, final } = await bootProbe(options);
-  if (final) await writeFileAtomically({ path: options.cachePath, content: JSON.stringify({ key, verdict }) });
+  const known = await readCache(path, key);
+  if (known !== undefined && (known.verdict.usable || isTooEarly(known, now()))) return known.verdict;
+  const verdict = await bootProbe(options);
+  const entry: CacheEntry = { key, verdict, failures: verdict.usable ? 0 : (known?.failures ?? 0) + 1, atMs: now() };
+  await writeFileAtomically({ path, content: JSON.stringify(entry) });
   return verdict;
+}
+
+/** A clock that was set back makes no failure last longer. */
+function isTooEarly({ failures, atMs }: CacheEntry, nowMs: number): boolean {
+  const elapsedMs = nowMs - atMs;
+  return elapsedMs >= 0 && elapsedMs < Math.min(minRetryMs * 2 ** (failures - 1), maxRetryMs);
 }
 
 const cacheSchema = v.object({
@@ -96,19 +114,23 @@ const cacheSchema = v.object({
     v.object({ usable: v.literal(true), seccomp: v.boolean() }),
     v.object({ usable: v.literal(false), reason: v.string() }),
   ]),
+  /** In a row. */
+  failures: v.number(),
+  atMs: v.number(),
 });
 
-async function readVerdict(path: string, key: string): Promise<KvmVerdict | undefined> {
+type CacheEntry = Readonly<v.InferOutput<typeof cacheSchema>>;
+
+async function readCache(path: string, key: string): Promise<CacheEntry | undefined> {
   try {
     const cached = v.parse(cacheSchema, JSON.parse(await readFile(path, "utf8")));
-    return cached.key === key ? cached.verdict : undefined;
+    return cached.key === key ? cached : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** `final`: the verdict is about KVM, not about an earlier failure. */
-async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; final: boolean }> {
+async function bootProbe(options: ProbeOptions): Promise<KvmVerdict> {
   const signal = options.signal ?? new AbortController().signal;
   const unusable = (reason: string): KvmVerdict => ({ usable: false, reason });
   try {
@@ -118,15 +140,13 @@ async function bootProbe(options: ProbeOptions): Promise<{ verdict: KvmVerdict; 
       signal,
     });
     if (!ended) {
-      const reason = `KVM runs no guest here: a guest did not end within ${Math.round(elapsedMs / 1000)} s`;
-      return { verdict: unusable(reason), final: true };
+      return unusable(`KVM runs no guest here: a guest did not end within ${Math.round(elapsedMs / 1000)} s`);
     }
-    if (console.includes(probeAnswer)) return { verdict: { usable: true, seccomp }, final: true };
+    if (console.includes(probeAnswer)) return { usable: true, seccomp };
     const last = console.trim().split("\n").at(-1)?.slice(0, 200) ?? "";
-    const reason = `KVM runs no guest here: the VMM ended without a word from its guest ${last}`.trim();
-    return { verdict: unusable(reason), final: true };
+    return unusable(`KVM runs no guest here: the VMM ended without a word from its guest ${last}`.trim());
   } catch (error) {
     options.signal?.throwIfAborted();
-    return { verdict: unusable(`a VM could not be started: ${(error as Error).message}`), final: false };
+    return unusable(`a VM could not be started: ${(error as Error).message}`);
   }
 }
