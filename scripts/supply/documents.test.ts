@@ -112,7 +112,7 @@ test("the notices have each text once, and say which works bring none", () => {
   ]);
   assert.equal(text.split("T1").length, 2);
   assert.match(text, /^a 1\.0\.0, b 1\.0\.0$/m);
-  assert.match(text, /no licence file; .*: c 1\.0\.0$/m);
+  assert.match(text, /bring no licence file; .*: c 1\.0\.0$/m);
 });
 
 test("a licence that is not on the list is refused by name; the C library's is known", () => {

@@ -70,7 +70,9 @@ export function notices(product: Product, components: readonly Component[]): str
       .map(({ name, version, licence, part }) => `${name} ${version}: ${normalise(licence)} (in: ${part})`)
       .join("\n"),
     ...(silent.length > 0
-      ? [`Their packages bring no licence file; the expression above holds: ${silent.join(", ")}`]
+      ? [
+          `The packages of these bring no licence file; the texts of the same licences below hold for them too: ${silent.join(", ")}`,
+        ]
       : []),
     ...[...texts].map(([text, users]) => `${line}\n${users.join(", ")}\n${line}\n\n${text}`),
     "",
