@@ -135,8 +135,13 @@ const resourceLimits: ProductionCheck = {
   advice: "Each VMM has limits of open files and of the size of its files.",
   reason: "A VMM that a guest has taken over could fill the disk or the tables of the kernel.",
   cure: "The driver sets both (2048 files, the size of the VM's largest disk) if the jailer runs.",
-  look: ({ settings }) =>
-    settings.jailer.enabled ? ok("the driver sets them") : warning("only the jailer sets them, and it is off"),
+  look: ({ settings, host }) => {
+    if (!settings.jailer.enabled) return warning("only the jailer sets them, and it is off");
+    const unjailed = host.ready && !host.selected.vmm.jailed;
+    return unjailed
+      ? warning(`only the jailer sets them, and ${host.selected.vmm.kind} runs`)
+      : ok("the driver sets them");
+  },
 };
 
 const serialConsole: ProductionCheck = {
