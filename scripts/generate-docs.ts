@@ -142,12 +142,12 @@ litegix-fc-driver doctor --production --json              # the same for scripts
       "`--vmm` go before them. If no agent answers, the checks of Nomad say so and count as `unknown`.",
   );
   yield [
-    "| status           | meaning                                                             |",
-    "| ---------------- | ------------------------------------------------------------------- |",
-    "| `ok`             | the host follows the recommendation                                 |",
-    "| `warning`        | it does not; the table shows `WARN`, the reason and the cure        |",
-    "| `not_applicable` | this host does not have the thing; the table shows `n/a`            |",
-    "| `unknown`        | the program cannot tell, and says why: a person has to look         |",
+    "| status           | meaning                                                      |",
+    "| ---------------- | ------------------------------------------------------------ |",
+    "| `ok`             | the host follows the recommendation                          |",
+    "| `warning`        | it does not; the table shows `WARN`, the reason and the cure |",
+    "| `not_applicable` | this host does not have the thing; the table shows `n/a`     |",
+    "| `unknown`        | the program cannot tell, and says why: a person has to look  |",
   ].join("\n");
   yield wrap(
     "The exit status is 0 without a warning. It is 1 with a warning, or if the host cannot run VMs at all. `unknown` and " +

@@ -144,6 +144,35 @@ const resourceLimits: ProductionCheck = {
   },
 };
 
+const oversize: ProductionCheck = {
+  id: "oversize",
+  advice: "No job gets a larger VM than it asked Nomad for.",
+  reason: "Nomad places jobs by what they reserve. VMs beyond that take the memory and CPUs of others.",
+  cure: "Set `allow_oversize = false` in the plugin's config.",
+  look: ({ settings }) => (settings.allowOversize ? warning : ok)(`allow_oversize = ${settings.allowOversize}`),
+};
+
+const hugePages: ProductionCheck = {
+  id: "huge_pages",
+  advice: "Jobs do not take the host's huge pages.",
+  reason: "Nomad does not account for them, and they lie outside of the cgroup's limit of memory.",
+  cure: "Set `allow_huge_pages = false` in the plugin's config.",
+  look: ({ settings }) => (settings.allowHugePages ? warning : ok)(`allow_huge_pages = ${settings.allowHugePages}`),
+};
+
+const diskSpace: ProductionCheck = {
+  id: "disk_space",
+  advice: "VMs' disks and images leave space free on the file system.",
+  reason: "On a full file system the writes of all VMs fail.",
+  cure: "Set `disk { min_free }` in the plugin's config, and free space below `rootfs_base_path`.",
+  look: (facts) => {
+    const { minFreeMib } = facts.settings.disk;
+    const found = `min_free = ${minFreeMib}`;
+    if (minFreeMib === 0) return warning(found);
+    return facts.host.ready && facts.host.facts.shortOfSpace ? warning(`${found}, and less is free`) : ok(found);
+  },
+};
+
 const serialConsole: ProductionCheck = {
   id: "serial_console",
   advice: "A guest's serial console is off, or its output is bounded.",
@@ -227,7 +256,7 @@ function openPaths(paths: readonly OpenPath[]): Verdict {
 export const firecrackerGroup: CheckGroup = {
   title: "Firecracker and its jail",
   source:
-    "Firecracker recommends these in its production host setup; `users`, `base_file_system` and `allowed_host_paths` are this driver's own.",
+    "Firecracker recommends these in its production host setup; `users`, `base_file_system`, `oversize`, `huge_pages`, `disk_space` and `allowed_host_paths` are this driver's own.",
   checks: [
     vmmSetting,
     isolation,
@@ -239,6 +268,9 @@ export const firecrackerGroup: CheckGroup = {
     baseFileSystem,
     cgroups,
     resourceLimits,
+    oversize,
+    hugePages,
+    diskSpace,
     serialConsole,
     logFiles,
     hangingVmm,

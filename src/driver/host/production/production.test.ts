@@ -50,10 +50,12 @@ const goodAgent: NomadAgent = {
   pluginConfig: undefined,
 };
 
-function host(changed: { kind?: string; jailed?: boolean; warnings?: string[] } = {}): ReadyHost {
-  const { kind = "firecracker", jailed = true, warnings = [] } = changed;
+function host(
+  changed: { kind?: string; jailed?: boolean; warnings?: string[]; shortOfSpace?: boolean } = {},
+): ReadyHost {
+  const { kind = "firecracker", jailed = true, warnings = [], shortOfSpace = false } = changed;
   const vmm = { kind, version: "1.16.1", acceleration: "kvm", jailed };
-  return { ready: true, selected: { vmm, reason: "", warnings } } as unknown as ReadyHost;
+  return { ready: true, selected: { vmm, reason: "", warnings }, facts: { shortOfSpace } } as unknown as ReadyHost;
 }
 
 interface Changes {
@@ -129,6 +131,10 @@ describe("the production checks", () => {
     ["cgroups", /version 1/, { state: { cgroupVersion: 1 } }],
     ["cgroups", /no cgroups/, { state: { cgroupVersion: undefined } }],
     ["resource_limits", /jailer/, { config: { jailer: { enabled: false } } }],
+    ["oversize", /true/, { config: { allow_oversize: true } }],
+    ["huge_pages", /true/, { config: { allow_huge_pages: true } }],
+    ["disk_space", /min_free = 0/, { config: { disk: { min_free: 0 } } }],
+    ["disk_space", /less is free/, { host: host({ shortOfSpace: true }) }],
     ["network_limits", /packet_rate = 0/, { config: { network: { packet_rate: 0 } } }],
     ["metadata", /true/, { config: { network: { allow_metadata: true } } }],
     ["allowed_host_paths", /\/etc/, { config: { allowed_host_paths: ["/etc", "/srv/images"] } }],
