@@ -212,7 +212,8 @@ const pitThreads: ProductionCheck = {
   id: "kvm_pit",
   advice: "The kernel threads that inject VMs' timer interrupts (`kvm-pit`) are in cgroups with a CPU limit.",
   reason: "They begin in the root cgroup, so a guest's timer takes CPU outside of its VM's share.",
-  cure: "Move each `kvm-pit/PID` thread into the cgroup of the Firecracker process with that id, or set `kvm_timer_period`.",
+  // arch/x86/kvm/i8254.c names the thread by the process id in the VMM's own namespace, where a jailed VMM is the only process.
+  cure: "Raise `min_timer_period_us` as `kvm_timer_period` says: it bounds all of them. A thread's name does not tell which jailed VM it serves, so moving it needs its start time.",
   look: ({ state }) => {
     if (state.pitThreads.length === 0) return unknown("no VM with such a thread runs now");
     const free = state.pitThreads.filter(({ inRootCgroup }) => inRootCgroup);
