@@ -16,6 +16,10 @@ export type DoctorOptions = Readonly<Record<string, string | boolean>>;
  * 1 also if a recommendation is not followed.
  */
 export async function runDoctor(options: DoctorOptions): Promise<number> {
+  if (options["json"] === true && options["production"] !== true) {
+    process.stderr.write("--json needs --production: doctor alone prints text\n");
+    return 1;
+  }
   const given = toPluginConfig(options);
   const nomad = options["production"] === true ? await readNomadState(process.env) : undefined;
   let settings: ReturnType<typeof parsePluginConfig>;

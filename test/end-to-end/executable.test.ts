@@ -59,6 +59,14 @@ describe("the command line", () => {
   });
 });
 
+describe("doctor --json alone", () => {
+  it("is refused with the option that it needs", async () => {
+    const { exitCode, stdout, stderr } = await driver(["doctor", "--json"]);
+    assert.deepEqual([exitCode, stdout], [1, ""]);
+    assert.match(stderr, /^--json needs --production/);
+  });
+});
+
 describe("started as a plugin by a host that asks for AutoMTLS", () => {
   it("ends with one sentence", async () => {
     const env = { [magicCookie.name]: magicCookie.value, PLUGIN_CLIENT_CERT: "-----BEGIN CERTIFICATE-----" };
