@@ -6,6 +6,7 @@ import { keepNetworks } from "../machine/keep-networks.ts";
 import type { MachineRecord } from "../machine/records/manifest.ts";
 import { VmRecords } from "../machine/records/vm-records.ts";
 import { removeMachine, sweepMachines } from "../machine/remove-machine.ts";
+import { keepSharedCores } from "../machine/shared-cores.ts";
 import { BootTimeline } from "../machine/timeline.ts";
 import type { Logger } from "../system/logger.ts";
 import { AsyncQueue, raceAbort } from "../system/wait.ts";
@@ -117,7 +118,7 @@ export class LitegixDriver implements NomadDriver {
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
     // Nomad asks only the plugin that runs tasks, not those that an agent starts for validation.
-    if (this.#state.kind === "configured") this.#keepNetworks(this.#state.vms.records, this.#state.settings);
+    if (this.#state.kind === "configured") this.#keepVms(this.#state.vms.records, this.#state.settings);
     for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
       const { health, description, attributes } = fingerprint;
       this.#logger.info("looked at the host", { health, description, ...attributes });
@@ -251,15 +252,14 @@ export class LitegixDriver implements NomadDriver {
   }
 
   /** Open as long as the plugin lives; a later call replaces an earlier one. */
-  #keepNetworks(records: VmRecords, settings: PluginSettings): void {
+  #keepVms(records: VmRecords, settings: PluginSettings): void {
     this.#keeping.abort();
     this.#keeping = new AbortController();
-    void keepNetworks({
-      networks: records.networks,
-      allowMetadata: settings.network.allowMetadata,
-      logger: this.#logger,
-      signal: AbortSignal.any([this.#closing.signal, this.#keeping.signal]),
-    });
+    const signal = AbortSignal.any([this.#closing.signal, this.#keeping.signal]);
+    const logger = this.#logger;
+    const { allowMetadata } = settings.network;
+    void keepNetworks({ networks: records.networks, allowMetadata, logger, signal });
+    void keepSharedCores({ records, logger, signal });
   }
 
   #peersChanged({ peers }: KnownVms, record: MachineRecord): void {

@@ -2,6 +2,7 @@
 // touches all its memory lives. Its parent is ours, not Nomad's, whose clean-up removes what lies below its own.
 import { type CgroupHierarchies, createGroup, type GroupLimits, groupDirectories } from "../system/cgroups.ts";
 import { CgroupError } from "./errors.ts";
+import { shareCores } from "./shared-cores.ts";
 
 export interface CgroupSettings {
   readonly hierarchies: CgroupHierarchies;
@@ -17,6 +18,8 @@ export interface CpuLimits {
   readonly percent?: number | undefined;
   /** Cores that it is pinned to, as "0,2-3". */
   readonly cpuset?: string | undefined;
+  /** Else the directory of a cgroup whose cores the VM shares, as they change (shared-cores.ts). */
+  readonly sharedCores?: string | undefined;
 }
 
 /** A VMM has a thread a vCPU and two more; io_uring and vhost may add theirs. */
@@ -24,6 +27,7 @@ const maxThreads = 512;
 
 export class MachineCgroup {
   readonly #options: { hierarchies: CgroupHierarchies; parent: string; name: string; limits: GroupLimits };
+  readonly #sharedCores: string | undefined;
   readonly directories: readonly string[];
 
   constructor(options: {
@@ -43,11 +47,12 @@ export class MachineCgroup {
         memoryBytes: memoryMib === undefined ? undefined : memoryMib * 1024 * 1024,
         cpuShares: cpu.shares,
         cpuPercent: cpu.percent,
-        cpuset: cpu.cpuset,
+        cpuset: cpu.cpuset ?? (cpu.sharedCores === undefined ? undefined : ""),
         pids: maxThreads,
         hugePageBytes: hugePagesMib * 1024 * 1024,
       },
     };
+    this.#sharedCores = cpu.cpuset === undefined ? cpu.sharedCores : undefined;
     this.directories = groupDirectories(this.#options);
   }
 
@@ -55,6 +60,7 @@ export class MachineCgroup {
   async create(): Promise<void> {
     try {
       await createGroup(this.#options);
+      if (this.#sharedCores !== undefined) await shareCores(this.directories, this.#sharedCores);
     } catch (error) {
       throw new CgroupError({ cause: error as Error });
     }

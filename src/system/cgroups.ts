@@ -41,7 +41,7 @@ export interface GroupLimits {
   readonly cpuShares?: number | undefined;
   /** Percent of one core. */
   readonly cpuPercent?: number | undefined;
-  /** Core numbers as "0,2-3". */
+  /** Core numbers as "0,2-3"; empty for those of the parent, until `setCores`. */
   readonly cpuset?: string | undefined;
   readonly pids?: number | undefined;
   /** Of huge pages of 2 MiB, which the memory limit leaves out. */
@@ -150,13 +150,33 @@ function settingsOf(version: 1 | 2, limits: GroupLimits): Setting[] {
       add("cpu", "cpu.cfs_quota_us", `${quotaUs}`);
     }
   }
-  if (cpuset !== undefined) add("cpuset", "cpuset.cpus", cpuset);
+  if (cpuset !== undefined && cpuset !== "") add("cpuset", "cpuset.cpus", cpuset);
   if (pids !== undefined) add("pids", "pids.max", `${pids}`);
   if (hugePageBytes !== undefined) {
     // Hosts whose kernel has no such pages lack the file.
     add("hugetlb", version === 2 ? "hugetlb.2MB.max" : "hugetlb.2MB.limit_in_bytes", `${hugePageBytes}`, true);
   }
   return settings;
+}
+
+/** The cores that the processes of a group may use, as "0,2-3"; undefined if there is no such group, or none of cpuset. */
+export async function effectiveCores(directory: string): Promise<string | undefined> {
+  // v2's file, then v1's.
+  for (const file of ["cpuset.cpus.effective", "cpuset.effective_cpus"]) {
+    const text = await readFile(join(directory, file), "utf8").catch(() => "");
+    if (text.trim() !== "") return text.trim();
+  }
+  return undefined;
+}
+
+/** Moves a group that has a cpuset to other cores. Fails as the file system does if no directory of it has a cpuset. */
+export async function setCores(directories: readonly string[], cores: string): Promise<void> {
+  const writes = directories.map((directory) => writeFile(join(directory, "cpuset.cpus"), cores, { flag: "r+" }));
+  const results = await Promise.allSettled(writes);
+  if (results.some(({ status }) => status === "fulfilled")) return;
+  const failures = results.filter((result) => result.status === "rejected").map(({ reason }): unknown => reason);
+  // Hierarchies of other controllers have no such file.
+  throw failures.find((reason) => (reason as NodeJS.ErrnoException).code !== "ENOENT") ?? failures[0];
 }
 
 /** From v1's range of 2 to 262144 to v2's of 1 to 10000, as runc and Nomad convert. */

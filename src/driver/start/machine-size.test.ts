@@ -54,3 +54,25 @@ describe("a VM within its reservation", () => {
     assert.deepEqual([memSizeMib, vcpuCount], [2911, 8]);
   });
 });
+
+describe("a VM without cores", () => {
+  const groupFor = (cpusetCgroup: string, more: object = {}): string | undefined =>
+    size({}, { cpusetCgroup, ...more }).cpu.sharedCores;
+
+  it("shares those of Nomad's group for such tasks, with cgroup v1 and v2", () => {
+    const shared = "/sys/fs/cgroup/cpuset/nomad/share";
+    assert.equal(groupFor(shared), shared);
+    assert.equal(
+      groupFor("/sys/fs/cgroup/nomad.slice/share.slice/a1.web.scope"),
+      "/sys/fs/cgroup/nomad.slice/share.slice",
+    );
+    // Nomad 1.6.
+    assert.equal(groupFor("/sys/fs/cgroup/nomad.slice/a1.web.scope"), "/sys/fs/cgroup/nomad.slice/a1.web.scope");
+    assert.equal(groupFor(""), undefined);
+  });
+
+  it("is the only one that does", () => {
+    const group = "/sys/fs/cgroup/nomad.slice/reserve.slice/a1.web.scope";
+    assert.equal(groupFor(group, { cpusetCpus: "1" }), undefined);
+  });
+});

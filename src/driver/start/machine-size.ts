@@ -5,6 +5,7 @@
 // a container's do. So a VM takes no more time from others than a container with the same resources, whatever its number of vCPUs.
 // The driver bounds the number all the same: by the reserved cores, or else by the host's, since more would only wait for each other.
 import { cpus } from "node:os";
+import { basename, dirname } from "node:path";
 import type { CpuLimits } from "../../machine/cgroup.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { maxVcpus, minMemoryMib, type TaskSettings } from "../config/task/task-config.ts";
@@ -79,7 +80,17 @@ function cpuLimits(options: { resources: TaskResources; coreMhz: number; hard: b
     shares: cpuMhz > 0 ? cpuMhz : undefined,
     percent: options.hard && mhz > 0 ? (cpuMhz / mhz) * 100 : undefined,
     cpuset: cpusetCpus === "" ? undefined : cpusetCpus,
+    sharedCores: cpusetCpus === "" ? sharedGroup(options.resources.cpusetCgroup) : undefined,
   };
+}
+
+/**
+ * The cgroup of tasks without cores of their own. With v1 Nomad names it; with v2 it names the task's own group below it, except
+ * before Nomad 1.7, where that group's cores alone change.
+ */
+function sharedGroup(path: string): string | undefined {
+  if (path === "") return undefined;
+  return basename(dirname(path)) === "share.slice" ? dirname(path) : path;
 }
 
 const coreMhzOf = (known: number): number => (known > 0 ? known : (cpus()[0]?.speed ?? 0));

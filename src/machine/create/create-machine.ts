@@ -144,6 +144,7 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
     drives: hostDrives,
     network: network?.plan,
     cgroups: [...(cgroup?.directories ?? [])],
+    sharedCores: request.cpu.cpuset === undefined ? request.cpu.sharedCores : undefined,
     createdAt: new Date().toISOString(),
   };
   await writeRecord(files.record, record);

@@ -116,7 +116,7 @@ async function requireScratchSpace(options: DiskOptions & DiskBudget): Promise<v
   const own = dirname(path);
   const others = machines.filter((directory) => directory !== own);
   await requireSpace({
-    path: own,
+    path: dirname(own),
     what: `the task's writable disk of ${sizeMib} MiB`,
     neededBytes: await promisedBytes([own]),
     promisedBytes: await promisedBytes(others),

@@ -59,6 +59,8 @@ const recordSchema = v.object({
   drives: v.array(hostDriveSchema),
   /** The directories of the VM's cgroup. */
   cgroups: v.array(v.string()),
+  /** The directory of the cgroup whose cores the VM shares. Undefined for a VM with cores of its own, or on all. */
+  sharedCores: v.optional(v.string()),
   /** Undefined: loopback only. */
   network: v.optional(networkPlanSchema),
   createdAt: v.string(),

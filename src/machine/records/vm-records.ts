@@ -54,8 +54,12 @@ export class VmRecords {
 
   /** The VMs' directories, with or without a record. */
   async directories(): Promise<string[]> {
-    const names = await readdir(this.directory).catch(() => [] as string[]);
-    return names.map((name) => join(this.directory, name));
+    return (await this.ids()).map((name) => join(this.directory, name));
+  }
+
+  /** The directories' names. */
+  async ids(): Promise<string[]> {
+    return await readdir(this.directory).catch(() => [] as string[]);
   }
 
   /**

@@ -19,6 +19,8 @@ export interface JobOptions {
   /** Default: ours. */
   readonly driver?: string;
   readonly memoryMib?: number;
+  /** Reserved cores, in place of MHz. Default: none. */
+  readonly cores?: number;
   /** How often Nomad may start the task again. Default: never. */
   readonly restarts?: number;
 }
@@ -68,7 +70,7 @@ export async function startJob(options: JobOptions): Promise<Allocation> {
             ${options.config}
           }
           resources {
-            cpu    = 50
+            ${options.cores === undefined ? "cpu = 50" : `cores = ${options.cores}`}
             memory = ${options.memoryMib ?? 192}
           }
         }

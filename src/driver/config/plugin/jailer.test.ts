@@ -46,7 +46,7 @@ describe("a VM's part of the host's CPUs", () => {
     assert.deepEqual(size({}), {
       vcpuCount: 1,
       memSizeMib: 256,
-      cpu: { shares: 500, percent: undefined, cpuset: undefined },
+      cpu: { shares: 500, percent: undefined, cpuset: undefined, sharedCores: undefined },
     });
   });
 
