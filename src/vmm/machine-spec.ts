@@ -12,8 +12,16 @@ export interface MachineSpec {
   readonly kernelArguments: readonly string[];
   readonly vcpuCount: number;
   readonly memSizeMib: number;
+  /** For each disk of the VM. Default: none. */
+  readonly ioLimits?: IoLimits;
   /** For Firecracker only. */
   readonly options: VmOptions;
+}
+
+/** The host's limits on a disk, which a job's own can only make stricter. Undefined: no limit. */
+export interface IoLimits {
+  readonly bytesPerSecond: number | undefined;
+  readonly opsPerSecond: number | undefined;
 }
 
 /** The kernel prints errors only: each line on the console costs a guest's boot time. */

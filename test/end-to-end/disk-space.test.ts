@@ -10,13 +10,15 @@ import { Fixture } from "./support/fixture.ts";
 import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
 
 const diskMib = 64;
+const bandwidthMib = 16;
 const fixture = Fixture.use(
   (address) => `
     registry "docker.io" { mirrors = ["http://${address}"] }
     allow_oversize = true
     disk {
-      size     = ${diskMib}
-      min_free = 16
+      size      = ${diskMib}
+      min_free  = 16
+      bandwidth = ${bandwidthMib}
     }`,
   { baseDiskMib: 600 },
 );
@@ -77,6 +79,17 @@ describe("the host's disk", { skip: skipVms }, () => {
     const [, rootMib] = /^\S+ +(\d+)/m.exec(stdout) ?? [];
     assert.ok(Number(rootMib) > diskMib + 16 && Number(rootMib) <= 100, stdout);
     assert.ok(Number(/MemTotal: +(\d+)/.exec(stdout)?.[1]) > 200 * 1024, stdout);
+    await allocation.stop();
+  });
+
+  it("is no faster for a VM than the plugin allows", async () => {
+    const allocation = await runService({ agent: fixture.agent, config: waiting });
+    const sizeMib = 48;
+    const dd = `dd if=/dev/zero of=/big bs=1M count=${sizeMib} conv=fsync`;
+    const { exitCode, stderr, elapsedMs } = await allocation.exec(["/bin/sh", "-c", dd]);
+    assert.equal(exitCode, 0, stderr);
+    // The limit lets a second's worth through at once.
+    assert.ok(elapsedMs > ((sizeMib - bandwidthMib) / bandwidthMib) * 1000, `${elapsedMs} ms`);
     await allocation.stop();
   });
 });

@@ -37,6 +37,7 @@ export async function machineSpec(options: {
     kernelArguments: [...quietArguments, ...vm.bootSource.bootArgs],
     vcpuCount: size.vcpuCount,
     memSizeMib: size.memSizeMib,
+    ioLimits: settings.disk.ioLimits,
     options: drives.length === 0 ? vm.options : { ...vm.options, drives },
   };
 }

@@ -1,5 +1,7 @@
 // Turns a job's VM options into calls. Options for another call's body (machine-config, drives) are merged there.
 import { join } from "node:path";
+import type { RateLimiter, TokenBucket } from "../../gen/firecracker/api.ts";
+import type { IoLimits } from "../machine-spec.ts";
 import type { VmConfig } from "../vmm.ts";
 import type { ApiRequest } from "./api-client.ts";
 
@@ -25,10 +27,12 @@ export function driveRequests(options: { config: VmConfig; vmmPath: (hostPath: s
   const extra = new Map((config.spec.options.drives ?? []).map((drive) => [drive.path_on_host, drive]));
   return config.drives.map((drive, index): ApiRequest => {
     const asked = extra.get(drive.path);
+    const limited = withinLimits(asked === undefined ? limiter : asked.rate_limiter, config.spec.ioLimits);
     return {
       operation: "PUT /drives/{drive_id}",
       body: {
-        ...(asked ?? { drive_id: `drive${index}`, ...(limiter === undefined ? {} : { rate_limiter: limiter }) }),
+        ...(asked ?? { drive_id: `drive${index}` }),
+        ...(limited === undefined ? {} : { rate_limiter: limited }),
         path_on_host: vmmPath(drive.path),
         // The root is the initramfs; Firecracker would append `root=` for a root device.
         is_root_device: false,
@@ -36,6 +40,27 @@ export function driveRequests(options: { config: VmConfig; vmmPath: (hostPath: s
       },
     };
   });
+}
+
+/** The job's limiter, made as strict as the host's limits. */
+function withinLimits(own: RateLimiter | undefined, limits: IoLimits | undefined): RateLimiter | undefined {
+  const bandwidth = stricterBucket(own?.bandwidth, limits?.bytesPerSecond);
+  const ops = stricterBucket(own?.ops, limits?.opsPerSecond);
+  if (bandwidth === undefined && ops === undefined) return undefined;
+  return { ...(bandwidth === undefined ? {} : { bandwidth }), ...(ops === undefined ? {} : { ops }) };
+}
+
+/** A bucket holds at most one second of the host's limit, so that no burst is beyond it. */
+function stricterBucket(own: TokenBucket | undefined, perSecond: number | undefined): TokenBucket | undefined {
+  if (perSecond === undefined) return own;
+  if (own === undefined || own.size / own.refill_time > perSecond / 1000) return { size: perSecond, refill_time: 1000 };
+  const size = Math.min(own.size, perSecond);
+  const burst = own.one_time_burst;
+  return {
+    size,
+    refill_time: Math.max(Math.round((own.refill_time / own.size) * size), 1),
+    ...(burst === undefined || burst === null ? {} : { one_time_burst: Math.min(burst, perSecond) }),
+  };
 }
 
 /** Devices that are neither disks nor network cards. After the machine's size is known: a balloon is checked against it. */

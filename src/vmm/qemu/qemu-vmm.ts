@@ -3,7 +3,8 @@
 // Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
 import { join } from "node:path";
 import { emulatedCpu, vsockWindowBytes } from "../../system/tuning.ts";
-import type { LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
+import type { IoLimits } from "../machine-spec.ts";
+import type { Drive, LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
 
 export interface QemuVmmOptions {
   readonly qemuPath: string;
@@ -112,10 +113,7 @@ export class QemuVmm implements Vmm {
       ...["-kernel", spec.vmlinuxPath],
       ...["-initrd", spec.initramfsPath],
       ...["-append", kernelArguments.join(" ")],
-      ...config.drives.flatMap((drive, index) => [
-        ...["-blockdev", JSON.stringify(blockDevice(drive.path, drive.readOnly, index))],
-        ...["-device", `virtio-blk-device,drive=drive${index}`],
-      ]),
+      ...config.drives.flatMap((drive, index) => diskArguments(drive, index, spec.ioLimits)),
       ...(config.networkInterfaces ?? []).flatMap(({ guestMac }, index) => [
         ...["-netdev", `tap,id=net${index},fd=${tapDescriptor(index)}`],
         ...["-device", `virtio-net-device,netdev=net${index},mac=${guestMac}`],
@@ -128,12 +126,32 @@ export class QemuVmm implements Vmm {
   }
 }
 
-/** JSON rather than key=value text, so that a comma in a path does not begin an option. */
-function blockDevice(path: string, readOnly: boolean, index: number): Record<string, unknown> {
-  return {
-    driver: "raw",
-    "node-name": `drive${index}`,
-    "read-only": readOnly,
-    file: { driver: "file", filename: path, locking: "off" },
+/**
+ * JSON rather than key=value text, so that a comma in a path does not begin an option. A write that fails because the host's disk
+ * is full is an error for the guest; by default QEMU would stop the guest for good.
+ */
+function diskArguments({ path, readOnly }: Drive, index: number, limits: IoLimits | undefined): string[] {
+  const node = `drive${index}`;
+  const raw = { driver: "raw", "read-only": readOnly, file: { driver: "file", filename: path, locking: "off" } };
+  const throttle = limits && throttleLimits(limits);
+  const group = `limits${index}`;
+  const blockdev =
+    throttle === undefined
+      ? { ...raw, "node-name": node }
+      : { driver: "throttle", "node-name": node, "read-only": readOnly, "throttle-group": group, file: raw };
+  return [
+    ...(throttle === undefined
+      ? []
+      : ["-object", JSON.stringify({ "qom-type": "throttle-group", id: group, limits: throttle })]),
+    ...["-blockdev", JSON.stringify(blockdev)],
+    ...["-device", `virtio-blk-device,drive=${node}${readOnly ? "" : ",werror=report"}`],
+  ];
+}
+
+function throttleLimits({ bytesPerSecond, opsPerSecond }: IoLimits): Record<string, number> | undefined {
+  const limits = {
+    ...(bytesPerSecond === undefined ? {} : { "bps-total": bytesPerSecond }),
+    ...(opsPerSecond === undefined ? {} : { "iops-total": opsPerSecond }),
   };
+  return Object.keys(limits).length === 0 ? undefined : limits;
 }
