@@ -14,7 +14,7 @@ export const pullRequestSchema = v.object({
   registries: registryConfigsSchema,
   reference: v.string(),
   forcePull: v.boolean(),
-  /** Of the store's file system. */
+  /** The space that a pull leaves on the store's file system. */
   minFreeBytes: v.number(),
   credentials: v.optional(credentialsSchema),
 });

@@ -37,7 +37,7 @@ class Tree {
     return join(this.directory, "share");
   }
 
-  /** What Nomad leaves for tasks without cores. */
+  /** Nomad leaves these for tasks without cores. */
   async leave(cores: string): Promise<void> {
     await writeFile(join(this.share, this.#effective), `${cores}\n`);
   }

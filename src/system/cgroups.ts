@@ -44,7 +44,7 @@ export interface GroupLimits {
   /** Core numbers as "0,2-3"; empty for those of the parent, until `setCores`. */
   readonly cpuset?: string | undefined;
   readonly pids?: number | undefined;
-  /** Of huge pages of 2 MiB, which the memory limit leaves out. */
+  /** For huge pages of 2 MiB, which the memory limit leaves out. */
   readonly hugePageBytes?: number | undefined;
 }
 

@@ -55,7 +55,7 @@ describe("cores", { skip: skipVms === false ? oneCore : skipVms }, () => {
     assert.match(record.sharedCores, /share/);
     const reserved = await reservedCores(other);
     assert.equal(reserved.length, 1);
-    assert.ok(!expand(fewer).includes(reserved[0] ?? -1), `${fewer} has ${reserved}`);
+    assert.ok(!expand(fewer).includes(reserved[0] ?? -1), `${fewer} has ${reserved.join()}`);
     // A VM that starts now does not get it either.
     const second = await startJob({ agent, config: waiting, type: "service" });
     await second.waitForStatus(["running"]);

@@ -82,7 +82,7 @@ describe("the host's disk", { skip: skipVms }, () => {
     await allocation.stop();
   });
 
-  it("is no faster for a VM than the plugin allows", async () => {
+  it("is as slow for a VM as the plugin says", async () => {
     const allocation = await runService({ agent: fixture.agent, config: waiting });
     const sizeMib = 48;
     const dd = `dd if=/dev/zero of=/big bs=1M count=${sizeMib} conv=fsync`;

@@ -1,7 +1,7 @@
 // The size of a VM: from the task's config or the job's `resources`, and within what the job reserved there. Nomad places jobs and
 // keeps quotas by its reservations, so a larger VM would take memory that Nomad has promised to others.
 //
-// The number of vCPUs is no amount of CPU time. The VM's cgroup has the weight of `resources.cpu`, and a VM's threads share it as
+// The number of vCPUs is not an amount of CPU time. The VM's cgroup has the weight of `resources.cpu`, and a VM's threads share it as
 // a container's do. So a VM takes no more time from others than a container with the same resources, whatever its number of vCPUs.
 // The driver bounds the number all the same: by the reserved cores, or else by the host's, since more would only wait for each other.
 import { cpus } from "node:os";

@@ -31,7 +31,7 @@ test("a VM takes the spare disk; without one of its size it makes its own", asyn
   const formatted = await Promise.all(
     [first, second].map((path) => claimScratchDisk({ ...options, path, sizeMib: 16 })),
   );
-  assert.deepEqual(formatted.toSorted(), [false, true]);
+  assert.equal(formatted.filter(Boolean).length, 1);
   const inodes = [(await stat(first)).ino, (await stat(second)).ino];
   assert.ok(inodes.includes(ino));
   assert.notEqual(inodes[0], inodes[1]);

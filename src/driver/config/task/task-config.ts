@@ -98,7 +98,7 @@ export interface TaskSettings extends Parsed<typeof processTable> {
   readonly image: ImageOptions;
   readonly vcpuCount: number | undefined;
   readonly memSizeMib: number | undefined;
-  /** Of the task's writable disk. */
+  /** The size of the task's writable disk. */
   readonly diskSizeMib: number | undefined;
   readonly cpu: { readonly hardLimit: boolean };
   readonly container: ContainerSettings;
