@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomically } from "../system/files.ts";
+import type { HostFile } from "../system/host-file.ts";
 import { describeFile } from "./describe-file.ts";
 import { InitrdError } from "./errors.ts";
 
@@ -12,16 +13,16 @@ const maxBytes = 256 * 1024 * 1024;
 /** Returns the path of both together, cached by content. Fails with InitrdError. */
 export async function appendInitrd(options: {
   initramfsPath: string;
-  initrdPath: string;
+  initrd: HostFile;
   cacheDirectory: string;
 }): Promise<string> {
-  const { initrdPath, cacheDirectory } = options;
-  const { size } = await stat(initrdPath);
+  const { initrd, cacheDirectory } = options;
+  const { size } = initrd.facts;
   if (size > maxBytes)
-    throw new InitrdError({ path: initrdPath, reason: `it has ${size} bytes; the limit is ${maxBytes}` });
-  const [own, extra] = await Promise.all([readFile(options.initramfsPath), readFile(initrdPath)]);
+    throw new InitrdError({ path: initrd.path, reason: `it has ${size} bytes; the limit is ${maxBytes}` });
+  const [own, extra] = await Promise.all([readFile(options.initramfsPath), initrd.read(maxBytes)]);
   const kind = describeFile(extra);
-  if (!kind.archive) throw new InitrdError({ path: initrdPath, reason: `it is ${kind.name}` });
+  if (!kind.archive) throw new InitrdError({ path: initrd.path, reason: `it is ${kind.name}` });
   const hash = createHash("sha256").update(own).update(extra).digest("hex").slice(0, 16);
   const path = join(cacheDirectory, `initramfs-${hash}.cpio`);
   if ((await stat(path).catch(() => undefined))?.size === own.length + extra.length) return path;

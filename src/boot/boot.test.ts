@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
+import { openBeneath } from "../system/host-file.ts";
 import { appendInitrd } from "./append-initrd.ts";
 import { compareReleases, findCloudKernels } from "./find-kernel.ts";
 import { buildInitramfs } from "./initramfs.ts";
@@ -48,6 +49,19 @@ test("an ELF kernel is used where it lies, with its release", async (context) =>
   await writeFile(path, elf());
   const image = await openKernelImage({ path, shimPath, cacheDirectory: join(directory, "cache") });
   assert.deepEqual(image, { vmlinuxPath: path, release: "6.1.0-9-cloud-amd64" });
+});
+
+test("a job's ELF kernel is copied, since its path may lead elsewhere by the time that the VM boots", async (context) => {
+  const directory = await temporary(context);
+  const path = join(directory, "vmlinux");
+  await writeFile(path, elf());
+  await using file = await openBeneath({ path, roots: [directory] });
+  await rm(path);
+  await writeFile(path, "another file");
+  const cacheDirectory = join(directory, "cache");
+  const { vmlinuxPath } = await openKernelImage({ path, file, shimPath, cacheDirectory });
+  assert.equal(dirname(vmlinuxPath), cacheDirectory);
+  assert.deepEqual(await readFile(vmlinuxPath), elf());
 });
 
 test("a kernel is read once, and again if it has changed or its cached ELF is gone", async (context) => {
@@ -99,12 +113,15 @@ test("a job's initrd goes behind ours, and another file is refused with its kind
   const [initramfsPath, initrdPath] = [join(directory, "own"), join(directory, "extra")];
   await writeFile(initramfsPath, "own archive");
   await writeFile(initrdPath, "070701 extra archive");
-  const options = { initramfsPath, initrdPath, cacheDirectory: join(directory, "cache") };
-  const path = await appendInitrd(options);
+  const append = async (): Promise<string> => {
+    await using initrd = await openBeneath({ path: initrdPath, roots: [directory] });
+    return await appendInitrd({ initramfsPath, initrd, cacheDirectory: join(directory, "cache") });
+  };
+  const path = await append();
   assert.equal(await readFile(path, "utf8"), "own archive070701 extra archive");
-  assert.equal(await appendInitrd(options), path);
+  assert.equal(await append(), path);
   await writeFile(initrdPath, "hsqs, a squashfs");
-  await assert.rejects(appendInitrd(options), /extra is not an initrd: it is a squashfs image; give a cpio archive/);
+  await assert.rejects(append(), /extra is not an initrd: it is a squashfs image; give a cpio archive/);
 });
 
 for (const [name, payload] of [

@@ -9,6 +9,7 @@ import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
 import { reasonOf } from "../system/error.ts";
 import { exists, writeFileAtomically } from "../system/files.ts";
+import type { HostFile } from "../system/host-file.ts";
 import { decompressLz4, decompressXz, lz4LegacyMagic } from "./decompress.ts";
 import { describeFile } from "./describe-file.ts";
 import { KernelImageError } from "./errors.ts";
@@ -22,6 +23,8 @@ export interface KernelImage {
 
 export interface OpenKernelOptions {
   readonly path: string;
+  /** The file itself, if a job names it: its path may lead elsewhere by now. The VM boots a copy of it. */
+  readonly file?: HostFile | undefined;
   /** The folder of extracted kernels. */
   readonly cacheDirectory: string;
   /** The supervisor's program, which decompresses LZ4. */
@@ -41,9 +44,9 @@ const known = new Map<string, KnownImage>();
 
 /** Fails with KernelImageError, whose message describes the file and names the cure. */
 export async function openKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
-  const { path, cacheDirectory } = options;
-  const key = [path, cacheDirectory].join("\0");
-  const identity = await identityOf(path);
+  const { path, file, cacheDirectory } = options;
+  const key = [file === undefined ? "" : "copy", path, cacheDirectory].join("\0");
+  const identity = await identityOf(options);
   const seen = known.get(key);
   if (seen !== undefined && seen.identity === identity && (await exists(seen.image.vmlinuxPath))) return seen.image;
   const image = await readKernelImage(options);
@@ -52,39 +55,44 @@ export async function openKernelImage(options: OpenKernelOptions): Promise<Kerne
 }
 
 /** Changes whenever the file's content does; undefined if the file is missing. */
-async function identityOf(path: string): Promise<string | undefined> {
-  const facts = await stat(path, { bigint: true }).catch(() => undefined);
+async function identityOf({ path, file }: OpenKernelOptions): Promise<string | undefined> {
+  const facts = file?.facts ?? (await stat(path, { bigint: true }).catch(() => undefined));
   return facts && [facts.dev, facts.ino, facts.size, facts.mtimeNs, facts.ctimeNs].join(" ");
 }
 
 async function readKernelImage(options: OpenKernelOptions): Promise<KernelImage> {
-  const { path } = options;
-  const content = await readImage(path);
+  const { path, file } = options;
+  const content = await readImage(options);
   if (isElf(content)) {
     checkElf(path, content);
-    return { vmlinuxPath: path, release: releaseFromBanner(content) };
+    const vmlinuxPath = file === undefined ? path : await cached(options, content, async () => content);
+    return { vmlinuxPath, release: releaseFromBanner(content) };
   }
   if (isBzImage(content)) {
-    const release = releaseFromBzImage(content);
-    const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
-    const vmlinuxPath = join(options.cacheDirectory, `vmlinux-${hash}`);
-    if (!(await exists(vmlinuxPath))) {
-      const elf = await extractElf(options, content);
-      await mkdir(options.cacheDirectory, { recursive: true });
-      await writeFileAtomically({ path: vmlinuxPath, content: elf, mode: 0o644, durable: true });
-    }
-    return { vmlinuxPath, release };
+    const vmlinuxPath = await cached(options, content, () => extractElf(options, content));
+    return { vmlinuxPath, release: releaseFromBzImage(content) };
   }
   throw new KernelImageError({ path, reason: `it is ${describeFile(content).name}` });
 }
 
-async function readImage(path: string): Promise<Buffer> {
+/** The path of the ELF, by the content of the file that it comes from. */
+async function cached(options: OpenKernelOptions, content: Buffer, makeElf: () => Promise<Buffer>): Promise<string> {
+  const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
+  const path = join(options.cacheDirectory, `vmlinux-${hash}`);
+  if (await exists(path)) return path;
+  const elf = await makeElf();
+  await mkdir(options.cacheDirectory, { recursive: true });
+  await writeFileAtomically({ path, content: elf, mode: 0o644, durable: true });
+  return path;
+}
+
+async function readImage({ path, file }: OpenKernelOptions): Promise<Buffer> {
   try {
-    const facts = await stat(path);
+    const facts = file?.facts ?? (await stat(path));
     if (!facts.isFile()) throw new KernelImageError({ path, reason: "it is not a regular file" });
-    if (facts.size === 0) throw new KernelImageError({ path, reason: "the file is empty" });
+    if (facts.size <= 0) throw new KernelImageError({ path, reason: "the file is empty" });
     if (facts.size > maxImageBytes) throw new KernelImageError({ path, reason: `it has ${facts.size} bytes` });
-    return await readFile(path);
+    return await (file?.read(maxImageBytes) ?? readFile(path));
   } catch (error) {
     if (error instanceof KernelImageError) throw error;
     const code = (error as NodeJS.ErrnoException).code;

@@ -52,13 +52,18 @@ const moduleName = (path: string): string => normalise(basename(path).replace(/\
 export interface CollectModulesOptions {
   /** `.../lib/modules/RELEASE`. */
   readonly directory: string;
+  /** How its files are read. Default: by their paths. */
+  readonly read?: ReadModuleFile | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
+export type ReadModuleFile = (path: string) => Promise<Buffer>;
+
 /** Fails with ModuleMissingError if a needed module is neither a file nor built in. */
 export async function collectModules(options: CollectModulesOptions): Promise<KernelModule[]> {
-  const files = await listModules(join(options.directory, "modules.order"));
-  const builtIn = new Set((await readLines(join(options.directory, "modules.builtin"))).map(moduleName));
+  const { read = readFile } = options;
+  const files = await listModules(join(options.directory, "modules.order"), read);
+  const builtIn = new Set((await readLines(join(options.directory, "modules.builtin"), read)).map(moduleName));
   const collected = new Map<string, KernelModule>();
 
   const add = async ({ name, optional, condition }: Need): Promise<void> => {
@@ -68,7 +73,7 @@ export async function collectModules(options: CollectModulesOptions): Promise<Ke
       if (optional !== true) throw new ModuleMissingError({ module: name, directory: options.directory });
       return;
     }
-    const content = trimModule(await readModule(join(options.directory, file), options.signal));
+    const content = trimModule(await readModule(join(options.directory, file), read, options.signal));
     const conditional = condition === undefined ? {} : { condition };
     for (const dependency of dependenciesOf(content)) await add({ name: dependency, ...conditional });
     collected.set(name, { fileName: `${name}.ko`, content, ...conditional });
@@ -77,17 +82,20 @@ export async function collectModules(options: CollectModulesOptions): Promise<Ke
   return [...collected.values()];
 }
 
-async function readLines(path: string): Promise<string[]> {
-  const text = await readFile(path, "utf8").catch(() => "");
-  return text.split("\n").filter((line) => line !== "");
+async function readLines(path: string, read: ReadModuleFile): Promise<string[]> {
+  const content = await read(path).catch(() => "");
+  return content
+    .toString()
+    .split("\n")
+    .filter((line) => line !== "");
 }
 
 /** modules.order names files as built (`kernel/.../x.ko`); packages may have compressed them afterwards. */
-async function listModules(path: string): Promise<Map<string, string>> {
-  return new Map((await readLines(path)).map((line) => [moduleName(line), line]));
+async function listModules(path: string, read: ReadModuleFile): Promise<Map<string, string>> {
+  return new Map((await readLines(path, read)).map((line) => [moduleName(line), line]));
 }
 
-async function readModule(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
+async function readModule(path: string, read: ReadModuleFile, signal: AbortSignal | undefined): Promise<Buffer> {
   const plain = path.replace(/\.(xz|zst|gz)$/, "");
   const unpackers: [string, (content: Buffer) => Promise<Buffer>][] = [
     ["", (content) => Promise.resolve(content)],
@@ -96,7 +104,7 @@ async function readModule(path: string, signal: AbortSignal | undefined): Promis
     [".gz", (content) => promisify(gunzip)(content)],
   ];
   for (const [suffix, unpack] of unpackers) {
-    const content = await readFile(plain + suffix).catch(() => undefined);
+    const content = await read(plain + suffix).catch(() => undefined);
     if (content !== undefined) return await unpack(content);
   }
   throw new ModuleMissingError({ module: moduleName(path), directory: path });

@@ -1,36 +1,37 @@
 // Disks of the host that a VM has beside its own. If one VM writes a disk, no other VM may have it: VMs share nothing that one of
-// them can change. The VMs' records hold each disk by the identity of its file or device, since several names can lead there. A
-// jailed VMM's user owns the disks that it writes, for as long as the VM lives.
-import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, stat } from "node:fs/promises";
+// them can change. The VMs' records hold each disk by the identity of its file or device, since several names can lead there. The
+// VM gets the opened file itself, in its own directory: the supervisor puts it there, for the VM's user (crates/shim/src/vm/drives.rs).
+import { join } from "node:path";
+import type { HostFile } from "../system/host-file.ts";
 import type { ExtraDrive } from "../vmm/vm-options.ts";
 import type { Drive } from "../vmm/vmm.ts";
 import { DriveInUseError } from "./errors.ts";
 import type { HostDriveRecord, MachineRecord } from "./records/manifest.ts";
-import type { UserRange } from "./users.ts";
 
-/**
- * The part of a VM's record about these disks. If a file still belongs to a VM's user, root counts as its owner. Fails as stat
- * does.
- */
-export async function inspectDrives(drives: readonly ExtraDrive[], users: UserRange): Promise<HostDriveRecord[]> {
-  return await Promise.all(
-    drives.map(async ({ path_on_host: path, is_read_only: readOnly = false }) => {
-      const facts = await stat(path);
-      const isVmUsers = facts.uid >= users.first && facts.uid <= users.last;
-      const owner = isVmUsers ? { uid: 0, gid: 0 } : { uid: facts.uid, gid: facts.gid };
-      return { path, readOnly, identity: identityOf(facts), sizeBytes: facts.isFile() ? facts.size : 0, owner };
-    }),
-  );
+/** A job's disk: its options, and the file that the driver opened for it. */
+export interface HostDrive {
+  readonly options: ExtraDrive;
+  readonly file: HostFile;
 }
 
-function identityOf(facts: Stats): string {
-  return facts.isBlockDevice() ? `device ${facts.rdev}` : `file ${facts.dev}:${facts.ino}`;
+/** The part of a VM's record about these disks. */
+export function recordDrives(drives: readonly HostDrive[]): HostDriveRecord[] {
+  return drives.map(({ options, file }) => ({
+    path: file.path,
+    readOnly: options.is_read_only ?? false,
+    identity: file.identity,
+  }));
 }
 
-/** A device has no size here: the limit on the size of files does not apply to it. */
-export function toDrives(drives: readonly HostDriveRecord[]): Drive[] {
-  return drives.map(({ path, readOnly, sizeBytes }) => ({ path, readOnly, sizeBytes }));
+/** As the VMM finds them, in the VM's directory. A device has no size here: the limit on the size of files does not apply to it. */
+export function toDrives(directory: string, drives: readonly HostDrive[]): Drive[] {
+  return drives.map(({ options, file }, index) => ({
+    path: join(directory, `host-drive${index}`),
+    readOnly: options.is_read_only ?? false,
+    sizeBytes: file.kind === "file" ? Number(file.facts.size) : 0,
+    id: options.drive_id,
+    file,
+  }));
 }
 
 /**
@@ -44,29 +45,5 @@ export function refuseSharedDrives(drives: readonly HostDriveRecord[], others: r
     if (drives.slice(0, index).some(isSame)) throw new DriveInUseError({ path: drive.path, holder: undefined });
     const holder = others.find((record) => record.drives.some(clashes));
     if (holder !== undefined) throw new DriveInUseError({ path: drive.path, holder });
-  }
-}
-
-/** Gives the disks that the VM's user owns back to their former owners. Safe to repeat. Fails as chown does. */
-export async function giveDrivesBack(record: MachineRecord): Promise<void> {
-  const { user, drives } = record;
-  if (user === undefined) return;
-  for (const { path, readOnly, identity, owner } of drives) {
-    if (readOnly) continue;
-    await using file = await openIfThere(path);
-    const facts = await file?.stat();
-    // Another file has taken its place, or somebody else has given it away.
-    if (facts === undefined || identityOf(facts) !== identity || facts.uid !== user.uid) continue;
-    await file?.chown(owner.uid, owner.gid);
-  }
-}
-
-async function openIfThere(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP" || code === "ENXIO") return undefined;
-    throw error;
   }
 }

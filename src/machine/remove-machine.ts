@@ -3,7 +3,6 @@ import { rm, stat } from "node:fs/promises";
 import { removeGroup } from "../system/cgroups.ts";
 import { exists } from "../system/files.ts";
 import { isAlive, ownIdentity } from "../system/processes.ts";
-import { giveDrivesBack } from "./drives.ts";
 import { deathTimeoutMs, killMachine } from "./kill-machine.ts";
 import { machineFiles } from "./records/files.ts";
 import { type MachineRecord, readRecord, writeRecord } from "./records/manifest.ts";
@@ -26,11 +25,10 @@ export async function markEnding(vm: RecordedVm): Promise<MachineRecord> {
   return record;
 }
 
-/** The hold on the host's disks, the network, the cgroup, then the directory with the jail and the record. No process may be left. */
+/** The network, the cgroup, then the directory with the jail and the record. No process may be left. */
 export async function removeTraces(vm: RecordedVm, records: VmRecords): Promise<void> {
   const { network, cgroups } = vm.record;
   if (network !== undefined) await records.networks.detach(network);
-  await giveDrivesBack(vm.record);
   await removeGroup({ directories: cgroups, timeoutMs: deathTimeoutMs });
   await rm(vm.files.directory, { recursive: true, force: true });
 }

@@ -1,6 +1,7 @@
 // The seam between a VM's life and the program that runs it. An implementation plans the processes that the VM's
 // supervisor must start, and finishes the start from outside once they run (configure, start). Nothing here knows of Nomad.
 
+import type { HostFile } from "../system/host-file.ts";
 import type { MachineSpec } from "./machine-spec.ts";
 
 export interface Drive {
@@ -8,6 +9,10 @@ export interface Drive {
   readonly readOnly: boolean;
   /** A file's size; undefined if it is not known. */
   readonly sizeBytes?: number | undefined;
+  /** Its name in the job, for a disk of the host. */
+  readonly id?: string | undefined;
+  /** A disk of the host, which lies at `path` in the VMM's view alone. */
+  readonly file?: HostFile | undefined;
 }
 
 export interface NetworkInterface {
@@ -58,6 +63,16 @@ export interface TapDescriptor {
   readonly descriptor: number;
 }
 
+/** A disk of the host that a process sees in the place of a file, alone. */
+export interface DriveMount {
+  readonly file: HostFile;
+  /** A file that exists. */
+  readonly target: string;
+  readonly readOnly: boolean;
+  /** Whoever the process runs as, if not as root: the disk shows itself as this user's. Its owner on the host does not change. */
+  readonly user: VmUser | undefined;
+}
+
 /** A child of the supervisor; the one named "vmm" is the VM. */
 export interface VmProcess {
   readonly name: string;
@@ -71,6 +86,7 @@ export interface VmProcess {
   /** The supervisor opens them where they are. */
   readonly taps?: readonly TapDescriptor[];
   readonly binds?: readonly BindMount[];
+  readonly drives?: readonly DriveMount[];
 }
 
 export interface LaunchPlan {

@@ -1,12 +1,13 @@
 // VM options in Firecracker's words: those that reach the guest, and those that are refused before anything boots.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile, rename, stat, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { runJob, startJob } from "./support/allocation.ts";
 import { skipVms, vmm } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
+import { HeldRegistry } from "./support/held-registry.ts";
 import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
 
 // Jailed VMs read files that others may read, and their users must be able to reach them.
@@ -17,11 +18,26 @@ const forbidden = join(directory, "forbidden");
 writeFileSync(allowed, "what the disk holds\n".padEnd(1 << 20, "\0"), { mode: 0o644 });
 writeFileSync(forbidden, Buffer.alloc(4096));
 
-const fixture = Fixture.use(
-  (address) => `
-    registry "docker.io" { mirrors = ["http://${address}"] }
-    allowed_host_paths = ["${allowed}"]`,
-);
+// A directory that somebody else than root may write, and a file that only root may read.
+const theirs = join(directory, "theirs");
+const disk = join(theirs, "disk.img");
+const secret = join(directory, "secret");
+const nobody = 65_534;
+mkdirSync(theirs);
+writeFileSync(disk, "what the disk holds\n".padEnd(1 << 20, "\0"), { mode: 0o644 });
+for (const path of [theirs, disk]) chownSync(path, nobody, nobody);
+writeFileSync(secret, "root's secret".padEnd(1 << 20, "\0"), { mode: 0o600 });
+
+const held = await HeldRegistry.start();
+after(() => held[Symbol.asyncDispose]());
+
+const fixture = Fixture.use((address) => {
+  held.target = address;
+  return `
+      registry "docker.io" { mirrors = ["http://${address}"] }
+      registry "held.example" { mirrors = ["http://${held.address}"] }
+      allowed_host_paths = ["${allowed}", "${theirs}"]`;
+});
 
 const image = 'image = "busybox:latest"';
 const drive = (path: string): string => `drive {
@@ -103,6 +119,36 @@ describe("VM options", { skip: skipVms, concurrency: 3 }, () => {
     assert.match(log, / mitigations=off/);
     const written = (await readFile(allowed)).toString("latin1", 64, 79);
     assert.equal(written, "and what it got");
+  });
+
+  it("a drive stays the file that was allowed, whatever takes its name during the pull of the image", async () => {
+    const script = [
+      "head -c 20 /dev/vdc",
+      "printf 'and what it got' | dd of=/dev/vdc bs=1 seek=64 conv=notrunc 2>/dev/null",
+      "sync",
+      "echo end",
+    ].join("; ");
+    const before = await stat(secret);
+    const allocation = await startJob({
+      agent: fixture.agent,
+      config: `image = "held.example/library/busybox:latest"
+        ${drive(disk)}
+        command = "/bin/sh"
+        args    = ["-c", ${JSON.stringify(script)}]`,
+    });
+    await held.waitForRequest();
+    const kept = join(theirs, "kept.img");
+    await rename(disk, kept);
+    await symlink(secret, disk);
+    held.release();
+    assert.equal(await allocation.waitForEnd(), "complete", await allocation.eventText());
+    await allocation.waitForLog(/end$/m);
+    assert.match(await allocation.log(), /^what the disk holds$/m);
+    const after = await stat(secret);
+    assert.deepEqual([after.uid, after.gid, after.mode, after.mtimeMs], [0, 0, before.mode, before.mtimeMs]);
+    assert.match(await readFile(secret, "latin1"), /^root's secret\0+$/);
+    assert.equal((await readFile(kept)).toString("latin1", 64, 79), "and what it got");
+    assert.equal((await stat(kept)).uid, nobody);
   });
 
   it("every other block of Firecracker's at once", {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -52,6 +53,9 @@ pub struct Process {
     pub taps: Vec<Tap>,
     /// Files that it sees in other places than the host does.
     pub binds: Vec<BindMount>,
+    /// Disks of the host that it sees in the places of files.
+    #[serde(default)]
+    pub drives: Vec<Drive>,
     /// The `cgroup.procs` of each group that it runs in.
     pub cgroup_procs: Vec<PathBuf>,
 }
@@ -91,6 +95,30 @@ pub struct BindMount {
     /// A file that exists.
     pub target: PathBuf,
     pub read_only: bool,
+}
+
+/// A file or a block device that the driver has opened.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drive {
+    /// This program was started with it.
+    pub descriptor: RawFd,
+    /// For messages.
+    pub path: PathBuf,
+    /// See `HostFile` in src/system/host-file.ts.
+    pub identity: String,
+    /// A file that exists.
+    pub target: PathBuf,
+    pub read_only: bool,
+    /// Whoever the process runs as. None: root.
+    pub user: Option<User>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
 }
 
 #[derive(Debug, Error)]

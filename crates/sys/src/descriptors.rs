@@ -5,13 +5,23 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A pipe, both ends close-on-exec: (read, write).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Takes a descriptor that the program was started with, by its number. It is close-on-exec from now on. Fails if there is
+/// none. Each number must be taken once only.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call before makes sure that the descriptor is open, and nobody else in this program owns it.
+    unsafe {
+        check(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
 }
 
 /// A pipe for bulk data.

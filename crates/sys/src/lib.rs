@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod descriptors;
+pub mod loop_device;
 pub mod machine;
 pub mod mounts;
 pub mod passing;

@@ -1,5 +1,6 @@
 //! Steps of a child process between fork and exec.
 
+use crate::mounts;
 use crate::tap::open_tap;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -8,7 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{getppid, setsid, write};
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -51,6 +52,12 @@ pub struct TapDescriptor {
     pub descriptor: RawFd,
 }
 
+/// A mount without a place (mounts.rs), and the file that it covers for the process.
+pub struct Mount {
+    pub mount: OwnedFd,
+    pub target: CString,
+}
+
 /// The surroundings of a child's program.
 pub struct Isolation {
     /// The `cgroup.procs` of the groups that it joins.
@@ -58,8 +65,9 @@ pub struct Isolation {
     pub taps: Vec<TapDescriptor>,
     /// Namespaces of its own, but for a process namespace, which only the parent can make.
     pub namespaces: CloneFlags,
-    /// If there are any, the child has a mount namespace of its own with them.
+    /// If there are any of these two, the child has a mount namespace of its own with them.
     pub binds: Vec<Bind>,
+    pub mounts: Vec<Mount>,
 }
 
 /// The child enters these surroundings before its program runs, the cgroups first: they are the root of its cgroup namespace.
@@ -69,6 +77,7 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         taps,
         namespaces,
         binds,
+        mounts,
     } = isolation;
     let before_exec = move || {
         for path in &cgroup_procs {
@@ -80,7 +89,7 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         if !namespaces.is_empty() {
             unshare(namespaces)?;
         }
-        if binds.is_empty() {
+        if binds.is_empty() && mounts.is_empty() {
             return Ok(());
         }
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -93,6 +102,9 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
                 let closed = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
                 mount_at(None, &bind.target, flags | closed)?;
             }
+        }
+        for Mount { mount, target } in &mounts {
+            mounts::attach(mount.as_fd(), target)?;
         }
         Ok(())
     };

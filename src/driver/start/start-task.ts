@@ -18,7 +18,7 @@ import { processSpec } from "./process-spec.ts";
 import { resolveImage } from "./resolve-image.ts";
 import { startSlot } from "./start-slots.ts";
 import { reserveTaskNetwork } from "./task-network.ts";
-import { machineSpec } from "./vm-setup.ts";
+import { setUpVm } from "./vm-setup.ts";
 
 export interface StartTaskOptions {
   readonly config: TaskConfig;
@@ -47,7 +47,8 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   });
   const scratchSizeMib = diskSizeMib(taskSettings, settings);
   const networkInterfaces = network.mode === "none" ? 0 : 1;
-  const spec = await machineSpec({ vm, settings, host, size, networkInterfaces, signal });
+  await using opened = new AsyncDisposableStack();
+  const { spec, drives } = await setUpVm({ vm, settings, host, size, networkInterfaces, opened, signal });
   const { registries } = settings;
   const image = await resolveImage({
     image: taskSettings.image,
@@ -80,6 +81,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
     host: host.machines,
     request: {
       spec,
+      drives,
       cpu: size.cpu,
       labels: encodeLabels({ taskId, allocId, taskName, stopSignal, startedAt: new Date() }),
       madeFor: describeTask({ taskName, allocId }),

@@ -3,13 +3,14 @@
 // record, which is written before anything else.
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import type { HostFile } from "../../system/host-file.ts";
 import { ownIdentity } from "../../system/processes.ts";
 import type { MachineSpec } from "../../vmm/machine-spec.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmUser } from "../../vmm/vmm.ts";
 import { type CgroupSettings, type CpuLimits, MachineCgroup } from "../cgroup.ts";
-import { inspectDrives, refuseSharedDrives, toDrives } from "../drives.ts";
+import { type HostDrive, recordDrives, refuseSharedDrives, toDrives } from "../drives.ts";
 import { type MachineFiles, machineFiles } from "../records/files.ts";
-import { type HostDriveRecord, type MachineRecord, writeRecord } from "../records/manifest.ts";
+import { type MachineRecord, writeRecord } from "../records/manifest.ts";
 import type { RecordedVm, VmRecords } from "../records/vm-records.ts";
 import type { BootTimeline } from "../timeline.ts";
 import { freeUser, type UserRange } from "../users.ts";
@@ -33,6 +34,8 @@ export interface MachineHost {
 /** One VM as its owner wants it. */
 export interface MachineRequest {
   readonly spec: MachineSpec;
+  /** The host's disks of the spec, in its order. They are open until the VM has been created. */
+  readonly drives?: readonly HostFile[] | undefined;
   readonly cpu: CpuLimits;
   /** See the record's fields of these names. */
   readonly labels: Readonly<Record<string, string>>;
@@ -106,8 +109,9 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
   const others = await records.list();
   const uid = vmm.jailed ? freeUser(users, others) : undefined;
   const user: VmUser | undefined = uid === undefined ? undefined : { uid, gid: uid };
-  const hostDrives = await inspectDrives(spec.options.drives ?? [], users);
-  refuseSharedDrives(hostDrives, others);
+  const hostDrives = hostDrivesOf(request);
+  const recordedDrives = recordDrives(hostDrives);
+  refuseSharedDrives(recordedDrives, others);
   const { id, directory } = await makeDirectory(records.directory);
   const files = machineFiles(directory);
   const formatted = await claimDisk({ host, files, workload, signal });
@@ -141,7 +145,7 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
     vsockPath: plan.vsockPath,
     startedPath: plan.startedPath,
     user,
-    drives: hostDrives,
+    drives: recordedDrives,
     network: network?.plan,
     cgroups: [...(cgroup?.directories ?? [])],
     sharedCores: request.cpu.cpuset === undefined ? request.cpu.sharedCores : undefined,
@@ -175,17 +179,22 @@ async function claimDisk(options: {
   }
 }
 
+function hostDrivesOf({ spec, drives = [] }: MachineRequest): HostDrive[] {
+  return (spec.options.drives ?? []).map((options, index) => {
+    const file = drives[index];
+    if (file === undefined) throw new TypeError(`drive ${options.drive_id} is not open`);
+    return { options, file };
+  });
+}
+
 /** In the order in which the guest finds them. */
-function vmDrives(
-  files: MachineFiles,
-  workload: Workload | undefined,
-  hostDrives: readonly HostDriveRecord[],
-): Drive[] {
-  if (workload === undefined) return toDrives(hostDrives);
+function vmDrives(files: MachineFiles, workload: Workload | undefined, hostDrives: readonly HostDrive[]): Drive[] {
+  const ofHost = toDrives(files.directory, hostDrives);
+  if (workload === undefined) return ofHost;
   return [
     { path: workload.imagePath, readOnly: true },
     { path: files.scratchDisk, readOnly: false, sizeBytes: workload.scratchSizeMib * 1024 * 1024 },
-    ...toDrives(hostDrives),
+    ...ofHost,
   ];
 }
 

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { guestPort } from "../../guest/client.ts";
 import { PortInUseError } from "../../network/errors.ts";
 import { findPortHolder } from "../../network/host/port-holder.ts";
+import type { HostFile } from "../../system/host-file.ts";
 import { type ProcessIdentity, readStartTime } from "../../system/processes.ts";
 import { pollUntil } from "../../system/wait.ts";
 import type { LaunchPlan } from "../../vmm/vmm.ts";
@@ -46,7 +47,7 @@ export async function spawnShim(options: SpawnShimOptions): Promise<ProcessIdent
   await writeFile(files.shimConfig, JSON.stringify(shimConfig(options)), { mode: 0o600 });
   const child = spawn(options.shimPath, [files.shimConfig], {
     detached: true,
-    stdio: "ignore",
+    stdio: ["ignore", "ignore", "ignore", ...passedFiles(options.plan).map(({ descriptor }) => descriptor)],
     cwd: files.directory,
     env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin" },
   });
@@ -101,9 +102,15 @@ function notStarted({ code = "vmm_not_started", reason }: VmEnd): MachineStartEr
   return new MachineStartError({ code, reason });
 }
 
+/** The supervisor inherits them in this order, from descriptor 3 on. */
+function passedFiles(plan: LaunchPlan): HostFile[] {
+  return plan.processes.flatMap(({ drives = [] }) => drives.map(({ file }) => file));
+}
+
 /** As crates/shim reads it. */
 function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
   const { files, plan } = options;
+  const passed = passedFiles(plan);
   return {
     version: 1,
     id: options.id,
@@ -126,6 +133,14 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
       namespaces: process.namespaces,
       taps: (process.taps ?? []).map(({ tap, netns, descriptor }) => ({ name: tap, netns: netns ?? null, descriptor })),
       binds: (process.binds ?? []).map(({ source, target, readOnly }) => ({ source, target, read_only: readOnly })),
+      drives: (process.drives ?? []).map(({ file, target, readOnly, user }) => ({
+        descriptor: 3 + passed.indexOf(file),
+        path: file.path,
+        identity: file.identity,
+        target,
+        read_only: readOnly,
+        user: user ?? null,
+      })),
       cgroup_procs: options.cgroups.map((directory) => join(directory, "cgroup.procs")),
     })),
   };

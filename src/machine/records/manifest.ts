@@ -7,19 +7,15 @@ import { readJson } from "./read-json.ts";
 
 const identity = v.object({ pid: v.number(), startTime: v.string() });
 
-const owner = v.object({ uid: v.number(), gid: v.number() });
+const user = v.object({ uid: v.number(), gid: v.number() });
 
 /** A disk of the host beside the VM's own. */
 const hostDriveSchema = v.object({
   /** Without links. */
   path: v.string(),
   readOnly: v.boolean(),
-  /** The file or the device itself, since it can have several names. */
+  /** The file or the device itself, since it can have several names: `file DEV:INO` or `device RDEV`. */
   identity: v.string(),
-  /** 0 for a device. */
-  sizeBytes: v.number(),
-  /** The owner while no VM has it. */
-  owner,
 });
 
 export type HostDriveRecord = Readonly<v.InferOutput<typeof hostDriveSchema>>;
@@ -53,7 +49,7 @@ const recordSchema = v.object({
   memSizeMib: v.number(),
   vsockPath: v.string(),
   /** The user of a jailed VMM, taken as long as this record exists. */
-  user: v.optional(owner),
+  user: v.optional(user),
   /** A file that appears once the VMM has been started, if another program (the jailer) starts it. */
   startedPath: v.optional(v.string()),
   drives: v.array(hostDriveSchema),

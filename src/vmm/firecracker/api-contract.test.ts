@@ -76,7 +76,7 @@ function contract(start: () => Promise<Subject>): void {
       logger: { level: "Warning", show_level: true },
       metrics: true,
     };
-    const drives = [...config.drives, { path: extra, readOnly: true }];
+    const drives = [...config.drives, { path: extra, readOnly: true, id: "extra" }];
     const vsockPath = join(subject.directory, "v.sock");
     const optional = { ...config, spec: { ...config.spec, options }, drives };
     const requests = bootRequests({ config: optional, vsockPath, vmmPath: (path) => path });

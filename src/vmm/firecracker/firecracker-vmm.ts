@@ -5,6 +5,7 @@ import { exists } from "../../system/files.ts";
 import { isListening } from "../../system/sockets.ts";
 import { pollUntil } from "../../system/wait.ts";
 import { ApiSocketMissingError } from "../errors.ts";
+import { driveMounts, makeDrivePlaces } from "../host-drives.ts";
 import type { LaunchPlan, VmConfig, Vmm } from "../vmm.ts";
 import { FirecrackerApi } from "./api-client.ts";
 import { bootRequests, startRequest } from "./boot-requests.ts";
@@ -61,8 +62,14 @@ export class FirecrackerVmm implements Vmm {
             ? {
                 argv: [this.#options.firecrackerPath, "--api-sock", apiPath, "--id", config.id],
                 namespaces: ["net", "ipc", "uts", "cgroup"],
+                drives: driveMounts(config),
               }
-            : { argv: jail.argv(apiPath), namespaces: ["pid", "net", "ipc", "uts", "cgroup"], binds: jail.binds() }),
+            : {
+                argv: jail.argv(apiPath),
+                namespaces: ["pid", "net", "ipc", "uts", "cgroup"],
+                binds: jail.binds(),
+                drives: jail.drives(),
+              }),
         },
       ],
     };
@@ -70,7 +77,9 @@ export class FirecrackerVmm implements Vmm {
 
   /** Fails with JailError. */
   async prepare(config: VmConfig): Promise<void> {
-    await this.#jail(config)?.prepare({ sockets: sockets(config) });
+    const jail = this.#jail(config);
+    if (jail === undefined) await makeDrivePlaces(driveMounts(config));
+    else await jail.prepare({ sockets: sockets(config) });
   }
 
   /** Fails with ApiSocketMissingError, FirecrackerApiError, JailError or as `taps` does. */

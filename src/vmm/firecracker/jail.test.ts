@@ -4,13 +4,14 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { openBeneath } from "../../system/host-file.ts";
 import type { VmConfig } from "../vmm.ts";
 import { hasInterpreter, isStatic } from "./is-static.ts";
-import { Jail } from "./jail.ts";
+import { Jail, type JailPrograms } from "./jail.ts";
 
 const isRoot = process.getuid?.() === 0;
 
-async function fixture(): Promise<{ config: VmConfig; jail: Jail } & AsyncDisposable> {
+async function fixture(): Promise<{ config: VmConfig; programs: JailPrograms; jail: Jail } & AsyncDisposable> {
   const base = await mkdtemp(join(tmpdir(), "jail-"));
   const directory = join(base, "vms/0123abcd");
   await mkdir(directory, { recursive: true });
@@ -37,7 +38,7 @@ async function fixture(): Promise<{ config: VmConfig; jail: Jail } & AsyncDispos
   };
   const programs = { firecrackerPath: "/opt/firecracker-v1.16.1-x86_64", jailerPath: "/opt/jailer" };
   const jail = new Jail({ config, programs, user: { uid: 70_001, gid: 70_001 } });
-  return { config, jail, [Symbol.asyncDispose]: () => rm(base, { recursive: true }) };
+  return { config, programs, jail, [Symbol.asyncDispose]: () => rm(base, { recursive: true }) };
 }
 
 describe("the jail", () => {
@@ -73,6 +74,35 @@ describe("the jail", () => {
     await rm(path);
     await writeFile(path, "", { mode: 0o600 });
     await assert.rejects(setup.jail.prepare({ sockets: [] }), { code: "jail", message: /may not read .*chmod o\+r/ });
+  });
+
+  it("refuses a disk of the host that its own owner can't write", { skip: !isRoot && "needs root" }, async () => {
+    await using setup = await fixture();
+    const { config, programs } = setup;
+    const path = join(config.directory, "../host-disk");
+    await writeFile(path, "", { mode: 0o400 });
+    await using file = await openBeneath({ path, roots: [path] });
+    const user = { uid: 70_001, gid: 70_001 };
+    const drives = [{ path: join(config.directory, "host-drive0"), readOnly: false, id: "data", file }];
+    const jail = new Jail({ config: { ...config, drives, user }, programs, user });
+    await assert.rejects(jail.prepare({ sockets: [] }), { code: "jail", message: /owner of .* chmod u\+rw/ });
+  });
+
+  it("shows a disk of the host as the VM's, and leaves the disk alone", { skip: !isRoot && "needs root" }, async () => {
+    await using setup = await fixture();
+    const { config, programs } = setup;
+    const path = join(config.directory, "../host-disk");
+    await writeFile(path, "", { mode: 0o600 });
+    const user = { uid: 70_001, gid: 70_001 };
+    await using file = await openBeneath({ path, roots: [path] });
+    const place = join(config.directory, "host-drive0");
+    const drives = [...config.drives, { path: place, readOnly: false, id: "data", file }];
+    const jail = new Jail({ config: { ...config, drives, user }, programs, user });
+    assert.deepEqual(jail.drives(), [{ file, target: join(jail.root, "drive2"), readOnly: false, user }]);
+    assert.ok(jail.binds().every(({ target }) => target !== join(jail.root, "drive2")));
+    await jail.prepare({ sockets: [] });
+    assert.equal((await stat(path)).uid, 0);
+    assert.equal((await stat(join(jail.root, "drive2"))).size, 0);
   });
 
   it("is reached through links, and sealed once the sockets are there", { skip: !isRoot && "needs root" }, async () => {

@@ -6,8 +6,10 @@
 // stays the VMM's parent and learns how it ended), and its children are in the VM's cgroup from the start.
 import { chmod, chown, lstat, mkdir, open, stat, symlink } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
+import type { HostFile } from "../../system/host-file.ts";
 import { JailError } from "../errors.ts";
-import type { BindMount, VmConfig } from "../vmm.ts";
+import { driveMounts, makeDrivePlaces } from "../host-drives.ts";
+import type { BindMount, DriveMount, VmConfig } from "../vmm.ts";
 
 export interface JailPrograms {
   /** Without links: the jailer names the jail after the file. */
@@ -84,13 +86,18 @@ export class Jail {
     return ["--resource-limit", `fsize=${Math.max(1 << 20, ...sizes.map(Number))}`];
   }
 
+  /** The files of the VM's own directory, and those that it shares with other VMs. */
   binds(): BindMount[] {
     const writable = new Set(this.#config.drives.filter((drive) => !drive.readOnly).map((drive) => drive.path));
-    return [...this.#files].map(([source, name]) => ({
-      source,
-      target: join(this.root, name),
-      readOnly: !writable.has(source),
-    }));
+    const ofHost = new Set(this.#config.drives.filter((drive) => drive.file !== undefined).map((drive) => drive.path));
+    return [...this.#files]
+      .filter(([source]) => !ofHost.has(source))
+      .map(([source, name]) => ({ source, target: join(this.root, name), readOnly: !writable.has(source) }));
+  }
+
+  /** The job's disks of the host. */
+  drives(): DriveMount[] {
+    return driveMounts(this.#config).map((drive) => ({ ...drive, target: join(this.root, this.inside(drive.target)) }));
   }
 
   /** Makes the files and links that the supervisor and the jailer expect. Fails with JailError. */
@@ -102,6 +109,8 @@ export class Jail {
       else await chown(source, uid, gid);
       await (await open(target, "wx", 0o600)).close();
     }
+    for (const { file, readOnly } of this.drives()) requireOwnersAccess(file, readOnly);
+    await makeDrivePlaces(this.drives());
     for (const path of options.sockets) {
       await symlink(relative(this.#config.directory, join(this.root, this.inside(path))), path);
     }
@@ -120,6 +129,18 @@ export class Jail {
     await chown(this.root, 0, 0);
     await chmod(this.root, 0o755);
   }
+}
+
+/** The VM's user has the rights of the file's owner. */
+function requireOwnersAccess(file: HostFile, readOnly: boolean): void {
+  const { mode } = file.facts;
+  const needed = readOnly ? 0o400n : 0o600n;
+  if (file.kind !== "file" || (mode & needed) === needed) return;
+  const [verb, right] = readOnly ? ["read", "r"] : ["read and write", "rw"];
+  throw new JailError({
+    reason: `the owner of ${file.path} may not ${verb} it`,
+    cure: `chmod u+${right} ${file.path}`,
+  });
 }
 
 async function requireReadable(path: string): Promise<void> {

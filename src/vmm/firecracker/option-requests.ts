@@ -24,9 +24,9 @@ export function loggingRequests(options: { config: VmConfig; vmmPath: (hostPath:
 export function driveRequests(options: { config: VmConfig; vmmPath: (hostPath: string) => string }): ApiRequest[] {
   const { config, vmmPath } = options;
   const limiter = config.spec.options.rateLimiter;
-  const extra = new Map((config.spec.options.drives ?? []).map((drive) => [drive.path_on_host, drive]));
+  const extra = new Map((config.spec.options.drives ?? []).map((drive) => [drive.drive_id, drive]));
   return config.drives.map((drive, index): ApiRequest => {
-    const asked = extra.get(drive.path);
+    const asked = drive.id === undefined ? undefined : extra.get(drive.id);
     const limited = withinLimits(asked === undefined ? limiter : asked.rate_limiter, config.spec.ioLimits);
     return {
       operation: "PUT /drives/{drive_id}",

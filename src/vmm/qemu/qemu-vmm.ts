@@ -3,6 +3,7 @@
 // Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
 import { join } from "node:path";
 import { emulatedCpu, vsockWindowBytes } from "../../system/tuning.ts";
+import { driveMounts, makeDrivePlaces } from "../host-drives.ts";
 import type { IoLimits } from "../machine-spec.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
 
@@ -51,6 +52,7 @@ export class QemuVmm implements Vmm {
             netns,
             descriptor: tapDescriptor(index),
           })),
+          drives: driveMounts(config),
         },
       ],
     };
@@ -61,7 +63,9 @@ export class QemuVmm implements Vmm {
     return this.acceleration === "kvm" ? 256 + Math.ceil(memSizeMib / 64) : undefined;
   }
 
-  async prepare(): Promise<void> {}
+  async prepare(config: VmConfig): Promise<void> {
+    await makeDrivePlaces(driveMounts(config));
+  }
 
   async configure(): Promise<void> {}
 

@@ -2,12 +2,13 @@
 
 use crate::config::Process;
 use crate::log;
+use crate::vm::drives::{self, DriveError, Drives};
 use crate::vm::isolation;
 use crate::vm::output::{self, Tail};
 use litegix_protocol::shim::VmmExit;
 use litegix_sys::descriptors;
 use litegix_sys::proc_stat::Stat;
-use std::fs;
+use std::fs::{self, File};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -30,6 +31,8 @@ const OUTPUT_DEADLINE: Duration = Duration::from_millis(500);
 pub enum ProcessError {
     #[error("can't start {}: {source}", program.escape_debug())]
     Start { program: String, source: io::Error },
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     #[error("{name} ended early ({how}){last_words}")]
     EndedEarly {
         name: String,
@@ -51,6 +54,8 @@ pub struct Running {
     child: Child,
     tail: Tail,
     output: JoinHandle<()>,
+    /// Devices that last as long as this.
+    _loops: Vec<File>,
 }
 
 impl Running {
@@ -60,6 +65,7 @@ impl Running {
             program: program.clone(),
             source,
         };
+        let Drives { mounts, loops } = drives::prepare(&process.drives)?;
         let (reader, writer) = descriptors::pipe().map_err(failed)?;
         let mut command = Command::new(program);
         command
@@ -73,7 +79,7 @@ impl Running {
             .stdout(writer.try_clone().map_err(failed)?)
             .stderr(writer)
             .kill_on_drop(true);
-        let child = isolation::spawn(&mut command, process).map_err(failed)?;
+        let child = isolation::spawn(&mut command, process, mounts).map_err(failed)?;
         let pid = child.id().unwrap_or(0);
         descriptors::set_nonblocking(&reader).map_err(failed)?;
         let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
@@ -86,6 +92,7 @@ impl Running {
             child,
             tail,
             output,
+            _loops: loops,
         })
     }
 
@@ -205,6 +212,7 @@ mod tests {
             namespaces: Vec::new(),
             taps: Vec::new(),
             binds: Vec::new(),
+            drives: Vec::new(),
             cgroup_procs: Vec::new(),
         })
         .expect("start")

@@ -3,7 +3,7 @@
 //! when the child is gone, whatever ended it.
 
 use crate::config::{Namespace, Process};
-use litegix_sys::spawn::{self, Bind, Isolation, TapDescriptor};
+use litegix_sys::spawn::{self, Bind, Isolation, Mount, TapDescriptor};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
 use std::fs::File;
@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 /// Starts the process with its isolation around it. The process dies with this program, unless it changes its user. The
 /// driver ends such a process by its cgroup.
-pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
+pub fn spawn(command: &mut Command, process: &Process, mounts: Vec<Mount>) -> io::Result<Child> {
     let cgroup_procs = process
         .cgroup_procs
         .iter()
@@ -53,6 +53,7 @@ pub fn spawn(command: &mut Command, process: &Process) -> io::Result<Child> {
         taps,
         namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
         binds,
+        mounts,
     };
     spawn::tie_to_parent(command.as_std_mut(), pid_namespace);
     spawn::isolate(command.as_std_mut(), isolation);
@@ -117,7 +118,9 @@ mod tests {
     async fn output(process: &Process, script: &str) -> io::Result<String> {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        let output = spawn(&mut command, process)?.wait_with_output().await?;
+        let output = spawn(&mut command, process, Vec::new())?
+            .wait_with_output()
+            .await?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

@@ -1,6 +1,7 @@
 //! The VM's processes and its end.
 
 pub mod children;
+pub mod drives;
 pub mod isolation;
 pub mod output;
 pub mod ports;

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import type { VmOptions } from "../../../vmm/vm-options.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkVmOptions, type VmFacts } from "../../start/vm-rules.ts";
-import { allowedHostPath } from "../host-paths.ts";
+import { openAllowedPath } from "../host-paths.ts";
 import { parseVm } from "./vm.ts";
 
 test("nothing set asks for nothing", () => {
@@ -137,8 +137,10 @@ test("a job may name only what the plugin's list holds, wherever links lead", as
   await writeFile(join(directory, "secret"), "");
   await symlink("../secret", join(directory, "disks/link"));
   const allowed = [join(directory, "disks")];
-  const ask = (path: string, list = allowed): Promise<string> =>
-    allowedHostPath({ key: "drive a.path_on_host", path, allowed: list, kinds: ["file"] });
+  const ask = async (path: string, list = allowed): Promise<string> => {
+    await using file = await openAllowedPath({ key: "drive a.path_on_host", path, allowed: list, kinds: ["file"] });
+    return file.path;
+  };
   assert.equal(await ask(join(directory, "disks/a")), join(directory, "disks/a"));
   await assert.rejects(
     ask(join(directory, "disks/a"), []),
