@@ -1,9 +1,9 @@
 // A job's own initrd, which the kernel unpacks over ours: the kernel takes any number of archives one after the other
 // (Documentation/driver-api/early-userspace/buffer-format.rst), each compressed in its own way.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { writeFileAtomically } from "../system/files.ts";
+import { ensureContent } from "../system/files.ts";
 import type { HostFile } from "../system/host-file.ts";
 import { describeFile } from "./describe-file.ts";
 import { InitrdError } from "./errors.ts";
@@ -25,8 +25,6 @@ export async function appendInitrd(options: {
   if (!kind.archive) throw new InitrdError({ path: initrd.path, reason: `it is ${kind.name}` });
   const hash = createHash("sha256").update(own).update(extra).digest("hex").slice(0, 16);
   const path = join(cacheDirectory, `initramfs-${hash}.cpio`);
-  if ((await stat(path).catch(() => undefined))?.size === own.length + extra.length) return path;
-  await mkdir(cacheDirectory, { recursive: true });
-  await writeFileAtomically({ path, content: Buffer.concat([own, extra]), mode: 0o644, durable: true });
+  await ensureContent({ path, content: Buffer.concat([own, extra]), mode: 0o644 });
   return path;
 }

@@ -1,9 +1,9 @@
 // Everything that a VM boots from: the ELF kernel and the initramfs made for it. Both are cached by content, so that a
 // second call costs a few stat calls.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { writeFileAtomically } from "../system/files.ts";
+import { ensureContent } from "../system/files.ts";
 import type { HostFile } from "../system/host-file.ts";
 import { NoKernelError } from "./errors.ts";
 import { findCloudKernels, kernelRoots } from "./find-kernel.ts";
@@ -45,10 +45,7 @@ export async function prepareBoot(options: PrepareBootOptions): Promise<BootFile
   const initramfs = buildInitramfs({ init: options.init, modules });
   const hash = createHash("sha256").update(initramfs).digest("hex").slice(0, 16);
   const initramfsPath = join(cacheDirectory, `initramfs-${hash}.cpio`);
-  if ((await stat(initramfsPath).catch(() => undefined))?.size !== initramfs.length) {
-    await mkdir(cacheDirectory, { recursive: true });
-    await writeFileAtomically({ path: initramfsPath, content: initramfs, mode: 0o644, durable: true });
-  }
+  await ensureContent({ path: initramfsPath, content: initramfs, mode: 0o644 });
   return { vmlinuxPath: image.vmlinuxPath, initramfsPath, initramfsBytes: initramfs.length, release: image.release };
 }
 

@@ -15,7 +15,7 @@ import type { HclSpec } from "./config/hcl-spec.ts";
 import { basePathOf, type PluginSettings, parsePluginConfig } from "./config/plugin/plugin-config.ts";
 import { pluginConfigSchema, taskConfigSchema } from "./config/schemas.ts";
 import { type ConfigError, NotReadyError, TaskRunningError } from "./errors.ts";
-import { type HostDirectories, hostDirectories } from "./host/directories.ts";
+import { type HostDirectories, hostDirectories, requireTrustedBase } from "./host/directories.ts";
 import { fingerprints } from "./host/fingerprint.ts";
 import { InspectedHost, type ReadyHost, type UnreadyHost } from "./host/inspect-host.ts";
 import type {
@@ -268,6 +268,8 @@ export class LitegixDriver implements NomadDriver {
 
   async #sweep({ directories, records }: KnownVms): Promise<void> {
     try {
+      // Records that somebody else wrote must not decide which processes end.
+      await requireTrustedBase(directories);
       await removeSpareScratchDisks({ spareDirectory: directories.spareDisks });
       const { removed, failed } = await sweepMachines(records);
       for (const directory of removed)

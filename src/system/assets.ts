@@ -1,9 +1,9 @@
 // The native programs inside the single executable (Node SEA assets), or beside the sources in an unpackaged run.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { getAsset, isSea } from "node:sea";
-import { writeFileAtomically } from "./files.ts";
+import { ensureContent } from "./files.ts";
 
 export type AssetName = "litegix-init" | "litegix-shim" | "vhost-device-vsock";
 
@@ -16,17 +16,14 @@ export async function readAsset(name: AssetName): Promise<Buffer> {
 }
 
 /**
- * Writes the program below `directory` and returns its path. The name holds the program's hash, so an upgrade never
+ * Writes the program below `directory` unless it is there, byte for byte, and returns its path. The name holds the program's hash, so an upgrade never
  * touches a file that a running VM's supervisor executes.
  */
 export async function installAsset(options: { name: AssetName; directory: string }): Promise<string> {
   const content = await readAsset(options.name);
   const hash = createHash("sha256").update(content).digest("hex").slice(0, 16);
   const path = join(options.directory, `${options.name}-${hash}`);
-  const existing = await stat(path).catch(() => undefined);
-  if (existing?.size === content.length) return path;
-  await mkdir(options.directory, { recursive: true, mode: 0o755 });
-  await writeFileAtomically({ path, content, mode: 0o755, durable: true });
+  await ensureContent({ path, content, mode: 0o755 });
   return path;
 }
 

@@ -1,4 +1,4 @@
-// Errors of host programs, and of the host's disks.
+// Errors of the host's programs, files and disks.
 import { DriverError, driverError, printable } from "./error.ts";
 
 export interface CommandFailure {
@@ -38,4 +38,11 @@ export class DiskFullError extends driverError(
     const [needed, free, kept] = [facts.neededBytes, facts.freeBytes, facts.minFreeBytes].map(mib);
     return `the file system of ${path} is too full for ${what}: it needs ${needed} MiB, ${free} MiB are free, and ${kept} MiB must stay so (disk.min_free): free space there${cure === undefined ? "" : `, or ${cure}`}`;
   },
+) {}
+
+/** Somebody else than root could exchange a program or a directory of the driver. */
+export class UntrustedPathError extends driverError(
+  "untrusted_path",
+  ({ name, part }: { name: string; part: { readonly path: string; readonly reason: string; readonly cure: string } }) =>
+    `${name} can't be trusted: ${part.path} ${part.reason}, who could put something else there; ${part.cure}, or choose another path`,
 ) {}

@@ -1,10 +1,36 @@
-// Files: a test for existence, and writing a file so that no reader sees half of it.
-import { randomBytes } from "node:crypto";
-import { open, rename, rm, stat } from "node:fs/promises";
+// Files: a test for existence, and writing a file so that no reader sees half of it, or only if it is not there as it should be.
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { dirname } from "node:path";
 
 /** False also for a path that this process has no permission to see. */
 export async function exists(path: string): Promise<boolean> {
   return (await stat(path).catch(() => undefined)) !== undefined;
+}
+
+/** Files whose content this process has compared or written, with the state in which they were. */
+const verified = new Map<string, string>();
+
+/**
+ * Makes sure that the file has this content. It compares the bytes the first time, and again whenever the file was changed. Files
+ * of some megabytes take some milliseconds.
+ */
+export async function ensureContent(options: { path: string; content: Uint8Array; mode: number }): Promise<void> {
+  const { path, content, mode } = options;
+  const digest = createHash("sha256").update(content).digest("hex");
+  const stateNow = async (): Promise<string | undefined> => {
+    const facts = await stat(path, { bigint: true }).catch(() => undefined);
+    return facts && [digest, facts.dev, facts.ino, facts.size, facts.mtimeNs, facts.ctimeNs].join(" ");
+  };
+  const state = await stateNow();
+  if (state !== undefined && verified.get(path) === state) return;
+  const existing = state === undefined ? undefined : await readFile(path).catch(() => undefined);
+  if (existing?.equals(content) !== true) {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await writeFileAtomically({ path, content, mode, durable: true });
+  }
+  const after = await stateNow();
+  if (after !== undefined) verified.set(path, after);
 }
 
 export interface AtomicWriteOptions {

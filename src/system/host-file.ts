@@ -65,15 +65,12 @@ export class HostFile implements AsyncDisposable {
   }
 }
 
-/** No allowed directory holds the path, or a link leads out of all of them. */
-export class OutsideError extends Error {}
-
 /**
- * Opens the file, which is one of `roots` or lies below one. Links on the way may lead from one root into another. Fails with
- * OutsideError, or as open(2) does.
+ * Opens the file, which is one of `roots` or lies below one. Links on the way may lead from one root into another. Fails as
+ * open(2) does, and with EXDEV, as openat2(2) does, if the path or a link leads out of all of them.
  */
 export async function openBeneath(options: { path: string; roots: readonly string[] }): Promise<HostFile> {
-  if (options.path.split("/").includes("..")) throw new OutsideError();
+  if (options.path.split("/").includes("..")) throw failure(options.path, "EXDEV");
   await using opened = new AsyncDisposableStack();
   const roots = await Promise.all(options.roots.map(openRoot));
   for (const { handle } of roots) if (handle !== undefined) opened.use(handle);
@@ -83,7 +80,7 @@ export async function openBeneath(options: { path: string; roots: readonly strin
     if (typeof found !== "string") return found;
     path = found;
   }
-  throw Object.assign(new Error(`${options.path}: too many links`), { code: "ELOOP" });
+  throw failure(options.path, "ELOOP");
 }
 
 interface Root {
@@ -110,7 +107,7 @@ async function lookUp(path: string, roots: readonly Root[]): Promise<HostFile | 
     .split("/")
     .filter((part) => part !== "" && part !== ".");
   await using opened = new AsyncDisposableStack();
-  if (root.handle === undefined) throw Object.assign(new Error(`${path} does not exist`), { code: "ENOENT" });
+  if (root.handle === undefined) throw failure(path, "ENOENT");
   let at = root.handle;
   for (const [index, part] of names.entries()) {
     const next = opened.use(await open(inside(at, part), pathOnly | constants.O_NOFOLLOW));
@@ -131,7 +128,10 @@ function rootOf(path: string, roots: readonly Root[]): [root: Root, nameLength: 
       if (path === base || path.startsWith(`${base}/`)) return [root, base.length];
     }
   }
-  throw new OutsideError();
+  throw failure(path, "EXDEV");
 }
+
+const failure = (path: string, code: string): NodeJS.ErrnoException =>
+  Object.assign(new Error(`${code}: open '${path}'`), { code });
 
 const inside = (handle: FileHandle, name = ""): string => `/proc/self/fd/${handle.fd}${name === "" ? "" : `/${name}`}`;

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { access, constants, readdir, readFile, realpath } from "node:fs/promises";
 import { delimiter, join } from "node:path";
+import { requireTrusted } from "./trusted-path.ts";
 
 export interface ProcessIdentity {
   readonly pid: number;
@@ -89,13 +90,26 @@ export function readUsage(identity: ProcessIdentity): ProcessUsage | undefined {
 
 /** The file of a program on PATH, or of a path (a name with a slash), with links resolved; undefined if there is none. */
 export async function findProgram(name: string): Promise<string | undefined> {
+  const found = await findOnPath(name);
+  return found === undefined ? undefined : await realpath(found);
+}
+
+/** As findProgram, for a program that runs or makes VMs. Fails with UntrustedPathError if others than root could exchange it. */
+export async function findTrustedProgram(name: string): Promise<string | undefined> {
+  const found = await findOnPath(name);
+  if (found === undefined) return undefined;
+  await requireTrusted({ path: found, name: `the program ${found}` });
+  return await realpath(found);
+}
+
+async function findOnPath(name: string): Promise<string | undefined> {
   const candidates = name.includes("/")
     ? [name]
     : (process.env["PATH"] ?? "").split(delimiter).map((directory) => join(directory, name));
   for (const candidate of candidates) {
     try {
       await access(candidate, constants.X_OK);
-      return await realpath(candidate);
+      return candidate;
     } catch {
       // The next one.
     }

@@ -113,6 +113,29 @@ describe("doctor on a host without /dev/net/tun", { skip: skipVms }, () => {
   });
 });
 
+describe("the programs that the executable brings along", { skip: skipVms }, () => {
+  it("are compared byte for byte, and replaced", async () => {
+    const base = join(directory, "exchanged");
+    await mkdir(join(base, "kernels"), { recursive: true });
+    await symlink(kernelDirectory, join(base, "kernels", basename(kernelDirectory)));
+    const doctor = { file: driverPath, args: ["doctor", "--rootfs-base-path", base] };
+    await run(doctor);
+    const bin = join(base, "bin");
+    const before = await contentsOf(bin);
+    assert.equal(before.size, 2);
+    for (const [name, content] of before) {
+      await writeFile(join(bin, name), "#!/bin/sh\n".padEnd(content.length, "#"));
+    }
+    await run(doctor);
+    assert.deepEqual(await contentsOf(bin), before);
+  });
+});
+
+async function contentsOf(path: string): Promise<Map<string, Buffer>> {
+  const names = (await readdir(path)).toSorted();
+  return new Map(await Promise.all(names.map(async (name) => [name, await readFile(join(path, name))] as const)));
+}
+
 describe("the kernel that the executable extracts", () => {
   it("is the lz4 program's to the byte, every time", async (context) => {
     const boot = join(kernelDirectory, "boot");

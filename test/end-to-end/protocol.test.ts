@@ -100,6 +100,12 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     assert.match(description, /squashfs-tools/);
   });
 
+  it("a base path of root's own", async () => {
+    const description = await descriptionOf({ baseOwner: 65_534 });
+    assert.match(description, /^rootfs_base_path \S+ can't be trusted: \S+\/base belongs to user 65534/);
+    assert.match(description, /chown root \S+\/base, or choose another path \(untrusted_path\)$/);
+  });
+
   it("QEMU, with vmm = qemu", async () => {
     const description = await descriptionOf({
       vmm: "qemu",

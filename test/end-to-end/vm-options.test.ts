@@ -121,6 +121,14 @@ describe("VM options", { skip: skipVms, concurrency: 3 }, () => {
     assert.equal(written, "and what it got");
   });
 
+  it("a directory of allowed_host_paths that others than root may write is warned of", async () => {
+    const info = await fixture.agent.driverInfo();
+    assert.ok(info?.Healthy === true);
+    const warning = `allowed_host_paths has ${theirs}, and ${theirs} belongs to user ${nobody}`;
+    assert.ok(info.HealthDescription.includes(warning), info.HealthDescription);
+    assert.ok(info.HealthDescription.includes(`chown root ${theirs}`), info.HealthDescription);
+  });
+
   it("a drive stays the file that was allowed, whatever takes its name during the pull of the image", async () => {
     const script = [
       "head -c 20 /dev/vdc",

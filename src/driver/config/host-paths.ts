@@ -1,6 +1,6 @@
 // Files and devices of the host that a job names. The authors of jobs need not be trusted with the host: a job may name only the
 // paths that the plugin's `allowed_host_paths` lists, and those below them, wherever links lead.
-import { type HostFile, OutsideError, openBeneath } from "../../system/host-file.ts";
+import { type HostFile, openBeneath } from "../../system/host-file.ts";
 import { ConfigError } from "../errors.ts";
 
 /** The file itself: whoever uses it must use the descriptor, not its name. Fails with ConfigError, which names the key. */
@@ -15,11 +15,11 @@ export async function openAllowedPath(options: {
   try {
     file = await openBeneath({ path, roots: allowed });
   } catch (error) {
-    if (error instanceof OutsideError) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EXDEV") {
       const list = allowed.length === 0 ? "which is empty" : `which has ${allowed.join(", ")}`;
       throw new ConfigError(key, path, `is not allowed: allowed_host_paths in the plugin's config, ${list}, decides`);
     }
-    const { code } = error as NodeJS.ErrnoException;
     throw new ConfigError(key, path, code === "ENOENT" ? "does not exist" : `can't be reached (${code})`);
   }
   if (kinds.some((kind) => kind === file.kind)) return file;

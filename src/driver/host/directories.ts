@@ -1,5 +1,6 @@
 // The folders below the plugin's base path.
 import { join } from "node:path";
+import { requireTrusted } from "../../system/trusted-path.ts";
 
 export interface HostDirectories {
   readonly base: string;
@@ -23,4 +24,12 @@ export function hostDirectories(basePath: string): HostDirectories {
     machines: join(basePath, "vms"),
     spareDisks: join(basePath, "spare-disks"),
   };
+}
+
+/** The driver runs programs of these directories as root. Fails with UntrustedPathError if others than root could exchange one. */
+export async function requireTrustedBase(directories: HostDirectories): Promise<void> {
+  const { base, bin, boot, kernels, machines } = directories;
+  for (const path of [base, bin, boot, kernels, machines]) {
+    await requireTrusted({ path, name: `rootfs_base_path ${directories.base}` });
+  }
 }

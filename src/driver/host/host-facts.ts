@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { freeBytes, isInMemory, keepsReservedSpace } from "../../system/disk-space.ts";
 import { exists } from "../../system/files.ts";
+import { untrustedPart } from "../../system/trusted-path.ts";
 
 export interface HostFacts {
   /** Undefined if no cgroup hierarchy is mounted. */
@@ -62,4 +63,15 @@ export function factWarnings(facts: HostFacts): string[] {
     );
   }
   return warnings;
+}
+
+/** Whoever may write an allowed directory decides which files of it jobs get. */
+export async function hostPathWarnings(allowed: readonly string[]): Promise<string[]> {
+  const parts = await Promise.all(allowed.map((path) => untrustedPart({ path, isDirectory: true })));
+  return allowed.flatMap((path, index) => {
+    const part = parts[index];
+    if (part === undefined) return [];
+    const { reason, cure } = part;
+    return `allowed_host_paths has ${path}, and ${part.path} ${reason}, who can put any file of theirs there for jobs: ${cure}`;
+  });
 }

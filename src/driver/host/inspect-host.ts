@@ -14,8 +14,8 @@ import { type MachineSpec, quietArguments } from "../../vmm/machine-spec.ts";
 import { probeArgument } from "../../vmm/probe-kvm.ts";
 import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
-import type { HostDirectories } from "./directories.ts";
-import { factWarnings, type HostFacts, inspectFacts } from "./host-facts.ts";
+import { type HostDirectories, requireTrustedBase } from "./directories.ts";
+import { factWarnings, type HostFacts, hostPathWarnings, inspectFacts } from "./host-facts.ts";
 import { judgeBriefly, type ProductionIds } from "./production/production.ts";
 
 export interface ReadyHost {
@@ -82,9 +82,7 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
       return unready("unhealthy", `${tool} is not installed: install Debian's ${debianPackage}`);
   }
   try {
-    for (const directory of [directories.base, directories.boot, directories.bin, directories.machines]) {
-      await mkdir(directory, { recursive: true, mode: 0o700 });
-    }
+    await makeDirectories(directories);
     const shimPath = await installAsset({ name: "litegix-shim", directory: directories.bin });
     const boot = await prepareBoot({
       vmlinuxPath: settings.vmlinuxPath,
@@ -122,13 +120,24 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
     });
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
-    const warnings = [...selected.warnings, ...factWarnings(facts)];
+    const hostPaths = await hostPathWarnings(settings.allowedHostPaths);
+    const warnings = [...selected.warnings, ...factWarnings(facts), ...hostPaths];
     const host = { ready: true, directories, boot, selected, machines, facts, network, warnings } as const;
     return { ...host, production: await judgeBriefly({ settings, host }) };
   } catch (error) {
     signal?.throwIfAborted();
     return unready(error instanceof VmmMissingError ? "undetected" : "unhealthy", (error as Error).message);
   }
+}
+
+/** Before anything below is read or run. Fails with UntrustedPathError. */
+async function makeDirectories(directories: HostDirectories): Promise<void> {
+  await requireTrustedBase(directories);
+  for (const directory of [directories.base, directories.boot, directories.bin, directories.machines]) {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  }
+  // Somebody may have made one meanwhile.
+  await requireTrustedBase(directories);
 }
 
 function probeSpec({ vmlinuxPath, initramfsPath }: BootFiles): MachineSpec {

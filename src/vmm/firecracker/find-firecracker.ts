@@ -1,6 +1,6 @@
 // Finds Firecracker and its jailer, and says which version they are.
 import { basename, dirname, join } from "node:path";
-import { findProgram } from "../../system/processes.ts";
+import { findTrustedProgram } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { UnusableVmmError, VmmMissingError } from "../errors.ts";
 import { isStatic } from "./is-static.ts";
@@ -25,7 +25,7 @@ export async function findFirecracker(options: {
 }): Promise<FoundFirecracker> {
   const wanted = options.path ?? "firecracker";
   const cure = "install the official release into PATH, or set firecracker_path";
-  const path = await findProgram(wanted);
+  const path = await findTrustedProgram(wanted);
   if (path === undefined) throw new VmmMissingError({ program: "Firecracker", path: wanted, cure });
   const version = await readVersion({ program: "Firecracker", path, cure, signal: options.signal });
   if (compareVersions(version, oldest) < 0) {
@@ -57,7 +57,7 @@ export async function findJailer(options: {
   const cure =
     "install it beside Firecracker or set jailer_path; jailer { enabled = false } in the plugin's config does without";
   for (const candidate of candidates) {
-    const path = await findProgram(candidate);
+    const path = await findTrustedProgram(candidate);
     if (path === undefined || path === firecracker.path) continue;
     const version = await readVersion({ program: "jailer", path, cure, signal }).catch((error: VmmMissingError) => {
       throw new UnusableVmmError({ program: "Firecracker", reason: error.text, cause: error });

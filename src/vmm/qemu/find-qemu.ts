@@ -1,5 +1,6 @@
 // Finds QEMU and what it needs, and says which version it is.
 import { readFile } from "node:fs/promises";
+import { findTrustedProgram } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { VmmMissingError } from "../errors.ts";
 
@@ -8,12 +9,13 @@ export interface FoundQemu {
   readonly version: string;
 }
 
-/** Fails with VmmMissingError. */
+/** Fails with VmmMissingError or UntrustedPathError. */
 export async function findQemu(options: {
   path: string | undefined;
   signal?: AbortSignal | undefined;
 }): Promise<FoundQemu> {
-  const path = options.path ?? "qemu-system-x86_64";
+  const wanted = options.path ?? "qemu-system-x86_64";
+  const path = (await findTrustedProgram(wanted)) ?? wanted;
   try {
     const output = await runCommand({ file: path, args: ["--version"], timeoutMs: 60_000, signal: options.signal });
     const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(output.stdout)?.[1];

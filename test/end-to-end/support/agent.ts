@@ -1,7 +1,7 @@
 // A Nomad agent of a test's own, server and client in one: free ports on loopback, directories of its own, our plugin.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { type CommandResult, run } from "./command.ts";
@@ -34,6 +34,8 @@ export interface AgentOptions {
   readonly hidden?: readonly string[];
   /** The base path is an ext4 of its own of this size. Default: a directory beside the agent's. */
   readonly baseDiskMib?: number;
+  /** Who owns the base path. Default: root. */
+  readonly baseOwner?: number;
   /** Whether Nomad's raw_exec runs too, for comparisons. */
   readonly rawExec?: boolean;
 }
@@ -75,6 +77,7 @@ export class Agent implements AsyncDisposable {
       await mkdir(kernel);
       await symlink(join(kernelDirectory, "lib"), join(kernel, "lib"));
     } else if (options.kernel !== false) await symlink(kernelDirectory, kernel);
+    if (options.baseOwner !== undefined) await chown(agent.basePath, options.baseOwner, options.baseOwner);
     await mkdir(join(directory, "cni"));
     for (const [name, list] of Object.entries(options.cniNetworks ?? {})) {
       await writeFile(join(directory, "cni", `${name}.conflist`), JSON.stringify(list));
