@@ -41,7 +41,7 @@ export const pluginTable = {
     emptyIsAbsent: true,
     default: defaultBasePath,
     flag: "directory",
-    doc: `The directory for images, kernels and VMs. Its path has at most ${maxBasePathBytes} bytes. Two agents on one host need different ones.`,
+    doc: `The directory for images, kernels and VMs. Its path has at most ${maxBasePathBytes} bytes. Two agents on one host need different ones. Only root may write it and the directories above it.`,
   }),
   vmm: key("vmm", {
     reader: oneOf<VmmChoice>("auto", "firecracker", "qemu"),
@@ -74,7 +74,7 @@ export const pluginTable = {
   allowedHostPaths: key("allowed_host_paths", {
     reader: absolutePaths,
     default: [],
-    doc: "The files and devices of the host that a job may name (`drive.path_on_host`, `boot_source`): these paths and everything below them, with all links followed.",
+    doc: "The files and devices of the host that a job may name (`drive.path_on_host`, `boot_source`): these paths and everything below them, also by links that lead to such a path. Only root should be able to write them.",
   }),
   allowOversize: key("allow_oversize", {
     reader: boolean,
