@@ -92,7 +92,7 @@ interface Root {
   readonly path: string;
 }
 
-/** Links in a root's own path are followed: whoever allows the path means the place where it leads. */
+/** Links in a root's own path are followed: the operator who allows the path means the place where it leads. */
 async function openRoot(given: string): Promise<Root> {
   const handle = await open(given, pathOnly).catch(() => undefined);
   const path = handle === undefined ? given : await readlink(inside(handle));

@@ -1,5 +1,5 @@
-// Paths that nobody but root (or this process's own user) can exchange. The driver runs as root: whoever may write one of the
-// directories that lead to its programs and files could have it run or read others.
+// Paths that nobody but root (or this process's own user) can exchange. The driver runs as root: a user who may write one of
+// the directories that lead to its programs and files could make it run or read others.
 import type { Stats } from "node:fs";
 import { lstat, readlink } from "node:fs/promises";
 import { join, parse, resolve } from "node:path";

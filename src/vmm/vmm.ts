@@ -69,7 +69,7 @@ export interface DriveMount {
   /** A file that exists. */
   readonly target: string;
   readonly readOnly: boolean;
-  /** Whoever the process runs as, if not as root: the disk shows itself as this user's. Its owner on the host does not change. */
+  /** The process's user, unless it is root: the disk shows this user as its owner. Its owner on the host stays. */
   readonly user: VmUser | undefined;
 }
 

@@ -110,7 +110,7 @@ pub struct Drive {
     /// A file that exists.
     pub target: PathBuf,
     pub read_only: bool,
-    /// Whoever the process runs as. None: root.
+    /// The process runs as this user. None: as root.
     pub user: Option<User>,
 }
 

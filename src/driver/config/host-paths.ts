@@ -3,7 +3,7 @@
 import { type HostFile, openBeneath } from "../../system/host-file.ts";
 import { ConfigError } from "../errors.ts";
 
-/** The file itself: whoever uses it must use the descriptor, not its name. Fails with ConfigError, which names the key. */
+/** The file itself: the caller must use the descriptor and not the name. Fails with ConfigError, which names the key. */
 export async function openAllowedPath(options: {
   key: string;
   path: string;

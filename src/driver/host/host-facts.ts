@@ -65,7 +65,7 @@ export function factWarnings(facts: HostFacts): string[] {
   return warnings;
 }
 
-/** Whoever may write an allowed directory decides which files of it jobs get. */
+/** A user who may write an allowed directory decides which files of it jobs get. */
 export async function hostPathWarnings(allowed: readonly string[]): Promise<string[]> {
   const parts = await Promise.all(allowed.map((path) => untrustedPart({ path, isDirectory: true })));
   return allowed.flatMap((path, index) => {

@@ -34,7 +34,7 @@ export interface AgentOptions {
   readonly hidden?: readonly string[];
   /** The base path is an ext4 of its own of this size. Default: a directory beside the agent's. */
   readonly baseDiskMib?: number;
-  /** Who owns the base path. Default: root. */
+  /** The base path's owner. Default: root. */
   readonly baseOwner?: number;
   /** Whether Nomad's raw_exec runs too, for comparisons. */
   readonly rawExec?: boolean;

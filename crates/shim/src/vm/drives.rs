@@ -32,8 +32,8 @@ pub enum DriveError {
         source: io::Error,
     },
     #[error(
-        "drive {}: its file system can't show it as the VM's ({unmapped}), and no loop device can be had: {source}; \
-         load the module (modprobe loop), or move the file to ext4, XFS or Btrfs", path.display()
+        "drive {}: its file system can't show the VM's user as its owner ({unmapped}), and there is no loop device: \
+         {source}; load the kernel module (modprobe loop), or move the file to ext4, XFS or Btrfs", path.display()
     )]
     NoLoop {
         path: PathBuf,
@@ -126,7 +126,7 @@ fn checked(drive: &Drive, file: &OwnedFd) -> Result<FileStat, DriveError> {
     Err(DriveError::Exchanged { path, found })
 }
 
-/// The file as the user's, whoever owns it.
+/// A mount of the file that shows the user as its owner.
 fn shown_as(drive: &Drive, file: &OwnedFd, facts: &FileStat, user: User) -> io::Result<OwnedFd> {
     let mount = mounts::detached(file.as_fd())?;
     mounts::restrict(mount.as_fd(), drive.read_only)?;

@@ -74,7 +74,7 @@ export const pluginTable = {
   allowedHostPaths: key("allowed_host_paths", {
     reader: absolutePaths,
     default: [],
-    doc: "The files and devices of the host that a job may name (`drive.path_on_host`, `boot_source`): these paths and everything below them, also by links that lead to such a path. Only root should be able to write them.",
+    doc: "The files and devices of the host that a job may name in `drive.path_on_host` or `boot_source`: these paths and everything below them. A link works if it leads to such a path. Only root should be able to write them.",
   }),
   allowOversize: key("allow_oversize", {
     reader: boolean,
