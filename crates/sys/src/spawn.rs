@@ -58,6 +58,10 @@ pub struct Mount {
     pub target: CString,
 }
 
+/// A seccomp(2) filter. An empty one allows everything.
+#[derive(Default)]
+pub struct Filter(pub Vec<libc::sock_filter>);
+
 /// The surroundings of a child's program.
 pub struct Isolation {
     /// The `cgroup.procs` of the groups that it joins.
@@ -68,6 +72,8 @@ pub struct Isolation {
     /// If there are any of these two, the child has a mount namespace of its own with them.
     pub binds: Vec<Bind>,
     pub mounts: Vec<Mount>,
+    /// The parent must have CAP_SYS_ADMIN for it.
+    pub filter: Filter,
 }
 
 /// The child enters these surroundings before its program runs, the cgroups first: they are the root of its cgroup namespace.
@@ -78,6 +84,7 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         namespaces,
         binds,
         mounts,
+        filter,
     } = isolation;
     let before_exec = move || {
         for path in &cgroup_procs {
@@ -89,12 +96,11 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         if !namespaces.is_empty() {
             unshare(namespaces)?;
         }
-        if binds.is_empty() && mounts.is_empty() {
-            return Ok(());
+        if !binds.is_empty() || !mounts.is_empty() {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            // These mounts must not show on the host.
+            mount_at(None, c"/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
         }
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        // These mounts must not show on the host.
-        mount_at(None, c"/", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
         for bind in &binds {
             mount_at(Some(&bind.source), &bind.target, MsFlags::MS_BIND)?;
             if bind.read_only {
@@ -106,11 +112,32 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         for Mount { mount, target } in &mounts {
             mounts::attach(mount.as_fd(), target)?;
         }
-        Ok(())
+        set_filter(&filter)
     };
     // SAFETY: the closure is async-signal-safe: system calls on memory that was allocated before the fork. `nix` passes a C
     // string on as it is.
     unsafe { command.pre_exec(before_exec) };
+}
+
+fn set_filter(Filter(instructions): &Filter) -> io::Result<()> {
+    if instructions.is_empty() {
+        return Ok(());
+    }
+    let program = libc::sock_fprog {
+        // The kernel takes 4096 at most.
+        len: instructions.len() as libc::c_ushort,
+        filter: instructions.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel reads as many instructions as it is told, and changes none.
+    crate::check_long(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    })
+    .map(drop)
 }
 
 fn pass_tap(tap: &TapDescriptor) -> io::Result<()> {

@@ -3,7 +3,8 @@
 //! when the child is gone, whatever ended it.
 
 use crate::config::{Namespace, Process};
-use litegix_sys::spawn::{self, Bind, Isolation, Mount, TapDescriptor};
+use crate::vm::set_id;
+use litegix_sys::spawn::{self, Bind, Filter, Isolation, Mount, TapDescriptor};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
 use std::fs::File;
@@ -15,6 +16,11 @@ use tokio::process::{Child, Command};
 /// Starts the process with its isolation around it. The process dies with this program, unless it changes its user. The
 /// driver ends such a process by its cgroup.
 pub fn spawn(command: &mut Command, process: &Process, mounts: Vec<Mount>) -> io::Result<Child> {
+    let filter = if process.drives.iter().any(|drive| drive.user.is_some()) {
+        set_id::refused()?
+    } else {
+        Filter::default()
+    };
     let cgroup_procs = process
         .cgroup_procs
         .iter()
@@ -54,6 +60,7 @@ pub fn spawn(command: &mut Command, process: &Process, mounts: Vec<Mount>) -> io
         namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
         binds,
         mounts,
+        filter,
     };
     spawn::tie_to_parent(command.as_std_mut(), pid_namespace);
     spawn::isolate(command.as_std_mut(), isolation);
@@ -202,6 +209,25 @@ mod tests {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&*target.to_string_lossy()));
         fs::remove_dir_all(&directory).expect("clean-up");
+    }
+
+    #[tokio::test]
+    async fn a_drive_that_shows_another_owner_gets_no_set_id_bit() {
+        let path = std::env::temp_dir().join(format!("litegix-set-id-{}", std::process::id()));
+        fs::write(&path, "").expect("file");
+        let drive = json!({
+            "descriptor": 3, "path": "/d", "identity": "file 1:1", "target": "/t", "read_only": false,
+            "user": {"uid": 70_001, "gid": 70_001},
+        });
+        let script = format!(
+            "for mode in u+s g+s 6755 755; do chmod $mode {} 2>/dev/null && echo $mode; done",
+            path.display()
+        );
+        match output(&process(json!({"drives": [drive]})), &script).await {
+            Ok(text) => assert_eq!(text, "755\n"),
+            Err(error) => assert!(may_not(&error)),
+        }
+        fs::remove_file(path).expect("clean-up");
     }
 
     #[tokio::test]

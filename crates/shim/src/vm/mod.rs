@@ -6,5 +6,6 @@ pub mod isolation;
 pub mod output;
 pub mod ports;
 pub mod record;
+pub mod set_id;
 pub mod state;
 pub mod supervise;
