@@ -1,10 +1,13 @@
 // The disks of the host that a VM has beside its own, as its VMM finds them: each is put in the place of an empty file, in the
 // VMM's own mount namespace (crates/shim/src/vm/drives.rs).
 import { writeFile } from "node:fs/promises";
-import type { DriveMount, VmConfig } from "./vmm.ts";
+import type { DriveMount, VmConfig, VmUser } from "./vmm.ts";
 
-/** For a VMM without a jail, which finds them in the VM's directory. */
-export function driveMounts({ drives, user }: VmConfig): DriveMount[] {
+/**
+ * In the VM's directory. A VMM that opens them by their paths must be able to do so as `user`; default: root, also for one that
+ * then gets them as descriptors.
+ */
+export function driveMounts({ drives }: VmConfig, user?: VmUser): DriveMount[] {
   return drives.flatMap(({ file, path: target, readOnly }) =>
     file === undefined ? [] : { file, target, readOnly, user },
   );

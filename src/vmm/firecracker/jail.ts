@@ -97,7 +97,10 @@ export class Jail {
 
   /** The job's disks of the host. */
   drives(): DriveMount[] {
-    return driveMounts(this.#config).map((drive) => ({ ...drive, target: join(this.root, this.inside(drive.target)) }));
+    return driveMounts(this.#config, this.#user).map((drive) => ({
+      ...drive,
+      target: join(this.root, this.inside(drive.target)),
+    }));
   }
 
   /** Makes the files and links that the supervisor and the jailer expect. Fails with JailError. */
