@@ -166,7 +166,10 @@ export class LitegixDriver implements NomadDriver {
     );
     this.#logger.info("recovered task", { task_id: config.id, vm: task.machine.record.id });
     const texts = await endedLogs(config);
-    if (texts.length > 0) this.#lateEvents.set(config.id, () => texts.forEach((text) => this.#emit(config, text)));
+    if (texts.length > 0)
+      this.#lateEvents.set(config.id, () => {
+        for (const text of texts) this.#emit(config, text);
+      });
     this.#peersChanged(vms, task.machine.record);
   }
 
