@@ -31,8 +31,8 @@ export interface ProductionReport {
 /** Writes the report. Returns the exit status: 0 without a warning, 1 with one, or if the host can't run VMs. */
 export async function reportProduction(report: ProductionReport, json: boolean): Promise<number> {
   const { readiness, settings, host, nomad } = report;
-  const { basePath, firecrackerPath, jailerPath, jailer } = settings;
-  const state = await readHostState({ basePath, firecrackerPath, jailerPath, users: jailer.users });
+  const { basePath, firecrackerPath, jailerPath, jailer, allowedHostPaths: hostPaths } = settings;
+  const state = await readHostState({ basePath, firecrackerPath, jailerPath, users: jailer.users, hostPaths });
   const results = judge({ state, settings, host, nomad });
   const counts = countOf(results);
   const source = nomad.reached && nomad.agent.pluginConfig ? `the agent at ${nomad.address}` : "defaults and options";

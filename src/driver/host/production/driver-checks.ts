@@ -12,7 +12,7 @@ import {
   type Verdict,
   warning,
 } from "./check.ts";
-import type { OpenPath } from "./host-state.ts";
+import type { TrustedPath } from "./host-state.ts";
 
 /** If the host can't run VMs, nothing is known about them. */
 function ready({ host }: ProductionFacts, look: (host: ReadyHost) => Verdict): Verdict {
@@ -87,7 +87,7 @@ const programs: ProductionCheck = {
   cure: "Give the files and directories to root, mode 755.",
   look: ({ state }) => {
     if (state.programs.length === 0) return notApplicable("Firecracker is not installed");
-    return openPaths(state.programs);
+    return trusted(state.programs);
   },
 };
 
@@ -96,7 +96,7 @@ const basePath: ProductionCheck = {
   advice: "Only root may change `rootfs_base_path` and the directories above it.",
   reason: "The jails, the images and programs that run as root lie there.",
   cure: "Give the directories to root, mode 755 or less.",
-  look: ({ state }) => openPaths([state.basePath]),
+  look: ({ state }) => trusted([state.basePath]),
 };
 
 const baseFileSystem: ProductionCheck = {
@@ -173,6 +173,18 @@ const diskSpace: ProductionCheck = {
   },
 };
 
+const blockIo: ProductionCheck = {
+  id: "block_io",
+  advice: "The reads and writes of each VM are limited.",
+  reason: "One VM fills the host's page cache with writes, and the disks of all others wait.",
+  cure: "Set `disk { bandwidth ops }` in the plugin's config to what the host's disk can share.",
+  look: ({ settings: { disk } }) => {
+    const { bytesPerSecond, opsPerSecond } = disk.ioLimits;
+    const found = `bandwidth = ${(bytesPerSecond ?? 0) / 1024 / 1024} MiB/s, ops = ${opsPerSecond ?? 0} a disk`;
+    return bytesPerSecond === undefined || opsPerSecond === undefined ? warning(found) : ok(found);
+  },
+};
+
 const serialConsole: ProductionCheck = {
   id: "serial_console",
   advice: "A guest's serial console is off, or its output is bounded.",
@@ -224,10 +236,10 @@ const hostPaths: ProductionCheck = {
   advice: "Jobs name no files of the host, or only some in narrow directories of root's.",
   reason: "A job reads, and with a writable drive changes, everything below these paths.",
   cure: "Keep `allowed_host_paths` empty, or name single images or directories that only root may write.",
-  look: ({ settings: { allowedHostPaths: paths } }) => {
+  look: ({ settings: { allowedHostPaths: paths }, state }) => {
     if (paths.length === 0) return ok("allowed_host_paths is empty");
     const wide = paths.filter((path) => /^\/(?:|etc|dev|root|home|var|var\/lib|boot|proc|sys|run|usr)\/*$/.test(path));
-    return wide.length > 0 ? warning(`too wide: ${wide.join(", ")}`) : ok(paths.join(", "));
+    return wide.length > 0 ? warning(`too wide: ${wide.join(", ")}`) : trusted(state.hostPaths);
   },
 };
 
@@ -247,10 +259,9 @@ const balloon: ProductionCheck = {
   look: () => notApplicable("a job's choice; the cgroup's limit does not count on it"),
 };
 
-function openPaths(paths: readonly OpenPath[]): Verdict {
-  const open = new Set(paths.flatMap((one) => one.open));
-  const named = paths.map(({ path }) => path).join(", ");
-  return open.size === 0 ? ok(named) : warning(`others may change ${[...open].join(", ")}`);
+function trusted(paths: readonly TrustedPath[]): Verdict {
+  const faults = new Set(paths.map(({ fault }) => fault).filter((fault) => fault !== undefined));
+  return faults.size === 0 ? ok(paths.map(({ path }) => path).join(", ")) : warning([...faults].join("; "));
 }
 
 export const firecrackerGroup: CheckGroup = {
@@ -271,6 +282,7 @@ export const firecrackerGroup: CheckGroup = {
     oversize,
     hugePages,
     diskSpace,
+    blockIo,
     serialConsole,
     logFiles,
     hangingVmm,

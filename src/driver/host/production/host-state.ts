@@ -1,9 +1,10 @@
 // The host's facts for the production checks, from the files of the kernel and the system. Each is undefined if this kernel does
 // not have it, or if this user may not read it. Sources: the kernel's Documentation/ABI and admin-guide (hw-vuln, mm/ksm).
-import { lstat, readdir, readFile, realpath } from "node:fs/promises";
+import { readdir, readFile, realpath } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import type { UserRange } from "../../../machine/users.ts";
 import { findProgram } from "../../../system/processes.ts";
+import { untrustedPart } from "../../../system/trusted-path.ts";
 
 export interface HostState {
   readonly kernelRelease: string | undefined;
@@ -27,9 +28,10 @@ export interface HostState {
   readonly favordynmods: boolean;
   readonly cgroupVersion: 1 | 2 | undefined;
   readonly baseMount: Mount | undefined;
-  /** The directory or file as named, and everything above it that others than root may change. */
-  readonly basePath: OpenPath;
-  readonly programs: readonly OpenPath[];
+  readonly basePath: TrustedPath;
+  readonly programs: readonly TrustedPath[];
+  /** The directories of `allowed_host_paths`. */
+  readonly hostPaths: readonly TrustedPath[];
   /** Users and groups of /etc/passwd, /etc/group and the subordinate ranges that lie in `uid_range`. */
   readonly takenUsers: readonly string[];
   /** TCP ports at which something listens on more than loopback. */
@@ -60,10 +62,10 @@ export interface Mount {
   readonly options: readonly string[];
 }
 
-export interface OpenPath {
+export interface TrustedPath {
   readonly path: string;
-  /** "/opt (owner 1000, mode 755)", for each component that others than root may change. */
-  readonly open: readonly string[];
+  /** The part of it that others than root may change, and the command that helps. */
+  readonly fault: string | undefined;
 }
 
 export interface ReadHostOptions {
@@ -71,6 +73,7 @@ export interface ReadHostOptions {
   readonly firecrackerPath: string | undefined;
   readonly jailerPath: string | undefined;
   readonly users: UserRange;
+  readonly hostPaths: readonly string[];
   /** Leaves out what takes long on a busy host: VMs' threads and listeners. Default: no. */
   readonly brief?: boolean;
   /** The directory that the host's files are read below. Default: the root. */
@@ -108,8 +111,9 @@ export async function readHostState(options: ReadHostOptions): Promise<HostState
       kernelArguments.includes("cgroup_favordynmods=true"),
     cgroupVersion: cgroupVersion(mounted),
     baseMount: mountOf(mounted, basePath),
-    basePath: await findOpen(files, basePath),
+    basePath: await trust(files, basePath),
     programs: await findPrograms(files, options),
+    hostPaths: await Promise.all(options.hostPaths.map((path) => trust(files, path, true))),
     takenUsers: await findTakenUsers(files, users),
     listening: new Set(brief ? [] : await readListeners(files)),
   };
@@ -226,35 +230,18 @@ function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
   return above.findLast(({ point }) => point.length === longest);
 }
 
-/** Looks at the way as it is named and at the way without links; of a path that does not exist yet, at what is there. */
-async function findOpen(files: HostFiles, path: string): Promise<OpenPath> {
-  const open: string[] = [];
-  const ways = new Set([path, await files.resolve(path)].flatMap((end) => [...wayTo(end)]));
-  for (const at of ways) {
-    const found = await lstat(files.at(at)).catch(() => undefined);
-    if (found === undefined || found.isSymbolicLink()) continue;
-    const { uid, gid, mode } = found;
-    // In a directory with the sticky bit nobody renames or removes another's entry.
-    const sticky = found.isDirectory() && (mode & 0o1000) !== 0 && at !== path;
-    const writable = ((mode & 0o020) !== 0 && gid !== 0) || (mode & 0o002) !== 0;
-    if (uid !== 0 || (writable && !sticky))
-      open.push(`${at} (owner ${uid}:${gid}, mode ${(mode & 0o7777).toString(8)})`);
-  }
-  return { path, open };
+async function trust(files: HostFiles, path: string, isDirectory = false): Promise<TrustedPath> {
+  const part = await untrustedPart({ path: files.at(path), isDirectory });
+  return { path, fault: part && `${part.path} ${part.reason} (${part.cure})` };
 }
 
-function* wayTo(path: string): Generator<string> {
-  yield path;
-  if (path !== dirname(path)) yield* wayTo(dirname(path));
-}
-
-async function findPrograms(files: HostFiles, options: ReadHostOptions): Promise<OpenPath[]> {
+async function findPrograms(files: HostFiles, options: ReadHostOptions): Promise<TrustedPath[]> {
   const firecracker = await findProgram(options.firecrackerPath ?? "firecracker");
   if (firecracker === undefined) return [];
   const beside = join(dirname(firecracker), basename(firecracker).replace("firecracker", "jailer"));
   const jailer = (await findProgram(options.jailerPath ?? beside)) ?? (await findProgram("jailer"));
   const paths = [...new Set([firecracker, jailer].filter((path) => path !== undefined))];
-  return await Promise.all(paths.map((path) => findOpen(files, path)));
+  return await Promise.all(paths.map((path) => trust(files, path)));
 }
 
 async function findTakenUsers(files: HostFiles, { first, last }: UserRange): Promise<string[]> {

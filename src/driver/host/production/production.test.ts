@@ -32,8 +32,9 @@ const goodState: HostState = {
   favordynmods: true,
   cgroupVersion: 2,
   baseMount: { point: "/var/lib/litegix-fc-driver", type: "ext4", options: ["rw"] },
-  basePath: { path: "/var/lib/litegix-fc-driver", open: [] },
-  programs: [{ path: "/usr/local/bin/firecracker", open: [] }],
+  basePath: { path: "/var/lib/litegix-fc-driver", fault: undefined },
+  programs: [{ path: "/usr/local/bin/firecracker", fault: undefined }],
+  hostPaths: [],
   takenUsers: [],
   listening: new Set([22, 4646]),
 };
@@ -118,8 +119,8 @@ describe("the production checks", () => {
     ["jailer", /enabled = false/, { config: { jailer: { enabled: false } } }],
     ["jailer", /without the jailer/, { host: host({ kind: "qemu", jailed: false }) }],
     ["users", /eve/, { state: { takenUsers: ["eve of /etc/passwd"] } }],
-    ["program_paths", /\/opt/, { state: { programs: [{ path: "/opt/fc", open: ["/opt (owner 1:1, mode 755)"] }] } }],
-    ["base_path", /\/srv/, { state: { basePath: { path: "/srv/b", open: ["/srv (owner 0:0, mode 777)"] } } }],
+    ["program_paths", /\/opt/, { state: { programs: [{ path: "/opt/fc", fault: "/opt belongs to user 1" }] } }],
+    ["base_path", /\/srv/, { state: { basePath: { path: "/srv/b", fault: "/srv can be written" } } }],
     ["base_file_system", /shared/, { state: { baseMount: { point: "/", type: "ext4", options: [] } } }],
     ["base_file_system", /memory/, { state: { baseMount: { point: "/b", type: "tmpfs", options: [] } } }],
     [
@@ -131,6 +132,15 @@ describe("the production checks", () => {
     ["cgroups", /version 1/, { state: { cgroupVersion: 1 } }],
     ["cgroups", /no cgroups/, { state: { cgroupVersion: undefined } }],
     ["resource_limits", /jailer/, { config: { jailer: { enabled: false } } }],
+    [
+      "allowed_host_paths",
+      /team/,
+      {
+        config: { allowed_host_paths: ["/srv/team"] },
+        state: { hostPaths: [{ path: "/srv/team", fault: "/srv/team belongs to user 1000" }] },
+      },
+    ],
+    ["block_io", /ops = 0/, { config: { disk: { ops: 0 } } }],
     ["oversize", /true/, { config: { allow_oversize: true } }],
     ["huge_pages", /true/, { config: { allow_huge_pages: true } }],
     ["disk_space", /min_free = 0/, { config: { disk: { min_free: 0 } } }],

@@ -38,8 +38,15 @@ export async function judgeBriefly(options: {
   host: Omit<ReadyHost, "production">;
 }): Promise<ProductionIds> {
   const { settings } = options;
-  const { basePath, firecrackerPath, jailerPath, jailer } = settings;
-  const state = await readHostState({ basePath, firecrackerPath, jailerPath, users: jailer.users, brief: true });
+  const { basePath, firecrackerPath, jailerPath, jailer, allowedHostPaths: hostPaths } = settings;
+  const state = await readHostState({
+    basePath,
+    firecrackerPath,
+    jailerPath,
+    users: jailer.users,
+    hostPaths,
+    brief: true,
+  });
   const host = { ...options.host, production: { ok: [], warnings: [] } };
   const nomad = { reached: false, refused: false, reason: "not asked" } as const;
   const results = judge({ state, settings, host, nomad });
