@@ -111,7 +111,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
 
 /** The space that a pull must leave: the host's part, and the part of VMs' disks that is not yet allocated. */
 async function minFreeBytes({ machines }: ReadyHost): Promise<number> {
-  return machines.minFreeMib * 1024 * 1024 + (await promisedBytes(await machines.records.directories()));
+  return machines.minFreeMib * 1024 * 1024 + promisedBytes(await machines.records.directories());
 }
 
 /** Resolves when the task's program runs and the VM's record says so. */

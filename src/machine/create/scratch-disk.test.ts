@@ -55,7 +55,7 @@ test("space that was promised to one VM is not given to another", async (context
   await writeFile(first, "");
   const promised = 64 * 1024;
   await truncate(first, promised * mib);
-  assert.equal(await promisedBytes(options.machines), promised * mib);
+  assert.equal(promisedBytes(options.machines), promised * mib);
   const sizeMib = Math.floor(freeMib) - promised / 2;
   await keepSpareScratchDisk({ ...options, sizeMib: 16, minFreeMib: Math.floor(freeMib) });
   assert.deepEqual(await readdir(options.spareDirectory).catch(() => []), []);

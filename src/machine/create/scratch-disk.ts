@@ -5,7 +5,8 @@
 // when others have filled the file system. ext4 and XFS do that without writing the blocks. If a file system does not, the disk is
 // sparse, and the driver counts the part that is not yet allocated as promised.
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { freeBytes, isInMemory, requireSpace, reserveFile } from "../../system/disk-space.ts";
 import { DiskFullError } from "../../system/errors.ts";
@@ -84,7 +85,7 @@ export async function keepSpareScratchDisk(options: SpareOptions & DiskBudget): 
   const unfinished = join(spareDirectory, `unfinished-${name}`);
   try {
     await mkdir(spareDirectory, { recursive: true, mode: 0o700 });
-    const free = (await freeBytes(spareDirectory)) - (await promisedBytes(options.machines));
+    const free = (await freeBytes(spareDirectory)) - promisedBytes(options.machines);
     if (free < minFreeMib * mib) await removeSpareScratchDisks(options);
     if (free < (minFreeMib + sizeMib) * mib || (await spares(options)).length > 0) return;
     await makeEmptyFile({ path: unfinished, sizeMib });
@@ -101,14 +102,12 @@ export async function removeSpareScratchDisks(options: { spareDirectory: string 
 }
 
 /** The bytes that these VMs' disks may yet take of their file system. */
-export async function promisedBytes(machines: readonly string[]): Promise<number> {
-  const sizes = await Promise.all(
-    machines.map(async (directory) => {
-      const facts = await stat(machineFiles(directory).scratchDisk).catch(() => undefined);
-      return facts === undefined ? 0 : Math.max(facts.size - facts.blocks * 512, 0);
-    }),
-  );
-  return sizes.reduce((sum, size) => sum + size, 0);
+export function promisedBytes(machines: readonly string[]): number {
+  // Without the thread pool: it takes 20 times as long as the kernel, and each start waits for all VMs' disks here.
+  return machines.reduce((sum, directory) => {
+    const facts = statSync(machineFiles(directory).scratchDisk, { throwIfNoEntry: false });
+    return facts === undefined ? sum : sum + Math.max(facts.size - facts.blocks * 512, 0);
+  }, 0);
 }
 
 async function requireScratchSpace(options: DiskOptions & DiskBudget): Promise<void> {
@@ -118,8 +117,8 @@ async function requireScratchSpace(options: DiskOptions & DiskBudget): Promise<v
   await requireSpace({
     path: dirname(own),
     what: `the task's writable disk of ${sizeMib} MiB`,
-    neededBytes: await promisedBytes([own]),
-    promisedBytes: await promisedBytes(others),
+    neededBytes: promisedBytes([own]),
+    promisedBytes: promisedBytes(others),
     minFreeBytes: minFreeMib * mib,
     cure: "stop tasks on this node, or ask for a smaller disk with storage_opt",
   });
