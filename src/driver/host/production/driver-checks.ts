@@ -222,6 +222,18 @@ const packetLimits: ProductionCheck = {
   },
 };
 
+const diskLimits: ProductionCheck = {
+  id: "disk_limits",
+  advice: "The speed of each VM's disks is limited.",
+  reason: "One VM could take all of the host's disk, and slow down every other.",
+  cure: "Set `bandwidth` and `ops` in the plugin's `disk` block. A job's own `rate_limiter` can only be stricter.",
+  look: ({ settings: { disk } }) => {
+    const { bytesPerSecond, opsPerSecond } = disk.ioLimits;
+    const found = `bandwidth = ${(bytesPerSecond ?? 0) / 1024 / 1024}, ops = ${opsPerSecond ?? 0}`;
+    return bytesPerSecond === undefined || opsPerSecond === undefined ? warning(found) : ok(found);
+  },
+};
+
 const metadata: ProductionCheck = {
   id: "metadata",
   advice: "VMs do not reach the cloud's metadata service.",
@@ -287,6 +299,7 @@ export const firecrackerGroup: CheckGroup = {
     logFiles,
     hangingVmm,
     packetLimits,
+    diskLimits,
     metadata,
     hostPaths,
     singleTenant,

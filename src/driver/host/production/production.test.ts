@@ -146,6 +146,8 @@ describe("the production checks", () => {
     ["disk_space", /min_free = 0/, { config: { disk: { min_free: 0 } } }],
     ["disk_space", /less is free/, { host: host({ shortOfSpace: true }) }],
     ["network_limits", /packet_rate = 0/, { config: { network: { packet_rate: 0 } } }],
+    ["disk_limits", /bandwidth = 0/, { config: { disk: { bandwidth: 0 } } }],
+    ["disk_limits", /ops = 0/, { config: { disk: { ops: 0 } } }],
     ["metadata", /true/, { config: { network: { allow_metadata: true } } }],
     ["allowed_host_paths", /\/etc/, { config: { allowed_host_paths: ["/etc", "/srv/images"] } }],
     ["kernel", /5\.15/, { state: { kernelRelease: "5.15.0-1-generic" } }],
