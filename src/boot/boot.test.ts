@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -305,4 +305,38 @@ test("a kernel without a modules folder has everything built in: its initramfs h
   assert.equal(boot.vmlinuxPath, vmlinuxPath);
   assert.equal(boot.release, "6.1.141");
   assert.deepEqual(await readFile(boot.initramfsPath), buildInitramfs({ init, modules: [] }));
+});
+
+test("the modules beside a job's kernel come from allowed paths only", async (context) => {
+  const directory = await temporary(context);
+  const allowed = join(directory, "allowed");
+  const kernel = join(allowed, "boot/vmlinux");
+  const folder = join(allowed, "lib/modules/6.1.0-9-cloud-amd64");
+  await mkdir(dirname(kernel), { recursive: true });
+  await writeFile(kernel, elf());
+  await writeModules(folder, modules);
+  await writeFile(join(directory, "secret"), "root's secret");
+  await using file = await openBeneath({ path: kernel, roots: [allowed] });
+  const prepare = async (): Promise<Buffer> => {
+    const read = async (path: string): Promise<Buffer> => {
+      await using module = await openBeneath({ path, roots: [allowed] });
+      return await module.read(1 << 20);
+    };
+    const { initramfsPath } = await prepareBoot({
+      vmlinuxPath: undefined,
+      jobKernel: { file, read },
+      kernelsDirectory: join(directory, "kernels"),
+      cacheDirectory: join(directory, "cache"),
+      init: Buffer.from("init"),
+      shimPath,
+    });
+    return await readFile(initramfsPath);
+  };
+  assert.ok((await prepare()).includes("squashfs.ko"));
+  const module = join(folder, "kernel/squashfs.ko");
+  await rm(module);
+  await symlink(join(directory, "secret"), module);
+  await assert.rejects(prepare(), { code: "kernel_module_missing" });
+  await writeFile(join(folder, "modules.order"), "../../../../secret/squashfs.ko\n", { flag: "a" });
+  await assert.rejects(prepare(), { code: "kernel_module_missing" });
 });
