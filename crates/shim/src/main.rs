@@ -63,6 +63,8 @@ fn main() -> ExitCode {
             return ExitCode::from(65);
         }
     };
+    // Drives are only for the process that they are meant for.
+    litegix_sys::process::close_from_on_exec(3);
     log::open(&config.log_file);
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
