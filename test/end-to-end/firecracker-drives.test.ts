@@ -4,7 +4,7 @@ import { chownSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { runService } from "./support/allocation.ts";
+import { startJob } from "./support/allocation.ts";
 import { run, runSuccessfully } from "./support/command.ts";
 import { skipFirecracker } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
@@ -13,6 +13,8 @@ import { machineOf } from "./support/machines.ts";
 import { waitFor } from "./support/wait.ts";
 
 const nobody = 65_534;
+/** Three disks more than most VMs of the rig have. */
+const rigTimeoutMs = 600_000;
 // In the rig /tmp is an ext4, which can show another owner, and /var/tmp an overlayfs, which can't.
 const directories = ["/tmp/lge2e-drives-", "/var/tmp/lge2e-drives-"].map((prefix) => mkdtempSync(prefix));
 after(() => {
@@ -57,8 +59,9 @@ describe("disks of the host in a jail", { skip: skipFirecracker }, () => {
     ].join("; ");
     const config = [drive("one", onTmp), drive("two", onVarTmp), drive("three", device), shell(script)].join("\n");
     const owner = (await stat(device)).uid;
-    const allocation = await runService({ agent: fixture.agent, config });
-    await allocation.waitForLog(/^ready$/m);
+    const allocation = await startJob({ agent: fixture.agent, config, type: "service" });
+    await allocation.waitForStatus(["running"], rigTimeoutMs);
+    await allocation.waitForLog(/^ready$/m, { timeoutMs: rigTimeoutMs });
     assert.equal((await allocation.log()).match(/^what the disk holds$/gm)?.length, 3);
     const { vmmPid } = await machineOf(allocation);
     const user = Number(/^Uid:\s+(\d+)/m.exec(await readFile(`/proc/${vmmPid}/status`, "utf8"))?.[1]);
