@@ -99,8 +99,11 @@ fn c_path(path: &Path) -> io::Result<CString> {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::vm::drives::{self, Drives};
     use serde_json::json;
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::process::Stdio;
 
     fn process(keys: serde_json::Value) -> Process {
@@ -228,6 +231,52 @@ mod tests {
             Err(error) => assert!(may_not(&error)),
         }
         fs::remove_file(path).expect("clean-up");
+    }
+
+    #[tokio::test]
+    async fn a_user_of_its_own_gets_the_drive_and_the_drive_keeps_its_owner() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: mounts need root");
+        }
+        for read_only in [false, true] {
+            let directory =
+                std::env::temp_dir().join(format!("litegix-drive-{}", std::process::id()));
+            fs::create_dir_all(&directory).expect("directory");
+            let (disk, target) = (directory.join("disk"), directory.join("target"));
+            fs::write(&disk, [b'a'; 512]).expect("disk");
+            fs::set_permissions(&disk, Permissions::from_mode(0o600)).expect("mode");
+            chown(&disk, Some(65_534), Some(65_534)).expect("owner");
+            fs::write(&target, "").expect("target");
+            let file = File::open(&disk).expect("open");
+            let facts = file.metadata().expect("facts");
+            let drive = json!({
+                "descriptor": file.into_raw_fd(), "path": disk, "target": target, "read_only": read_only,
+                "identity": format!("file {}:{}", facts.dev(), facts.ino()),
+                "user": {"uid": 70_001, "gid": 70_001},
+            });
+            let process = process(json!({"drives": [drive]}));
+            let Drives { mounts, loops } = drives::prepare(&process.drives).expect("prepared");
+            let mut command = Command::new("setpriv");
+            let script = format!(
+                "id -u; head -c 1 {0}; printf b 2>/dev/null 1<>{0} && echo written",
+                target.display()
+            );
+            command
+                .args(["--reuid", "70001", "--regid", "70001", "--clear-groups"])
+                .args(["sh", "-c", &script])
+                .stdout(Stdio::piped());
+            let child = spawn(&mut command, &process, mounts).expect("spawn");
+            let output = child.wait_with_output().await.expect("output");
+            drop(loops);
+            let written = if read_only { "" } else { "written\n" };
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text, format!("70001\na{written}"));
+            let expected = if read_only { b'a' } else { b'b' };
+            assert_eq!(fs::read(&disk).expect("disk")[0], expected);
+            let facts = fs::metadata(&disk).expect("facts");
+            assert_eq!((facts.uid(), facts.mode() & 0o777), (65_534, 0o600));
+            fs::remove_dir_all(&directory).expect("clean-up");
+        }
     }
 
     #[tokio::test]
