@@ -5,7 +5,7 @@ import { KeyedTurns } from "../system/wait.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { Forwarding } from "./firewalls/forward-chain.ts";
-import { ask, makeTap, moveTap, type TapOwner } from "./host/tools.ts";
+import { ask, makeTap, moveTap } from "./host/tools.ts";
 import { restoreRules } from "./keep/restore-rules.ts";
 import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
 import { type ReservedNetwork, type ReserveOptions, reserveNetwork } from "./reserve.ts";
@@ -92,22 +92,19 @@ export interface RestoredRules {
  * Makes the interface that the VMM needs to start. No frame passes it before `open`. Fails with TapTakenError or
  * NetworkSetupError.
  */
-export async function makeInterface(options: {
-  plan: NetworkPlan;
-  /** The user that opens the TAP; undefined: root. */
-  owner: TapOwner | undefined;
-  /** The file of another network namespace than the plan's: `bringInterfaceHome` moves it from there. */
-  away?: string | undefined;
-  signal?: AbortSignal | undefined;
-}): Promise<void> {
-  const { plan, away, ...others } = options;
+export async function makeInterface(options: { plan: NetworkPlan; signal?: AbortSignal | undefined }): Promise<void> {
+  const { plan, signal } = options;
   const { tap, tapMac, mtu } = plan;
-  await makeTap({ ...others, namespacePath: away ?? namespacePathOf(plan), tap, tapMac, mtu });
+  await makeTap({ namespacePath: namespacePathOf(plan), tap, tapMac, mtu, signal });
 }
 
-/** Moves the interface to the plan's namespace, once the VMM has opened it. Fails with TapTakenError or NetworkSetupError. */
+/**
+ * Moves the interface to the plan's namespace from that of a VMM that has opened it. No frame passes it before `open`. Fails with
+ * TapTakenError or NetworkSetupError.
+ */
 export async function bringInterfaceHome(options: {
   plan: NetworkPlan;
+  /** The file of the namespace that it is in. */
   away: string;
   signal?: AbortSignal | undefined;
 }): Promise<void> {

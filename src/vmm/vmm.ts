@@ -17,6 +17,8 @@ export interface Drive {
 
 export interface NetworkInterface {
   readonly tap: string;
+  readonly tapMac: string;
+  readonly mtu: number;
   readonly guestMac: string;
   /** The file of the network namespace that the TAP belongs to; undefined: the host's. */
   readonly netns: string | undefined;
@@ -73,6 +75,15 @@ export interface DriveMount {
   readonly user: VmUser | undefined;
 }
 
+/** A TAP that a process finds in its own network namespace, down. */
+export interface OwnTap {
+  readonly tap: string;
+  readonly tapMac: string;
+  readonly mtu: number;
+  /** The user that may open it, beside root. */
+  readonly user: VmUser | undefined;
+}
+
 /** A child of the supervisor; the one named "vmm" is the VM. */
 export interface VmProcess {
   readonly name: string;
@@ -85,6 +96,8 @@ export interface VmProcess {
   readonly namespaces: readonly Namespace[];
   /** The supervisor opens them where they are. */
   readonly taps?: readonly TapDescriptor[];
+  /** The supervisor makes them. */
+  readonly ownTaps?: readonly OwnTap[];
   readonly binds?: readonly BindMount[];
   readonly drives?: readonly DriveMount[];
 }
@@ -109,15 +122,15 @@ export interface Vmm {
   /** Its need beyond the guest's memory, page tables included; undefined if that is not known. */
   overheadMib(memSizeMib: number): number | undefined;
   /**
-   * Whether `configure` makes the VMM open its TAPs by name, in the VMM's own network namespace. They must be there for that, and
-   * not before or after. Otherwise the plan passes them as descriptors.
+   * Whether `configure` makes the VMM open its TAPs by name, in its own network namespace: the plan has them made there, and they
+   * must be moved to where they belong after it. Otherwise they are made there, and the plan passes them as descriptors.
    */
   readonly opensTaps: boolean;
   plan(config: VmConfig): LaunchPlan;
   /** Called once the VM's own files exist, before its processes are started. */
   prepare(config: VmConfig): Promise<void>;
-  /** Called when every planned process runs; resolves when the VMM has opened everything. `taps`: they are where it opens them. */
-  configure(options: { config: VmConfig; taps: Promise<void>; signal: AbortSignal }): Promise<void>;
+  /** Called when every planned process runs; resolves when the VMM has opened everything. */
+  configure(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;
   /** Resolves when the guest has been started. */
   start(options: { config: VmConfig; signal: AbortSignal }): Promise<void>;
 }

@@ -51,6 +51,8 @@ pub struct Process {
     pub namespaces: Vec<Namespace>,
     /// TAPs that it gets as open descriptors.
     pub taps: Vec<Tap>,
+    /// TAPs that it finds in its own network namespace; `namespaces` has "net" then. The driver moves them elsewhere later.
+    pub own_taps: Vec<OwnTap>,
     /// Files that it sees in other places than the host does.
     pub binds: Vec<BindMount>,
     /// Disks of the host that it sees in the places of files.
@@ -67,6 +69,15 @@ pub struct Tap {
     pub netns: Option<PathBuf>,
     /// The descriptor's number, from `MIN_DESCRIPTOR` up.
     pub descriptor: i32,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct OwnTap {
+    pub name: String,
+    pub mac: [u8; 6],
+    pub mtu: i32,
+    /// The user and the group that may open it, beside root.
+    pub owner: Option<(u32, u32)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +146,8 @@ pub enum ConfigError {
     NoProgram(String),
     #[error("descriptor {0} is below {MIN_DESCRIPTOR}")]
     LowDescriptor(i32),
+    #[error("process \"{0}\" has TAPs, but no network namespace for them")]
+    NoNetwork(String),
     #[error("{} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have", .0.display())]
     LongSocketPath(PathBuf),
 }
@@ -153,6 +166,13 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     }
     if let Some(process) = config.processes.iter().find(|it| it.argv.is_empty()) {
         return Err(ConfigError::NoProgram(process.name.clone()));
+    }
+    if let Some(process) = config
+        .processes
+        .iter()
+        .find(|it| !it.own_taps.is_empty() && !it.namespaces.contains(&Namespace::Net))
+    {
+        return Err(ConfigError::NoNetwork(process.name.clone()));
     }
     let mut taps = config.processes.iter().flat_map(|process| &process.taps);
     if let Some(tap) = taps.find(|tap| tap.descriptor < MIN_DESCRIPTOR) {
@@ -180,9 +200,9 @@ mod tests {
             "cleanup_paths": ["/v/v.sock"], "ports": [{"address": "192.0.2.7", "port": 80}],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
-                    "namespaces": [], "taps": [], "binds": [], "cgroup_procs": []},
+                    "namespaces": [], "taps": [], "own_taps": [], "binds": [], "cgroup_procs": []},
                 {"name": "vmm", "argv": ["b", "c"], "output": "/v/b.log", "ready_path": null,
-                    "namespaces": ["pid", "net"], "taps": [{"name": "lg0a010203", "netns": null, "descriptor": 100}], "binds": [], "cgroup_procs": []},
+                    "namespaces": ["pid", "net"], "taps": [{"name": "lg0a010203", "netns": null, "descriptor": 100}], "own_taps": [], "binds": [], "cgroup_procs": []},
             ],
         })
     }
@@ -202,13 +222,17 @@ mod tests {
         other_namespace[1]["namespaces"] = json!(["time"]);
         let mut low_descriptor = plain()["processes"].clone();
         low_descriptor[1]["taps"][0]["descriptor"] = json!(3);
-        let spoil: [(&str, Value); 7] = [
+        let mut tap_of_the_host = plain()["processes"].clone();
+        tap_of_the_host[0]["own_taps"] =
+            json!([{"name": "lg0a010203", "mac": [2, 0, 0, 0, 0, 1], "mtu": 1500, "owner": null}]);
+        let spoil: [(&str, Value); 8] = [
             ("version", json!(2)),
             ("unknown", json!(true)),
             ("processes", json!([])),
             ("processes", without_argv),
             ("processes", other_namespace),
             ("processes", low_descriptor),
+            ("processes", tap_of_the_host),
             ("control_socket", json!("x".repeat(108))),
         ];
         for (key, value) in spoil {

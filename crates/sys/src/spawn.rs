@@ -1,7 +1,7 @@
 //! Steps of a child process between fork and exec.
 
 use crate::mounts;
-use crate::tap::open_tap;
+use crate::tap::{TapSpec, make_tap, open_tap};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -66,7 +66,10 @@ pub struct Filter(pub Vec<libc::sock_filter>);
 pub struct Isolation {
     /// The `cgroup.procs` of the groups that it joins.
     pub cgroup_procs: Vec<CString>,
+    /// Open descriptors.
     pub taps: Vec<TapDescriptor>,
+    /// Made in its own network namespace, which must be among `namespaces`.
+    pub own_taps: Vec<TapSpec>,
     /// Namespaces of its own, but for a process namespace, which only the parent can make.
     pub namespaces: CloneFlags,
     /// If there are any of these two, the child has a mount namespace of its own with them.
@@ -81,6 +84,7 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
     let Isolation {
         cgroup_procs,
         taps,
+        own_taps,
         namespaces,
         binds,
         mounts,
@@ -95,6 +99,9 @@ pub fn isolate(command: &mut Command, isolation: Isolation) {
         }
         if !namespaces.is_empty() {
             unshare(namespaces)?;
+        }
+        for tap in &own_taps {
+            make_tap(tap)?;
         }
         if !binds.is_empty() || !mounts.is_empty() {
             unshare(CloneFlags::CLONE_NEWNS)?;

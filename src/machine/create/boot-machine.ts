@@ -3,7 +3,7 @@ import { publishedPorts } from "../../network/plan/network-plan.ts";
 import { Machine } from "../machine.ts";
 import { writeRecord } from "../records/manifest.ts";
 import { type CreatedMachine, type CreateMachineOptions, createMachine } from "./create-machine.ts";
-import { makeVmInterface, openVmNetwork } from "./interface.ts";
+import { openVmNetwork } from "./interface.ts";
 import { spawnShim } from "./spawn-shim.ts";
 import { undoBoot, undoCreation } from "./undo-machine.ts";
 
@@ -25,12 +25,10 @@ export async function bootMachine(options: CreateMachineOptions): Promise<Booted
   const { network } = request;
   const { config } = created;
   const signal = AbortSignal.any([options.signal, machine.ended]);
-  const away = vmm.opensTaps ? `/proc/${await machine.vmmPid()}/ns/net` : undefined;
-  const taps = vmm.opensTaps ? makeVmInterface({ network, user: config.user, away, signal }) : Promise.resolve();
-  taps.catch(() => undefined);
   let networkOpen = Promise.resolve();
   try {
-    await vmm.configure({ config, taps, signal });
+    await vmm.configure({ config, signal });
+    const away = vmm.opensTaps ? `/proc/${await machine.vmmPid()}/ns/net` : undefined;
     // The supervisor holds the published ports by now, so the rules take no port from a program of the host.
     networkOpen = openVmNetwork({ network, away, records, signal: options.signal });
     networkOpen.catch(() => undefined);
@@ -38,8 +36,8 @@ export async function bootMachine(options: CreateMachineOptions): Promise<Booted
     timeline.done("VMM configured, guest started");
     return { machine, networkOpen };
   } catch (error) {
-    // Neither may change the host's network once the VM's is removed.
-    await Promise.allSettled([taps, networkOpen]);
+    // It must not change the host's network once the VM's is removed.
+    await Promise.allSettled([networkOpen]);
     throw await undoBoot({ machine, error, signal: options.signal });
   }
 }

@@ -85,7 +85,7 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
       workload &&
         !formatted &&
         formatScratchDisk({ path: files.scratchDisk, sizeMib: workload.scratchSizeMib, signal }),
-      vmm.opensTaps || makeVmInterface({ network, user: config.user, signal }),
+      vmm.opensTaps || makeVmInterface({ network, signal }),
     ]);
     timeline.done("record, scratch disk, interface");
     await vmm.prepare(config);

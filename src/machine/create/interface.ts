@@ -2,7 +2,7 @@
 import { TapTakenError } from "../../network/errors.ts";
 import { bringInterfaceHome, makeInterface } from "../../network/network.ts";
 import { type NetworkPlan, namespacePathOf } from "../../network/plan/network-plan.ts";
-import type { VmConfig, VmUser } from "../../vmm/vmm.ts";
+import type { VmConfig } from "../../vmm/vmm.ts";
 import { type MachineRecord, withoutNetwork } from "../records/manifest.ts";
 import type { VmRecords } from "../records/vm-records.ts";
 
@@ -14,26 +14,24 @@ export interface MachineNetwork {
 
 export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networkInterfaces"> {
   if (plan === undefined) return {};
-  return { networkInterfaces: [{ tap: plan.tap, guestMac: plan.guestMac, netns: namespacePathOf(plan) }] };
+  const { tap, tapMac, mtu, guestMac } = plan;
+  return { networkInterfaces: [{ tap, tapMac, mtu, guestMac, netns: namespacePathOf(plan) }] };
 }
 
-/** Makes the interface, down and without addresses. The record holds the plan by then. */
+/** Makes the interface where it belongs, for a VMM that gets it as a descriptor. The record holds the plan by then. */
 export async function makeVmInterface(options: {
   network: MachineNetwork | undefined;
-  /** The VMM's user; undefined: root. */
-  user: VmUser | undefined;
-  /** The network namespace of a VMM that opens it by name; undefined: it is made where it belongs. */
-  away?: string | undefined;
   signal: AbortSignal;
 }): Promise<void> {
-  const { network, user, away, signal } = options;
-  if (network !== undefined) await makeInterface({ plan: network.plan, owner: user, away, signal });
+  const { network, signal } = options;
+  if (network !== undefined) await makeInterface({ plan: network.plan, signal });
 }
 
-/** Resolves when the guest has its network. The guest can boot before. `away`: see makeVmInterface; the VMM has opened it. */
+/** Resolves when the guest has its network. The guest can boot before. */
 export async function openVmNetwork(options: {
   network: MachineNetwork | undefined;
-  away?: string | undefined;
+  /** The namespace of a VMM that has opened the interface there; undefined: the interface is where it belongs. */
+  away: string | undefined;
   records: VmRecords;
   signal: AbortSignal;
 }): Promise<void> {

@@ -131,6 +131,12 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
       output: process.outputPath,
       ready_path: process.readyPath ?? null,
       namespaces: process.namespaces,
+      own_taps: (process.ownTaps ?? []).map(({ tap, tapMac, mtu, user }) => ({
+        name: tap,
+        mac: tapMac.split(":").map((byte) => Number.parseInt(byte, 16)),
+        mtu,
+        owner: user === undefined ? null : [user.uid, user.gid],
+      })),
       taps: (process.taps ?? []).map(({ tap, netns, descriptor }) => ({ name: tap, netns: netns ?? null, descriptor })),
       binds: (process.binds ?? []).map(({ source, target, readOnly }) => ({ source, target, read_only: readOnly })),
       drives: (process.drives ?? []).map(({ file, target, readOnly, user }) => ({

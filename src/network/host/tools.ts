@@ -4,12 +4,6 @@ import { inNamespace } from "../../system/processes.ts";
 import { runCommand } from "../../system/run-command.ts";
 import { NetworkSetupError, TapTakenError } from "../errors.ts";
 
-/** The user that may open a TAP. */
-export interface TapOwner {
-  readonly uid: number;
-  readonly gid: number;
-}
-
 export interface Place {
   /** A network namespace's file; undefined: the driver's own. */
   readonly namespacePath: string | undefined;
@@ -47,12 +41,9 @@ export async function runIp(
 }
 
 /** The TAP is down, so no frame passes in either direction. Fails with TapTakenError or NetworkSetupError. */
-export async function makeTap(
-  options: Place & { tap: string; tapMac: string; mtu: number; owner: TapOwner | undefined },
-): Promise<void> {
-  const { tap, tapMac, mtu, owner } = options;
-  const user = owner === undefined ? "" : ` user ${owner.uid} group ${owner.gid}`;
-  const lines = [`tuntap add dev ${tap} mode tap vnet_hdr${user}`, `link set dev ${tap} address ${tapMac} mtu ${mtu}`];
+export async function makeTap(options: Place & { tap: string; tapMac: string; mtu: number }): Promise<void> {
+  const { tap, tapMac, mtu } = options;
+  const lines = [`tuntap add dev ${tap} mode tap vnet_hdr`, `link set dev ${tap} address ${tapMac} mtu ${mtu}`];
   try {
     await runIp({ ...options, lines });
   } catch (error) {
@@ -72,7 +63,8 @@ export async function moveTap(options: Place & { tap: string; to: string | undef
     await runIn(options, ["ip", "link", "set", "dev", tap, "netns", to ?? `/proc/${process.pid}/ns/net`]);
   } catch (error) {
     signal?.throwIfAborted();
-    if (/File exists/.test((error as Error).message)) throw new TapTakenError({ tap, cause: error });
+    // EEXIST, or the sentence that newer kernels put in its place.
+    if (/File exists|same name exists/.test((error as Error).message)) throw new TapTakenError({ tap, cause: error });
     throw new NetworkSetupError({ step: "moving the VM's interface", cause: error });
   }
 }

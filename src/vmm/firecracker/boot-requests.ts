@@ -7,8 +7,6 @@ import { deviceRequests, driveRequests, interfaceRequests, loggingRequests, mmds
 export interface BootRequests {
   /** Lanes may be sent side by side; within a lane the order counts: the guest finds its disks in it. */
   readonly lanes: readonly (readonly ApiRequest[])[];
-  /** Another lane, of the requests that need the VM's TAPs. */
-  readonly interfaces: readonly ApiRequest[];
 }
 
 /** Only once every other request was accepted. */
@@ -44,13 +42,13 @@ export function bootRequests(options: {
     ...deviceRequests(config),
   ];
   const drives = driveRequests({ config, vmmPath });
+  const interfaces = interfaceRequests(config);
   const others: ApiRequest[] = loggingRequests({ config, vmmPath });
   if (config.vsock) {
     others.push({ operation: "PUT /vsock", body: { guest_cid: guestCid, uds_path: vmmPath(options.vsockPath) } });
   }
   return {
-    lanes: [machine, drives, others].filter((lane) => lane.length > 0),
-    interfaces: [...interfaceRequests(config), ...mmdsRequests(config)],
+    lanes: [machine, drives, [...interfaces, ...mmdsRequests(config)], others].filter((lane) => lane.length > 0),
   };
 }
 

@@ -58,6 +58,12 @@ export class FirecrackerVmm implements Vmm {
         {
           name: "vmm",
           outputPath: join(config.directory, "vmm.log"),
+          ownTaps: (config.networkInterfaces ?? []).map(({ tap, tapMac, mtu }) => ({
+            tap,
+            tapMac,
+            mtu,
+            user: config.user,
+          })),
           ...(jail === undefined
             ? {
                 argv: [this.#options.firecrackerPath, "--api-sock", apiPath, "--id", config.id],
@@ -82,22 +88,19 @@ export class FirecrackerVmm implements Vmm {
     else await jail.prepare({ sockets: sockets(config) });
   }
 
-  /** Fails with ApiSocketMissingError, FirecrackerApiError, JailError or as `taps` does. */
-  async configure(options: { config: VmConfig; taps: Promise<void>; signal: AbortSignal }): Promise<void> {
-    const { config, taps, signal } = options;
+  /** Fails with ApiSocketMissingError, FirecrackerApiError or JailError. */
+  async configure(options: { config: VmConfig; signal: AbortSignal }): Promise<void> {
+    const { config, signal } = options;
     const jail = this.#jail(config);
-    const listening = waitForSocket({
+    await waitForSocket({
       path: apiSocketPath(config),
       directory: jail?.root ?? config.directory,
       signal,
     });
     using api = connect(config);
     const vmmPath = (path: string): string => jail?.inside(path) ?? path;
-    const { lanes, interfaces } = bootRequests({ config, vsockPath: vsockPath(config), vmmPath });
-    await Promise.all([
-      listening.then(() => api.sendLanes(lanes, { signal })),
-      Promise.all([listening, taps]).then(() => api.sendLanes([interfaces], { signal })),
-    ]);
+    const { lanes } = bootRequests({ config, vsockPath: vsockPath(config), vmmPath });
+    await api.sendLanes(lanes, { signal });
     await jail?.seal(sockets(config));
   }
 

@@ -18,7 +18,9 @@ const config: VmConfig = {
   },
   vsock: true,
   drives: [],
-  networkInterfaces: [{ tap: "lg0", guestMac: "02:00:00:00:00:01", netns: undefined }],
+  networkInterfaces: [
+    { tap: "lg0", tapMac: "02:00:00:00:00:02", mtu: 1500, guestMac: "02:00:00:00:00:01", netns: undefined },
+  ],
 };
 
 test("a job's limiters and metadata service reach the network interface", () => {

@@ -29,7 +29,7 @@ export async function measureSetUp(): Promise<void> {
     const { plan } = reserved;
     if (plan === undefined) throw new Error("no network");
     plans.push(plan);
-    await timed(interfaces, () => makeInterface({ plan, owner: undefined }));
+    await timed(interfaces, () => makeInterface({ plan }));
     await timed(rules, () => networks.open({ plan, allowMetadata: false }));
   }
   for (const plan of plans.splice(0)) await timed(removals, () => networks.detach(plan));

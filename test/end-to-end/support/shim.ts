@@ -50,6 +50,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
         ready_path: null,
         namespaces: [],
         taps: [],
+        own_taps: [],
         binds: [],
         cgroup_procs: [],
       },

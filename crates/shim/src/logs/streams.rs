@@ -81,7 +81,7 @@ mod tests {
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
                 "log_root": "/", "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
                 "cleanup_paths": [], "ports": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
-                "namespaces": [], "taps": [], "binds": [], "cgroup_procs": []}]}"#,
+                "namespaces": [], "taps": [], "own_taps": [], "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");
         // No guest answers there.

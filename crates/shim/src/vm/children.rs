@@ -211,6 +211,7 @@ mod tests {
             ready_path: None,
             namespaces: Vec::new(),
             taps: Vec::new(),
+            own_taps: Vec::new(),
             binds: Vec::new(),
             drives: Vec::new(),
             cgroup_procs: Vec::new(),

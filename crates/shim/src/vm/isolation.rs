@@ -5,6 +5,7 @@
 use crate::config::{Namespace, Process};
 use crate::vm::set_id;
 use litegix_sys::spawn::{self, Bind, Filter, Isolation, Mount, TapDescriptor};
+use litegix_sys::tap::TapSpec;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::ffi::CString;
 use std::fs::File;
@@ -48,6 +49,18 @@ pub fn spawn(command: &mut Command, process: &Process, mounts: Vec<Mount>) -> io
             })
         })
         .collect::<io::Result<Vec<_>>>()?;
+    let own_taps = process
+        .own_taps
+        .iter()
+        .map(|tap| {
+            Ok(TapSpec {
+                name: CString::new(tap.name.as_str()).map_err(io::Error::other)?,
+                mac: tap.mac,
+                mtu: tap.mtu,
+                owner: tap.owner,
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
     let namespaces: CloneFlags = process
         .namespaces
         .iter()
@@ -57,6 +70,7 @@ pub fn spawn(command: &mut Command, process: &Process, mounts: Vec<Mount>) -> io
     let isolation = Isolation {
         cgroup_procs,
         taps,
+        own_taps,
         namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
         binds,
         mounts,
@@ -109,7 +123,7 @@ mod tests {
     fn process(keys: serde_json::Value) -> Process {
         let mut process = json!({
             "name": "vmm", "argv": ["sh"], "output": "/dev/null", "ready_path": null,
-            "namespaces": [], "taps": [], "binds": [], "cgroup_procs": [],
+            "namespaces": [], "taps": [], "own_taps": [], "binds": [], "cgroup_procs": [],
         });
         for (key, value) in keys.as_object().expect("object") {
             process[key] = value.clone();
@@ -188,6 +202,37 @@ mod tests {
                 Err(error) => return assert!(may_not(&error)),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_tap_is_made_in_the_childs_own_network() {
+        let name = format!("lgo{}", std::process::id());
+        let owner = process(json!({
+            "namespaces": ["net"],
+            "own_taps": [{"name": name, "mac": [2, 0, 10, 1, 2, 3], "mtu": 1400, "owner": [70001, 70002]}],
+        }));
+        let script = format!("ip -d -o link show {name}");
+        match output(&owner, &script).await {
+            Ok(text) => {
+                for part in [
+                    "<BROADCAST,MULTICAST>",
+                    "mtu 1400",
+                    "02:00:0a:01:02:03",
+                    "vnet_hdr on",
+                    "persist on",
+                    "user 70001",
+                    "group 70002",
+                ] {
+                    assert!(text.contains(part), "{part}: {text}");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                eprintln!("skipped: no /dev/net/tun");
+            }
+            Err(error) => assert!(may_not(&error)),
+        }
+        let host = fs::read_to_string("/proc/self/net/dev").expect("interfaces");
+        assert!(!host.contains(&name));
     }
 
     #[tokio::test]
