@@ -1,5 +1,5 @@
-// The cgroup that a VM's processes run in. Its memory limit holds the guest's memory and what the VMM needs beyond: a guest that
-// touches all its memory lives. Its parent is ours, not Nomad's, whose clean-up removes what lies below its own.
+// The cgroup that a VM's processes run in, and its supervisor's. The first one's memory limit holds the guest's memory and what the
+// VMM needs beyond: a guest that touches all its memory lives. Their parent is ours, not Nomad's, whose clean-up removes what lies below its own.
 import { type CgroupHierarchies, createGroup, type GroupLimits, groupDirectories } from "../system/cgroups.ts";
 import { CgroupError } from "./errors.ts";
 import { shareCores } from "./shared-cores.ts";
@@ -24,13 +24,23 @@ export interface CpuLimits {
 
 /** A VMM has a thread a vCPU and two more; io_uring and vhost may add theirs. */
 const maxThreads = 512;
+/** Three times the peak that a hostile guest can bring about (hostile-guest.test.ts). */
+const supervisorMemoryMib = 64;
+/** The supervisor itself, and each child until its program runs. */
+const maxSupervisorProcesses = 16;
 
 export class MachineCgroup {
   readonly #options: { hierarchies: CgroupHierarchies; parent: string; name: string; limits: GroupLimits };
   readonly #sharedCores: string | undefined;
   readonly directories: readonly string[];
 
-  constructor(options: {
+  private constructor(settings: CgroupSettings, name: string, limits: GroupLimits, sharedCores?: string) {
+    this.#options = { ...settings, name, limits };
+    this.#sharedCores = sharedCores;
+    this.directories = groupDirectories(this.#options);
+  }
+
+  static ofVm(options: {
     settings: CgroupSettings;
     id: string;
     cpu: CpuLimits;
@@ -38,22 +48,26 @@ export class MachineCgroup {
     memoryMib: number | undefined;
     /** The guest's memory if huge pages hold it; else 0. */
     hugePagesMib: number;
-  }) {
+  }): MachineCgroup {
     const { settings, id, cpu, memoryMib, hugePagesMib } = options;
-    this.#options = {
-      ...settings,
-      name: id,
-      limits: {
-        memoryBytes: memoryMib === undefined ? undefined : memoryMib * 1024 * 1024,
-        cpuShares: cpu.shares,
-        cpuPercent: cpu.percent,
-        cpuset: cpu.cpuset ?? (cpu.sharedCores === undefined ? undefined : ""),
-        pids: maxThreads,
-        hugePageBytes: hugePagesMib * 1024 * 1024,
-      },
+    const limits = {
+      memoryBytes: memoryMib === undefined ? undefined : memoryMib * 1024 * 1024,
+      cpuShares: cpu.shares,
+      cpuPercent: cpu.percent,
+      cpuset: cpu.cpuset ?? (cpu.sharedCores === undefined ? undefined : ""),
+      pids: maxThreads,
+      hugePageBytes: hugePagesMib * 1024 * 1024,
     };
-    this.#sharedCores = cpu.cpuset === undefined ? cpu.sharedCores : undefined;
-    this.directories = groupDirectories(this.#options);
+    return new MachineCgroup(settings, id, limits, cpu.cpuset === undefined ? cpu.sharedCores : undefined);
+  }
+
+  /** Beside the VM's: a VM at its limits must not stall its supervisor, which writes the record of its end. */
+  static ofSupervisor(options: { settings: CgroupSettings; id: string }): MachineCgroup {
+    const { settings, id } = options;
+    return new MachineCgroup(settings, `${id}-supervisor`, {
+      memoryBytes: supervisorMemoryMib * 1024 * 1024,
+      pids: maxSupervisorProcesses,
+    });
   }
 
   /** Fails with CgroupError. */

@@ -14,7 +14,8 @@ const supervisorEndTimeoutMs = 2_000;
 
 /** Safe to repeat. Fails with MachineStuckError. */
 export async function killMachine(vm: RecordedVm): Promise<void> {
-  const { id, cgroups } = vm.record;
+  const { id } = vm.record;
+  const directories = [...vm.record.supervisorCgroups, ...vm.record.cgroups];
   try {
     using shim = new ShimClient({ controlSocket: vm.files.controlSocket });
     await shim.kill();
@@ -28,8 +29,8 @@ export async function killMachine(vm: RecordedVm): Promise<void> {
     if (!(await diesWithin(identity, deathTimeoutMs))) throw new MachineStuckError({ id, pid: identity.pid });
   }
   // Processes that the supervisor had no time to report, and those that no longer die with it.
-  if (await emptyGroup({ directories: cgroups, timeoutMs: deathTimeoutMs })) return;
-  throw new MachineStuckError({ id, pid: (await processesOf(cgroups))[0] ?? 0 });
+  if (await emptyGroup({ directories, timeoutMs: deathTimeoutMs })) return;
+  throw new MachineStuckError({ id, pid: (await processesOf(directories))[0] ?? 0 });
 }
 
 /** The supervisor first, then the VMM, as far as they are known. */

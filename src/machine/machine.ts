@@ -2,6 +2,7 @@
 // depend on this object: dropping it (or the whole driver) leaves the VM running, and `adopt` finds it again.
 import { setTimeout as delay } from "node:timers/promises";
 import { GuestClient } from "../guest/client.ts";
+import { oomKills } from "../system/cgroups.ts";
 import { OwnTimeDeadline } from "../system/own-time.ts";
 import { isAlive, type ProcessUsage, readUsage } from "../system/processes.ts";
 import { explainEnding } from "./ending.ts";
@@ -207,7 +208,8 @@ export class Machine implements Disposable {
   /** Ends a VM whose logs and end would be lost. A jailed VMM does not die with its supervisor. */
   async #withoutSupervisor(): Promise<RecordedExit> {
     const code = "supervisor_lost";
-    const reason = `the VM's supervisor was killed, and the VM with it (${code})`;
+    const why = (await oomKills(this.#record.supervisorCgroups)) > 0 ? ": its cgroup had no memory left" : "";
+    const reason = `the VM's supervisor was killed, and the VM with it${why} (${code})`;
     await killMachine(this.#vm).catch(() => undefined);
     return { kind: "error", code, reason };
   }

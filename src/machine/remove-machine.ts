@@ -25,11 +25,11 @@ export async function markEnding(vm: RecordedVm): Promise<MachineRecord> {
   return record;
 }
 
-/** The network, the cgroup, then the directory with the jail and the record. No process may be left. */
+/** The network, the cgroups, then the directory with the jail and the record. No process may be left. */
 export async function removeTraces(vm: RecordedVm, records: VmRecords): Promise<void> {
-  const { network, cgroups } = vm.record;
+  const { network, cgroups, supervisorCgroups } = vm.record;
   if (network !== undefined) await records.networks.detach(network);
-  await removeGroup({ directories: cgroups, timeoutMs: deathTimeoutMs });
+  await removeGroup({ directories: [...cgroups, ...supervisorCgroups], timeoutMs: deathTimeoutMs });
   await rm(vm.files.directory, { recursive: true, force: true });
 }
 

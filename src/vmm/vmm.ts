@@ -108,8 +108,6 @@ export interface LaunchPlan {
   readonly vsockPath: string;
   /** A file that appears once the VMM has been started, if another program (the jailer) starts it. */
   readonly startedPath?: string | undefined;
-  /** The supervisor removes these after the VM's end. */
-  readonly cleanupPaths: readonly string[];
 }
 
 export interface Vmm {

@@ -10,6 +10,7 @@ import { Fixture } from "./support/fixture.ts";
 import { assertNothingLeft, records, runFile, shell, slowMs, stopJob } from "./support/jailed.ts";
 import { machineOf, waitUntilNothingIsLeft } from "./support/machines.ts";
 import { isRunning, waitUntilGone } from "./support/processes.ts";
+import { describeRights, rightsOf } from "./support/rights.ts";
 import { waitFor } from "./support/wait.ts";
 
 const fixture = Fixture.use();
@@ -64,6 +65,31 @@ describe("the ends that a cluster sees", { skip: skipFirecracker }, () => {
     process.kill(plugin.pid, "SIGKILL");
     const allocation: Allocation = await started;
     assert.equal((await records(fixture.agent)).length, 1, "only the second VM is there");
+    await allocation.stop();
+    await assertNothingLeft(fixture.agent);
+  });
+});
+
+describe("a VM's processes on the host", { skip: skipFirecracker }, () => {
+  it("have few rights, each in a cgroup of its own", async () => {
+    const allocation = await runService({ agent: fixture.agent, config: shell("echo ready; sleep 3600") });
+    const { shimPid, vmmPid } = await machineOf(allocation);
+    const [record] = await records(fixture.agent);
+    const [supervisor, vmm] = await Promise.all([rightsOf(shimPid), rightsOf(vmmPid)]);
+    for (const [name, rights] of Object.entries({ supervisor, vmm })) console.log(describeRights(name, rights));
+    assert.equal(supervisor.uid, 0);
+    // DAC_OVERRIDE and KILL.
+    assert.deepEqual([supervisor.effective, supervisor.bounding], ["0000000000000022", "0000000000000000"]);
+    assert.deepEqual(supervisor.namespaces, ["mnt", "net", "ipc", "uts", "cgroup"]);
+    assert.equal(supervisor.memoryLimitMib, 64);
+    assert.equal(supervisor.mounts.length, 1);
+    assert.match(supervisor.mounts[0] ?? "", /^\/ ro,/);
+    assert.equal(vmm.uid, record?.user?.uid);
+    assert.equal(vmm.effective, "0000000000000000");
+    for (const { noNewPrivileges, seccomp } of [supervisor, vmm]) {
+      assert.deepEqual([noNewPrivileges, seccomp], [true, 2]);
+    }
+    assert.equal(supervisor.cgroup, `${vmm.cgroup}-supervisor`);
     await allocation.stop();
     await assertNothingLeft(fixture.agent);
   });

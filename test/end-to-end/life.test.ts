@@ -1,14 +1,17 @@
 // A task's life: its end, its stop, nothing left behind, and no harm from a dead plugin or a restarted agent.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { exists } from "../../src/system/files.ts";
 import { type Allocation, runJob, runService } from "./support/allocation.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
+import type { SeenRecord } from "./support/jailed.ts";
 import { leftovers, machineOf, waitUntilNoMachineIsLeft, waitUntilNothingIsLeft } from "./support/machines.ts";
 import { isRunning, listProcesses, waitUntilGone } from "./support/processes.ts";
+import { rightsOf } from "./support/rights.ts";
 import { waitFor } from "./support/wait.ts";
 
 const fixture = Fixture.use();
@@ -182,6 +185,7 @@ describe("a VM whose vsock device is killed", { skip: skipVms }, () => {
 describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
   let allocation: Allocation;
   let first: Awaited<ReturnType<typeof machineOf>>;
+  let groups: readonly string[];
 
   before(async () => {
     const script =
@@ -189,6 +193,8 @@ describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
     allocation = await runService({ agent: fixture.agent, config: shell(script), task: 'kill_timeout = "20s"' });
     await allocation.waitForLog(/line 3\n/);
     first = await machineOf(allocation);
+    const record = JSON.parse(await readFile(join(first.directory, "machine.json"), "utf8")) as SeenRecord;
+    groups = [...record.cgroups, ...record.supervisorCgroups];
   });
 
   /** The VM is still the first one, its log goes on without a gap, exec works, and Nomad shows it as running. */
@@ -213,6 +219,30 @@ describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
     });
     return numbers.length;
   }
+
+  it("its supervisor has given up its rights on the host", async () => {
+    const { mounts, cgroup, ...rights } = await rightsOf(first.shimPid);
+    assert.deepEqual(rights, {
+      uid: 0,
+      // DAC_OVERRIDE and KILL.
+      effective: "0000000000000022",
+      bounding: "0000000000000000",
+      noNewPrivileges: true,
+      seccomp: 2,
+      namespaces: ["mnt", "net", "ipc", "uts", "cgroup"],
+      memoryLimitMib: 64,
+    });
+    // Nothing of the host but the VM's directory, read-only.
+    assert.deepEqual(
+      mounts.map((mount) => mount.replace(/(?<=^\/ ro,nosuid,nodev,noexec),.*/, "")),
+      ["/ ro,nosuid,nodev,noexec"],
+    );
+    assert.deepEqual(await readdir(`/proc/${first.shimPid}/root`), await readdir(first.directory));
+    // Not the agent's, and not the VM's either.
+    assert.match(cgroup, /\/litegix-fc-driver\/[0-9a-f]{8}-supervisor$/);
+    const { cgroup: ofVm } = await rightsOf(first.vmmPid);
+    assert.equal(`${ofVm}-supervisor`, cgroup);
+  });
 
   it("kill -9 of the plugin", async () => {
     const plugin = await fixture.agent.plugin();
@@ -256,6 +286,7 @@ describe("a task outlives its plugin and its agent", { skip: skipVms }, () => {
     await allocation.waitForLog(/\nlast\n$/);
     countLines(await allocation.log());
     await waitUntilNothingIsLeft(first.directory);
+    for (const group of groups) assert.equal(await exists(group), false, group);
   });
 
   it("a task that ended while no agent ran: its exit code is known after the restart", async () => {

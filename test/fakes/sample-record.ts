@@ -15,5 +15,6 @@ export const sampleRecord: MachineRecord = {
   vsockPath: "",
   drives: [],
   cgroups: [],
+  supervisorCgroups: [],
   createdAt: "",
 };

@@ -21,6 +21,8 @@ const MIN_DESCRIPTOR: i32 = 100;
 pub struct Config {
     pub version: u32,
     pub id: String,
+    /// The VM's own. Everything else of the supervisor's but the logs lies in it, and it is the supervisor's root in the end.
+    pub directory: PathBuf,
     pub control_socket: PathBuf,
     /// The unix socket that leads to the guest's vsock.
     pub vsock_socket: PathBuf,
@@ -33,9 +35,10 @@ pub struct Config {
     pub exit_record: PathBuf,
     pub state_file: PathBuf,
     pub log_file: PathBuf,
-    pub cleanup_paths: Vec<PathBuf>,
     /// The published ports, TCP and UDP of each.
     pub ports: Vec<Port>,
+    /// The `cgroup.procs` of each group that the supervisor runs in.
+    pub cgroup_procs: Vec<PathBuf>,
     pub processes: Vec<Process>,
 }
 
@@ -132,6 +135,14 @@ pub struct User {
     pub gid: u32,
 }
 
+impl Config {
+    /// The guest's socket once the VM's directory is the root.
+    pub fn socket_in_root(&self) -> PathBuf {
+        let below = self.vsock_socket.strip_prefix(&self.directory);
+        Path::new("/").join(below.unwrap_or(&self.vsock_socket))
+    }
+}
+
 #[derive(Debug, Error)]
 pub enum ConfigError {
     #[error("can't be read: {0}")]
@@ -150,6 +161,8 @@ pub enum ConfigError {
     NoNetwork(String),
     #[error("{} is longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have", .0.display())]
     LongSocketPath(PathBuf),
+    #[error("{} does not lie in the VM's directory", .0.display())]
+    Outside(PathBuf),
 }
 
 pub fn read(path: &Path) -> Result<Config, ConfigError> {
@@ -183,6 +196,17 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
             return Err(ConfigError::LongSocketPath(socket.clone()));
         }
     }
+    let own = [
+        &config.vsock_socket,
+        &config.exit_record,
+        &config.state_file,
+    ];
+    if let Some(path) = own
+        .into_iter()
+        .find(|path| !path.starts_with(&config.directory))
+    {
+        return Err(ConfigError::Outside(path.clone()));
+    }
     Ok(config)
 }
 
@@ -194,10 +218,10 @@ mod tests {
 
     fn plain() -> Value {
         json!({
-            "version": 1, "id": "a1b2c3d4", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
+            "version": 1, "id": "a1b2c3d4", "directory": "/v", "control_socket": "/v/shim.sock", "vsock_socket": "/v/v.sock",
             "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
             "log_root": "/a", "exit_record": "/v/exit.json", "state_file": "/v/shim.json", "log_file": "/v/shim.log",
-            "cleanup_paths": ["/v/v.sock"], "ports": [{"address": "192.0.2.7", "port": 80}],
+            "cgroup_procs": [], "ports": [{"address": "192.0.2.7", "port": 80}],
             "processes": [
                 {"name": "vsock", "argv": ["a"], "output": "/v/a.log", "ready_path": "/v/vu.sock",
                     "namespaces": [], "taps": [], "own_taps": [], "binds": [], "cgroup_procs": []},
@@ -212,6 +236,7 @@ mod tests {
         let config = parse(&plain().to_string()).expect("config");
         assert_eq!(config.processes.len(), 2);
         assert_eq!(config.processes[1].ready_path, None);
+        assert_eq!(config.socket_in_root(), Path::new("/v.sock"));
     }
 
     #[test]
@@ -225,7 +250,7 @@ mod tests {
         let mut tap_of_the_host = plain()["processes"].clone();
         tap_of_the_host[0]["own_taps"] =
             json!([{"name": "lg0a010203", "mac": [2, 0, 0, 0, 0, 1], "mtu": 1500, "owner": null}]);
-        let spoil: [(&str, Value); 8] = [
+        let spoil: [(&str, Value); 9] = [
             ("version", json!(2)),
             ("unknown", json!(true)),
             ("processes", json!([])),
@@ -234,6 +259,7 @@ mod tests {
             ("processes", low_descriptor),
             ("processes", tap_of_the_host),
             ("control_socket", json!("x".repeat(108))),
+            ("vsock_socket", json!("/w/v.sock")),
         ];
         for (key, value) in spoil {
             let mut config = plain();

@@ -32,7 +32,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use vm::{record, supervise};
+use vm::record::RecordFile;
+use vm::supervise;
 
 const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Time for the last answers to leave.
@@ -76,18 +77,28 @@ fn main() -> ExitCode {
             return ExitCode::from(70);
         }
     };
-    match runtime.block_on(serve(&config)) {
+    // A record's file and its directory are made durable together; see vm/record.rs.
+    let record = std::env::set_current_dir(&config.directory)
+        .and_then(|()| RecordFile::open(&config.exit_record));
+    let record = match record {
+        Ok(record) => record,
+        Err(error) => {
+            log::line(&format!("{}: {error}", config.exit_record.display()));
+            return ExitCode::from(73);
+        }
+    };
+    match runtime.block_on(serve(&config, &record)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::line(&format!(
                 "control socket {}: {error}",
                 config.control_socket.display()
             ));
-            let record = ExitRecord {
+            let end = ExitRecord {
                 error: format!("the VM's supervisor can't serve its socket: {error}"),
                 ..ExitRecord::default()
             };
-            if let Err(error) = record::write(&config.exit_record, &record) {
+            if let Err(error) = record.write(&end) {
                 log::line(&format!("{}: {error}", config.exit_record.display()));
             }
             ExitCode::FAILURE
@@ -95,7 +106,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: &Config) -> io::Result<()> {
+async fn serve(config: &Config, record: &RecordFile) -> io::Result<()> {
     let shared = Arc::new(Shared::new(config.id.clone()));
     // The supervisor must outlive the driver, so it ignores the signals of the driver's terminal.
     for kind in [SignalKind::hangup(), SignalKind::interrupt()] {
@@ -121,16 +132,9 @@ async fn serve(config: &Config) -> io::Result<()> {
                 let _ = ended.await;
             }),
     );
-    supervise::run(config, &shared).await;
+    supervise::run(config, &shared, record).await;
     let _ = end.send(());
+    // The driver removes the VM's sockets, with its directory.
     let _ = timeout(FAREWELL, server).await;
-    for path in config.cleanup_paths.iter().chain([&config.control_socket]) {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::line(&format!("{}: {error}", path.display()));
-            }
-            _ => {}
-        }
-    }
     Ok(())
 }

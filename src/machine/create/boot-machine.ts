@@ -55,6 +55,7 @@ async function supervise(created: CreatedMachine, options: CreateMachineOptions)
       stderrPath: request.workload?.stderrPath ?? "/dev/null",
       logRoot: request.workload?.logRoot ?? "/",
       cgroups: record.cgroups,
+      ownCgroups: record.supervisorCgroups,
       ports: record.network === undefined ? [] : publishedPorts(record.network),
       signal,
     });

@@ -31,7 +31,7 @@ async function hostWith(context: TestContext, prepare: (records: VmRecords) => P
     jailed: false,
     opensTaps: false,
     overheadMib: () => undefined,
-    plan: (config) => ({ processes: [], vsockPath: join(config.directory, "v.sock"), cleanupPaths: [] }),
+    plan: (config) => ({ processes: [], vsockPath: join(config.directory, "v.sock") }),
     prepare: () => prepare(records),
     configure: async () => {},
     start: async () => {},

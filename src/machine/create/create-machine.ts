@@ -77,10 +77,10 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
   const { host, request, timeline, signal } = options;
   const { records, vmm } = host;
   const { network, workload } = request;
-  const { cgroup, formatted, ...registered } = await register(host, request, signal);
+  const { cgroups, formatted, ...registered } = await register(host, request, signal);
   const { files, config, record } = registered;
   try {
-    await cgroup?.create();
+    for (const cgroup of cgroups) await cgroup.create();
     await Promise.all([
       workload &&
         !formatted &&
@@ -96,7 +96,7 @@ export async function createMachine(options: CreateMachineOptions): Promise<Crea
 }
 
 interface Registered extends CreatedMachine {
-  readonly cgroup: MachineCgroup | undefined;
+  readonly cgroups: readonly MachineCgroup[];
   /** The scratch disk is. */
   readonly formatted: boolean;
 }
@@ -125,7 +125,7 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
     ...vmNetwork(network?.plan),
   };
   const plan = vmm.plan(config);
-  const cgroup = cgroupFor(host, request, id);
+  const cgroups = cgroupsFor(host, request, id);
   const record: MachineRecord = {
     version: 1,
     id,
@@ -147,12 +147,13 @@ async function register(host: MachineHost, request: MachineRequest, signal: Abor
     user,
     drives: recordedDrives,
     network: network?.plan,
-    cgroups: [...(cgroup?.directories ?? [])],
+    cgroups: [...(cgroups[0]?.directories ?? [])],
+    supervisorCgroups: [...(cgroups[1]?.directories ?? [])],
     sharedCores: request.cpu.cpuset === undefined ? request.cpu.sharedCores : undefined,
     createdAt: new Date().toISOString(),
   };
   await writeRecord(files.record, record);
-  return { files, config, plan, record, cgroup, formatted };
+  return { files, config, plan, record, cgroups, formatted };
 }
 
 /** Without a record nobody else removes the directory soon. */
@@ -198,13 +199,18 @@ function vmDrives(files: MachineFiles, workload: Workload | undefined, hostDrive
   ];
 }
 
-function cgroupFor(host: MachineHost, request: MachineRequest, id: string): MachineCgroup | undefined {
-  if (host.cgroups === undefined) return undefined;
+/** The VM's and its supervisor's; none on a host without cgroups. */
+function cgroupsFor(host: MachineHost, request: MachineRequest, id: string): MachineCgroup[] {
+  const { cgroups: settings } = host;
+  if (settings === undefined) return [];
   const { memSizeMib } = request.spec;
   const overheadMib = host.vmm.overheadMib(memSizeMib);
   const memoryMib = overheadMib === undefined ? undefined : memSizeMib + overheadMib;
   const hugePagesMib = request.spec.options.machineConfig?.huge_pages === "2M" ? memSizeMib : 0;
-  return new MachineCgroup({ settings: host.cgroups, id, cpu: request.cpu, memoryMib, hugePagesMib });
+  return [
+    MachineCgroup.ofVm({ settings, id, cpu: request.cpu, memoryMib, hugePagesMib }),
+    MachineCgroup.ofSupervisor({ settings, id }),
+  ];
 }
 
 async function makeDirectory(parent: string): Promise<{ id: string; directory: string }> {

@@ -28,6 +28,8 @@ export interface SpawnShimOptions {
   readonly logRoot: string;
   /** The VM's cgroup, for every process of the VM. */
   readonly cgroups: readonly string[];
+  /** The supervisor's own cgroup. */
+  readonly ownCgroups: readonly string[];
   /** The published ports, which the supervisor holds. */
   readonly ports: readonly { readonly address: string; readonly port: number }[];
   readonly signal: AbortSignal;
@@ -114,6 +116,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
   return {
     version: 1,
     id: options.id,
+    directory: files.directory,
     control_socket: files.controlSocket,
     vsock_socket: plan.vsockPath,
     guest_port: guestPort,
@@ -123,7 +126,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
     exit_record: files.exitRecord,
     state_file: files.shimState,
     log_file: files.shimLog,
-    cleanup_paths: plan.cleanupPaths,
+    cgroup_procs: options.ownCgroups.map(cgroupProcs),
     ports: options.ports,
     processes: plan.processes.map((process) => ({
       name: process.name,
@@ -147,7 +150,9 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
         read_only: readOnly,
         user: user ?? null,
       })),
-      cgroup_procs: options.cgroups.map((directory) => join(directory, "cgroup.procs")),
+      cgroup_procs: options.cgroups.map(cgroupProcs),
     })),
   };
 }
+
+const cgroupProcs = (directory: string): string => join(directory, "cgroup.procs");

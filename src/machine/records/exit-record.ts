@@ -25,9 +25,9 @@ const exitSchema = v.object({
 });
 
 /** The reasons for which a supervisor ends a VM by itself. */
-export type SupervisorCode = "log_fifo";
+export type SupervisorCode = "log_fifo" | "supervisor_rights";
 
-const supervisorCodes: ReadonlySet<string> = new Set<SupervisorCode>(["log_fifo"]);
+const supervisorCodes: ReadonlySet<string> = new Set<SupervisorCode>(["log_fifo", "supervisor_rights"]);
 
 /** The VM has ended and took its task along. */
 export interface VmEnd {

@@ -55,6 +55,8 @@ const recordSchema = v.object({
   drives: v.array(hostDriveSchema),
   /** The directories of the VM's cgroup. */
   cgroups: v.array(v.string()),
+  /** The same of its supervisor's. A driver that gave it none left the supervisor in the agent's. */
+  supervisorCgroups: v.optional(v.array(v.string()), []),
   /** The directory of the cgroup whose cores the VM shares. Undefined for a VM with cores of its own, or on all. */
   sharedCores: v.optional(v.string()),
   /** Undefined: loopback only. */

@@ -52,7 +52,6 @@ export class FirecrackerVmm implements Vmm {
     const jail = this.#jail(config);
     return {
       vsockPath: vsockPath(config),
-      cleanupPaths: sockets(config),
       startedPath: jail?.startedPath,
       processes: [
         {

@@ -39,7 +39,6 @@ export class QemuVmm implements Vmm {
     const backendPath = join(config.directory, "vu.sock");
     return {
       vsockPath,
-      cleanupPaths: [vsockPath, backendPath],
       processes: [
         ...(config.vsock ? [this.#vsockBackend(config, backendPath, vsockPath)] : []),
         {

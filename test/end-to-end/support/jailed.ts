@@ -24,6 +24,7 @@ export interface SeenRecord {
   readonly user?: { readonly uid: number };
   readonly network?: { readonly address: string; readonly tap: string };
   readonly cgroups: readonly string[];
+  readonly supervisorCgroups: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -42,7 +43,7 @@ export async function assertNothingLeft(agent: Agent, timeoutMs?: number): Promi
   await waitUntilNoMachineIsLeft(agent, timeoutMs);
   const groups = await readdir("/sys/fs/cgroup", { recursive: true });
   assert.deepEqual(
-    groups.filter((path) => new RegExp(`(^|/)${parentCgroup}/[0-9a-f]{8}$`).test(path)),
+    groups.filter((path) => new RegExp(`(^|/)${parentCgroup}/[0-9a-f]{8}(-supervisor)?$`).test(path)),
     [],
   );
   const interfaces = await readFile("/proc/net/dev", "utf8");

@@ -16,7 +16,7 @@ export interface RunningShim {
   readonly stdoutPath: string;
 }
 
-/** `path` is the prefix of its files' names. */
+/** `path` is the prefix of its files' names. The guest's socket lies in the same directory. */
 export async function startShim(options: { path: string; vsockSocket: string }): Promise<RunningShim> {
   const { path, vsockSocket } = options;
   const stdoutPath = `${path}.out`;
@@ -31,6 +31,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
   const config = {
     version: 1,
     id: "a1b2c3d4",
+    directory: dirname(path),
     control_socket: controlSocket,
     vsock_socket: vsockSocket,
     guest_port: 10,
@@ -40,7 +41,7 @@ export async function startShim(options: { path: string; vsockSocket: string }):
     exit_record: `${path}.exit`,
     state_file: `${path}.state`,
     log_file: `${path}.log`,
-    cleanup_paths: [],
+    cgroup_procs: [],
     ports: [],
     processes: [
       {

@@ -17,16 +17,27 @@ pub struct Logs {
     cut: watch::Sender<bool>,
 }
 
-pub fn open_sinks(config: &Config) -> Result<[Sink; 2], SinkError> {
-    let open = |path| Sink::open(path, &config.log_root);
-    Ok([open(&config.stdout_path)?, open(&config.stderr_path)?])
+/// The files of the logs, which the supervisor may open at its start only.
+pub struct LogFiles {
+    sinks: [Sink; 2],
+    offsets: Option<Arc<File>>,
+}
+
+impl LogFiles {
+    pub fn open(config: &Config) -> Result<Self, SinkError> {
+        let open = |path| Sink::open(path, &config.log_root);
+        let mut path = config.state_file.clone().into_os_string();
+        path.push(".offsets");
+        Ok(Self {
+            sinks: [open(&config.stdout_path)?, open(&config.stderr_path)?],
+            offsets: File::create(path).ok().map(Arc::new),
+        })
+    }
 }
 
 impl Logs {
-    pub fn start(config: &Config, guest: &Guest, sinks: [Sink; 2]) -> Self {
-        let mut path = config.state_file.clone().into_os_string();
-        path.push(".offsets");
-        let offsets = File::create(path).ok().map(Arc::new);
+    pub fn start(guest: &Guest, files: LogFiles) -> Self {
+        let LogFiles { sinks, offsets } = files;
         let (cut, _) = watch::channel(false);
         let forwards = [LogStream::Stdout, LogStream::Stderr]
             .into_iter()
@@ -77,10 +88,10 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn streams_that_are_cut_off_keep_their_sinks() {
         let config = crate::config::parse(
-            r#"{"version": 1, "id": "a", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
+            r#"{"version": 1, "id": "a", "directory": "/dev/null", "control_socket": "/dev/null/c", "vsock_socket": "/dev/null/v",
                 "guest_port": 10, "stdout_path": "/dev/null", "stderr_path": "/dev/null",
                 "log_root": "/", "exit_record": "/dev/null/r", "state_file": "/dev/null/s", "log_file": "/dev/null",
-                "cleanup_paths": [], "ports": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
+                "cgroup_procs": [], "ports": [], "processes": [{"name": "vmm", "argv": ["x"], "output": "/dev/null", "ready_path": null,
                 "namespaces": [], "taps": [], "own_taps": [], "binds": [], "cgroup_procs": []}]}"#,
         )
         .expect("config");
@@ -89,7 +100,7 @@ mod tests {
             socket: config.vsock_socket.clone(),
             port: 10,
         };
-        let logs = Logs::start(&config, &guest, open_sinks(&config).expect("sinks"));
+        let logs = Logs::start(&guest, LogFiles::open(&config).expect("files"));
         let (streams, cut) = logs.finish(ready("cut")).await;
         assert_eq!(cut, Some("cut"));
         assert_eq!(streams.len(), 2);

@@ -4,7 +4,7 @@ use crate::config::Process;
 use crate::log;
 use crate::vm::drives::{self, DriveError, Drives};
 use crate::vm::isolation;
-use crate::vm::output::{self, Tail};
+use crate::vm::output::{self, Rotating, Tail};
 use litegix_protocol::shim::VmmExit;
 use litegix_sys::descriptors;
 use litegix_sys::proc_stat::Stat;
@@ -84,7 +84,11 @@ impl Running {
         descriptors::set_nonblocking(&reader).map_err(failed)?;
         let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
         let tail = Tail::default();
-        let output = tokio::spawn(output::keep(reader, process.output.clone(), tail.clone()));
+        // Without the file, the output is dropped but for its tail.
+        let file = Rotating::open(&process.output)
+            .map_err(|error| log::line(&format!("{}: {error}", process.output.display())))
+            .ok();
+        let output = tokio::spawn(output::keep(reader, file, tail.clone()));
         Ok(Self {
             name: process.name.clone(),
             pid,

@@ -129,9 +129,9 @@ mod tests {
             process[key] = value.clone();
         }
         let config = json!({
-            "version": 1, "id": "a", "control_socket": "/a", "vsock_socket": "/b", "guest_port": 1,
+            "version": 1, "id": "a", "directory": "/", "control_socket": "/a", "vsock_socket": "/b", "guest_port": 1,
             "stdout_path": "/dev/null", "stderr_path": "/dev/null", "log_root": "/", "exit_record": "/c", "state_file": "/d",
-            "log_file": "/e", "cleanup_paths": [], "ports": [], "processes": [process],
+            "log_file": "/e", "cgroup_procs": [], "ports": [], "processes": [process],
         });
         config::parse(&config.to_string())
             .expect("config")

@@ -2,8 +2,8 @@
 
 use crate::log;
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,29 +13,38 @@ const TAIL_BYTES: usize = 1024;
 /// The max length of a child's last output in an error's text.
 const MAX_QUOTE: usize = 400;
 
-struct Rotating {
+/// The newest output and, in a second file, the output before it. Both are open from the start: later the supervisor may open or
+/// rename none.
+pub struct Rotating {
     path: PathBuf,
     file: File,
+    old: File,
     size: u64,
 }
 
 impl Rotating {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
-        let size = file.metadata()?.len();
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut old = path.to_owned().into_os_string();
+        old.push(".1");
+        let mut options = File::options();
+        options.create(true).read(true);
+        let file = options.append(true).open(path)?;
         Ok(Self {
             path: path.to_owned(),
+            size: file.metadata()?.len(),
             file,
-            size,
+            old: options.append(false).write(true).open(old)?,
         })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + bytes.len() as u64 > MAX_FILE_BYTES {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".1");
-            fs::rename(&self.path, old)?;
-            *self = Self::open(&self.path)?;
+            self.old.set_len(0)?;
+            self.old.rewind()?;
+            self.file.rewind()?;
+            io::copy(&mut self.file, &mut self.old)?;
+            self.file.set_len(0)?;
+            self.size = 0;
         }
         self.file.write_all(bytes)?;
         self.size += bytes.len() as u64;
@@ -71,10 +80,7 @@ impl Tail {
 }
 
 /// Carries a child's output to its file until the child's last descriptor is closed.
-pub async fn keep(pipe: tokio::net::unix::pipe::Receiver, path: PathBuf, tail: Tail) {
-    let mut file = Rotating::open(&path)
-        .map_err(|error| log::line(&format!("{}: {error}", path.display())))
-        .ok();
+pub async fn keep(pipe: tokio::net::unix::pipe::Receiver, mut file: Option<Rotating>, tail: Tail) {
     let mut chunk = vec![0; 16 << 10];
     loop {
         if pipe.readable().await.is_err() {
@@ -90,7 +96,7 @@ pub async fn keep(pipe: tokio::net::unix::pipe::Receiver, path: PathBuf, tail: T
                 {
                     log::line(&format!(
                         "{}: {error}; its output is dropped from here",
-                        path.display()
+                        open.path.display()
                     ));
                     file = None;
                 }
@@ -104,6 +110,7 @@ pub async fn keep(pipe: tokio::net::unix::pipe::Receiver, path: PathBuf, tail: T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_newest_stays_within_two_files() {

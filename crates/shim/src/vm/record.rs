@@ -1,10 +1,15 @@
 //! The VM's end, durable on disk before any caller learns of it.
 
 use litegix_protocol::shim::{ExitRecord, PortInUse, TaskExit, VmmExit};
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::Serialize;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Many times as large as any record.
+const RESERVED_BYTES: i64 = 16 << 10;
 
 #[derive(Serialize)]
 struct Record<'a> {
@@ -71,39 +76,44 @@ impl<'a> From<&'a PortInUse> for Port<'a> {
     }
 }
 
-/// Writes the record and waits for the disk.
-pub fn write(path: &Path, record: &ExitRecord) -> io::Result<()> {
-    let text = serde_json::to_vec(&Record {
-        task: record.task.as_ref().map(Task::from),
-        vmm: record.vmm.as_ref().map(Vmm::from),
-        error: &record.error,
-        helper: &record.helper,
-        code: &record.code,
-        port_in_use: record.port_in_use.as_ref().map(Port::from),
-    })?;
-    replace(path, &text, true)
-}
+/// The record's file, open from the start: later the supervisor may write nothing that it has not opened. It is empty until the
+/// VM's end; half a record is no JSON, so no reader takes it for a whole one.
+pub struct RecordFile(File);
 
-/// Puts a whole file in the place of another, so that a reader sees the old or the new, never a part.
-pub fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    if durable {
-        file.sync_all()?;
+impl RecordFile {
+    /// It has room for any record from now on, where the file system can promise that.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::create(path)?;
+        let _ = fallocate(
+            &file,
+            FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            0,
+            RESERVED_BYTES,
+        );
+        Ok(Self(file))
     }
-    fs::rename(&temporary, path)?;
-    if durable && let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
+
+    /// Writes the record and waits for the disk. The working directory must be the file's.
+    pub fn write(&self, record: &ExitRecord) -> io::Result<()> {
+        let text = serde_json::to_vec(&Record {
+            task: record.task.as_ref().map(Task::from),
+            vmm: record.vmm.as_ref().map(Vmm::from),
+            error: &record.error,
+            helper: &record.helper,
+            code: &record.code,
+            port_in_use: record.port_in_use.as_ref().map(Port::from),
+        })?;
+        self.0.write_all_at(&text, 0)?;
+        self.0.set_len(text.len() as u64)?;
+        self.0.sync_all()?;
+        File::open(".")?.sync_all()
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_file_has_the_promised_keys() {
@@ -120,7 +130,8 @@ mod tests {
             }),
             ..ExitRecord::default()
         };
-        write(&path, &record).expect("write");
+        let file = RecordFile::open(&path).expect("open");
+        file.write(&record).expect("write");
         let text = fs::read_to_string(&path).expect("read");
         assert_eq!(
             text,

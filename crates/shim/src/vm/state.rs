@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::vm::children::Running;
-use crate::vm::record;
 use litegix_sys::proc_stat::Stat;
 use serde::Serialize;
+use std::fs;
 use std::io;
 
 #[derive(Serialize)]
@@ -40,5 +40,9 @@ pub fn write(config: &Config, vmm: &Running, helpers: &[Running]) -> io::Result<
             })
             .collect(),
     };
-    record::replace(&config.state_file, &serde_json::to_vec(&state)?, false)
+    // A reader sees the whole file or none.
+    let mut temporary = config.state_file.clone().into_os_string();
+    temporary.push(".new");
+    fs::write(&temporary, serde_json::to_vec(&state)?)?;
+    fs::rename(temporary, &config.state_file)
 }

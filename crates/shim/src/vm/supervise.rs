@@ -6,15 +6,17 @@ use crate::control::Shared;
 use crate::dial::Guest;
 use crate::log;
 use crate::logs::forward::Stream;
-use crate::logs::sink::{Sink, SinkError};
-use crate::logs::streams::{self, Logs};
+use crate::logs::sink::SinkError;
+use crate::logs::streams::{LogFiles, Logs};
 use crate::vm::children::{self, ProcessError, Running};
 use crate::vm::ports::{HeldPorts, PortError};
-use crate::vm::record;
+use crate::vm::record::RecordFile;
+use crate::vm::rights::{self, RightsError};
 use crate::vm::state;
 use litegix_protocol::guest::guest_client::GuestClient;
 use litegix_protocol::guest::{ExitStatus, ShutdownRequest, WaitRequest};
 use litegix_protocol::shim::{ExitRecord, PortInUse, TaskExit, VmmExit};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +63,10 @@ enum StartError {
     NoVmm,
     #[error("can't write {}: {source}", path.display())]
     State { path: PathBuf, source: io::Error },
+    #[error("the VM's supervisor can't join its cgroup by {}: {source}", path.display())]
+    Cgroup { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Rights(#[from] RightsError),
 }
 
 impl StartError {
@@ -68,25 +74,26 @@ impl StartError {
     fn code(&self) -> &'static str {
         match self {
             Self::Sink(_) => "log_fifo",
+            Self::Cgroup { .. } | Self::Rights(_) => "supervisor_rights",
             _ => "",
         }
     }
 }
 
-pub async fn run(config: &Config, shared: &Arc<Shared>) {
+pub async fn run(config: &Config, shared: &Arc<Shared>, file: &RecordFile) {
     let mut running = Vec::new();
     // A kill meanwhile takes effect right after: starting has its own, short deadlines.
-    let (ports, sinks, mut vmm) = match start(config, shared, &mut running).await {
+    let (ports, log_files, mut vmm) = match start(config, shared, &mut running).await {
         Ok(started) => started,
-        Err(error) => return fail(config, shared, running, &error).await,
+        Err(error) => return fail(file, shared, running, &error).await,
     };
     log::line(&format!("VM {} runs, hypervisor {}", config.id, vmm.pid));
 
     let guest = Guest {
-        socket: config.vsock_socket.clone(),
+        socket: config.socket_in_root(),
         port: config.guest_port,
     };
-    let logs = Logs::start(config, &guest, sinks);
+    let logs = Logs::start(&guest, log_files);
     let clock = tokio::spawn(clock::keep(guest.clone(), Arc::clone(shared)));
     let ending = tokio::select! {
         status = task_end(&guest) => Ending::Task(status),
@@ -101,7 +108,7 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
         Ending::Task(status) => {
             // The rest of the logs, unless the VM or the patience ends before.
             let (streams, vmm_status) = finish_logs(logs, &mut vmm, &mut running, shared).await;
-            settle(config, shared, record_of(&status, vmm_status));
+            settle(file, shared, record_of(&status, vmm_status));
             // Only now, so that logmon reads the FIFOs' end after the record is written.
             drop(streams);
             shut_down(&guest, &mut vmm, shared).await;
@@ -110,7 +117,7 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
             // The sockets still hold the guest's last bytes: people want a crash's last lines most.
             sleep(LAST_BYTES_GRACE).await;
             let error = format!("the VMM {}", vmm.early_end(status).await);
-            settle(config, shared, record_without_task(status, error));
+            settle(file, shared, record_without_task(status, error));
             logs.stop().await;
         }
         Ending::Helper(index, status) => {
@@ -121,13 +128,13 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
                 helper: name,
                 ..record_without_task(vmm.kill().await, error)
             };
-            settle(config, shared, record);
+            settle(file, shared, record);
             logs.stop().await;
         }
         Ending::Killed => {
             let status = vmm.kill().await;
             settle(
-                config,
+                file,
                 shared,
                 record_without_task(status, "killed".to_owned()),
             );
@@ -141,9 +148,9 @@ pub async fn run(config: &Config, shared: &Arc<Shared>) {
 }
 
 /// Makes the record durable, then publishes it.
-fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
-    if let Err(error) = record::write(&config.exit_record, &record) {
-        log::line(&format!("{}: {error}", config.exit_record.display()));
+fn settle(file: &RecordFile, shared: &Shared, record: ExitRecord) {
+    if let Err(error) = file.write(&record) {
+        log::line(&format!("the record of the end: {error}"));
     }
     if !record.error.is_empty() {
         log::line(&record.error);
@@ -152,14 +159,14 @@ fn settle(config: &Config, shared: &Shared, record: ExitRecord) {
 }
 
 /// The end of a VM that never came to life.
-async fn fail(config: &Config, shared: &Shared, running: Vec<Running>, error: &StartError) {
+async fn fail(file: &RecordFile, shared: &Shared, running: Vec<Running>, error: &StartError) {
     kill_all(running).await;
     let record = ExitRecord {
         code: error.code().to_owned(),
         port_in_use: port_in_use(error),
         ..record_without_task(None, error.to_string())
     };
-    settle(config, shared, record);
+    settle(file, shared, record);
     shared.all_reaped.send_replace(true);
     tokio::select! {
         () = shared.fetched.notified() => {}
@@ -179,14 +186,22 @@ fn port_in_use(error: &StartError) -> Option<PortInUse> {
     })
 }
 
-/// Starts everything. `running` holds the VMM's helpers and, after a failure, all processes to kill.
+/// Starts everything, then gives up the supervisor's rights. `running` holds the VMM's helpers and, after a failure, all
+/// processes to kill.
 async fn start(
     config: &Config,
     shared: &Shared,
     running: &mut Vec<Running>,
-) -> Result<(HeldPorts, [Sink; 2], Running), StartError> {
+) -> Result<(HeldPorts, LogFiles, Running), StartError> {
+    for path in &config.cgroup_procs {
+        // "0" is the writer itself. The VM's processes leave it for the VM's own before their programs run.
+        fs::write(path, "0").map_err(|source| StartError::Cgroup {
+            path: path.clone(),
+            source,
+        })?;
+    }
     let ports = HeldPorts::hold(&config.ports)?;
-    let sinks = streams::open_sinks(config)?;
+    let log_files = LogFiles::open(config)?;
     for process in &config.processes {
         let mut started = Running::start(process)?;
         let ready = match &process.ready_path {
@@ -203,7 +218,12 @@ async fn start(
         let path = config.state_file.clone();
         return Err(StartError::State { path, source });
     }
-    Ok((ports, sinks, vmm))
+    let children: Vec<u32> = running.iter().chain([&vmm]).map(|it| it.pid).collect();
+    if let Err(error) = rights::give_up(&config.directory, &children) {
+        running.push(vmm);
+        return Err(error.into());
+    }
+    Ok((ports, log_files, vmm))
 }
 
 async fn kill_all(running: Vec<Running>) {
