@@ -2,7 +2,11 @@
 // learns of the end.
 import * as v from "valibot";
 import type { HostPort } from "../../network/host/port-holder.ts";
+import { printable } from "../../system/error.ts";
 import { readJson } from "./read-json.ts";
+
+/** The supervisor's own sentences with a program's last words have some 600. */
+const maxErrorChars = 2_000;
 
 const exitSchema = v.object({
   vmm: v.nullable(v.object({ exit_code: v.number(), signal: v.number() })),
@@ -64,7 +68,8 @@ export type MachineExit = RecordedExit | { readonly kind: "killed" };
 export async function readExitRecord(path: string): Promise<RecordedExit | undefined> {
   const record = await readJson(path, exitSchema);
   if (record === undefined) return undefined;
-  const { task, vmm, error, helper } = record;
+  const { task, vmm, helper } = record;
+  const error = printable(record.error, maxErrorChars);
   if (task === null) {
     const code = supervisorCodes.has(record.code) ? record.code : undefined;
     return {
