@@ -77,7 +77,7 @@ impl<'a> From<&'a PortInUse> for Port<'a> {
 }
 
 /// The record's file, open from the start: later the supervisor may write nothing that it has not opened. It is empty until the
-/// VM's end; half a record is no JSON, so no reader takes it for a whole one.
+/// VM's end. Half a record is not JSON, so no reader takes it for a whole one.
 pub struct RecordFile(File);
 
 impl RecordFile {
