@@ -4,6 +4,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -202,4 +203,26 @@ fn a_failure_names_the_step() {
     }
     assert_eq!(confine(&[], &["/nowhere"]).status.code(), Some(71));
     assert_eq!(confine(&["--nothing"], &["true"]).status.code(), Some(64));
+}
+
+/// A static program of ours stands in for the vsock device: it needs no call but those of any program.
+#[test]
+fn a_call_beside_the_filters_list_ends_the_program() {
+    if !is_root() {
+        return;
+    }
+    let shim = env!("CARGO_BIN_EXE_litegix-shim");
+    let version = confine(&["--seccomp", "vsock"], &[shim, "--version"]);
+    assert!(version.status.success(), "{}", version.status);
+    // getppid and all that follows are not in the list.
+    let confined = confine(
+        &["--seccomp", "vsock"],
+        &[shim, "confine", "--uid", "1", "--gid", "1", "--", "true"],
+    );
+    assert_eq!(
+        confined.status.signal(),
+        Some(libc::SIGSYS),
+        "{}",
+        confined.status
+    );
 }
