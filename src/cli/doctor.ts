@@ -6,6 +6,7 @@ import { inspectHost, type ReadyHost } from "../driver/host/inspect-host.ts";
 import { readNomadState } from "../driver/host/production/nomad-state.ts";
 import { VmRecords } from "../machine/records/vm-records.ts";
 import { networkText } from "../system/ip.ts";
+import { isolationOf } from "../vmm/vmm.ts";
 import { toPluginConfig } from "./plugin-options.ts";
 import { productionSettings, reportProduction } from "./production.ts";
 
@@ -48,7 +49,7 @@ function report(host: ReadyHost): string {
     `  reason        ${selected.reason}`,
     `  kernel        ${boot.release} (${boot.vmlinuxPath})`,
     `  initramfs     ${(boot.initramfsBytes / 1e6).toFixed(1)} MB (${boot.initramfsPath})`,
-    `  jailed        ${selected.vmm.jailed ? "yes" : "no"}`,
+    `  isolation     ${isolationOf(selected.vmm)}`,
     `  cgroups       ${facts.cgroupVersion === undefined ? "none" : `version ${facts.cgroupVersion}`}`,
     `  huge pages    ${facts.freeHugePages} free`,
     `  tun           ${facts.tun ? "yes" : "no"}`,

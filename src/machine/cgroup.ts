@@ -44,14 +44,13 @@ export class MachineCgroup {
     settings: CgroupSettings;
     id: string;
     cpu: CpuLimits;
-    /** Undefined for no limit. */
-    memoryMib: number | undefined;
+    memoryMib: number;
     /** The guest's memory if huge pages hold it; else 0. */
     hugePagesMib: number;
   }): MachineCgroup {
     const { settings, id, cpu, memoryMib, hugePagesMib } = options;
     const limits = {
-      memoryBytes: memoryMib === undefined ? undefined : memoryMib * 1024 * 1024,
+      memoryBytes: memoryMib * 1024 * 1024,
       cpuShares: cpu.shares,
       cpuPercent: cpu.percent,
       cpuset: cpu.cpuset ?? (cpu.sharedCores === undefined ? undefined : ""),

@@ -1,13 +1,14 @@
-// Chooses the program that runs the VMs on this host, and says why. Firecracker is the product; QEMU stands in if there is no
-// Firecracker, or no KVM that runs guests.
+// Chooses the program that runs the VMs on this host, and says why. Firecracker is the product. QEMU stands in if no Firecracker
+// is installed, and nowhere else by itself: a host whose KVM breaks must not go on with a weaker boundary unseen.
 import { join } from "node:path";
+import { findProgram } from "../system/processes.ts";
 import { UnusableVmmError, VmmMissingError } from "./errors.ts";
 import { findFirecracker, findJailer, versionWarning } from "./firecracker/find-firecracker.ts";
 import { FirecrackerVmm } from "./firecracker/firecracker-vmm.ts";
 import { inspectKvm, type KvmPaths, type KvmVerdict, probeKvm, type RunProbe } from "./probe-kvm.ts";
 import { findQemu, readTscKhz } from "./qemu/find-qemu.ts";
 import { QemuVmm } from "./qemu/qemu-vmm.ts";
-import type { Vmm } from "./vmm.ts";
+import { isolationOf, type Vmm } from "./vmm.ts";
 
 export type VmmChoice = "auto" | "firecracker" | "qemu";
 
@@ -43,11 +44,12 @@ export async function selectVmm(options: SelectVmmOptions): Promise<SelectedVmm>
       const { vmm, verdict } = await tryFirecracker(options);
       if (!verdict.usable) throw new UnusableVmmError({ program: "Firecracker", reason: verdict.reason });
       const reason = 'set by the plugin config (vmm = "firecracker")';
-      return { vmm, reason, warnings: firecrackerWarnings(vmm, verdict.seccomp) };
+      return { vmm, reason, warnings: warningsOf(vmm, verdict.seccomp) };
     }
     case "qemu": {
       const { vmm, whyEmulated } = await tryQemu(options);
-      return { vmm, reason: `set by the plugin config (vmm = "qemu"); ${guestsRun(whyEmulated)}`, warnings: [] };
+      const reason = `set by the plugin config (vmm = "qemu"); ${guestsRun(whyEmulated)}`;
+      return { vmm, reason, warnings: warningsOf(vmm) };
     }
     case "auto":
       return await selectAutomatically(options);
@@ -55,22 +57,14 @@ export async function selectVmm(options: SelectVmmOptions): Promise<SelectedVmm>
 }
 
 async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedVmm> {
-  let whyNotFirecracker: string;
-  try {
-    const { vmm, verdict } = await tryFirecracker(options);
-    if (verdict.usable) {
-      const reason = "Firecracker is installed and KVM runs guests";
-      return { vmm, reason, warnings: firecrackerWarnings(vmm, verdict.seccomp) };
-    }
-    whyNotFirecracker = verdict.reason;
-  } catch (error) {
-    if (!(error instanceof VmmMissingError)) throw error;
-    whyNotFirecracker = "no Firecracker is installed";
-  }
+  // A path in the config counts as an installation, even if nothing is there any more.
+  const installed = options.firecrackerPath ?? (await findProgram("firecracker"));
+  if (installed !== undefined) return await insistOnFirecracker(options);
+  const whyNotFirecracker = "no Firecracker is installed";
   try {
     const { vmm, whyEmulated } = await tryQemu(options);
-    const reason = `QEMU stands in for Firecracker: ${whyNotFirecracker}; ${guestsRun(whyEmulated, whyNotFirecracker)}`;
-    return { vmm, reason, warnings: [] };
+    const reason = `QEMU stands in for Firecracker: ${whyNotFirecracker}; ${guestsRun(whyEmulated)}`;
+    return { vmm, reason, warnings: warningsOf(vmm) };
   } catch (error) {
     if (!(error instanceof VmmMissingError)) throw error;
     throw new UnusableVmmError({
@@ -79,6 +73,19 @@ async function selectAutomatically(options: SelectVmmOptions): Promise<SelectedV
       cause: error,
     });
   }
+}
+
+async function insistOnFirecracker(options: SelectVmmOptions): Promise<SelectedVmm> {
+  const cure = 'Firecracker is installed, so "auto" takes nothing else: cure this, or set vmm = "qemu"';
+  const { vmm, verdict } = await tryFirecracker(options).catch((error: unknown) => {
+    options.signal?.throwIfAborted();
+    if (!(error instanceof UnusableVmmError || error instanceof VmmMissingError)) throw error;
+    const why = error instanceof UnusableVmmError ? error.reason : error.text;
+    throw new UnusableVmmError({ program: "Firecracker", reason: `${why}; ${cure}`, cause: error });
+  });
+  if (!verdict.usable) throw new UnusableVmmError({ program: "Firecracker", reason: `${verdict.reason}; ${cure}` });
+  const reason = "Firecracker is installed and KVM runs guests";
+  return { vmm, reason, warnings: warningsOf(vmm, verdict.seccomp) };
 }
 
 async function tryFirecracker(options: SelectVmmOptions): Promise<{ vmm: Vmm; verdict: KvmVerdict }> {
@@ -94,21 +101,34 @@ async function tryFirecracker(options: SelectVmmOptions): Promise<{ vmm: Vmm; ve
 
 export const noSeccompWarning = "this build of Firecracker has no seccomp filter: install an official release";
 
-function firecrackerWarnings(vmm: Vmm, seccomp: boolean): string[] {
-  const warnings = [versionWarning(vmm.version)];
+/** `seccomp`: only Firecracker's is asked for. */
+function warningsOf(vmm: Vmm, seccomp = true): string[] {
+  const firecracker = vmm.kind === "firecracker";
+  const warnings = [firecracker ? versionWarning(vmm.version) : undefined];
   if (!vmm.jailed) {
+    const program = firecracker ? "Firecracker" : "QEMU";
     warnings.push(
-      "VMs are NOT JAILED (jailer { enabled = false }): a guest that breaks out of Firecracker is root on this host",
+      `VMs are NOT JAILED (jailer { enabled = false }): a guest that breaks out of ${program} is root on this host`,
+    );
+  }
+  const isolation = isolationOf(vmm);
+  if (isolation.startsWith("qemu-emulated")) {
+    warnings.push(
+      "VMs are NOT ISOLATED BY HARDWARE: QEMU emulates them without KVM, which QEMU's own security page does not count " +
+        "as a boundary; run only jobs that you trust (constrain others by the attribute isolation)",
+    );
+  }
+  if (isolation.startsWith("qemu-kvm")) {
+    warnings.push(
+      "VMs run in QEMU, which a guest can attack in many more places than Firecracker: install Firecracker",
     );
   }
   if (!seccomp) warnings.push(noSeccompWarning);
   return warnings.filter((warning) => warning !== undefined);
 }
 
-/** How QEMU runs them, without the reason if the message gives it already. */
-function guestsRun(whyEmulated: string | undefined, told?: string): string {
-  if (whyEmulated === undefined) return "KVM runs guests";
-  return `guests are emulated in software${whyEmulated === told ? "" : ` (${whyEmulated})`}`;
+function guestsRun(whyEmulated: string | undefined): string {
+  return whyEmulated === undefined ? "KVM runs guests" : `guests are emulated in software (${whyEmulated})`;
 }
 
 async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; whyEmulated: string | undefined }> {
@@ -119,6 +139,7 @@ async function tryQemu(options: SelectVmmOptions): Promise<{ vmm: Vmm; whyEmulat
     version: found.version,
     vhostDeviceVsockPath: options.vhostDeviceVsockPath,
     tscKhz: await readTscKhz(),
+    jailed: options.jailer !== undefined,
   };
   const accelerated = new QemuVmm({ ...common, acceleration: "kvm" });
   const verdict = await probe(accelerated, options);

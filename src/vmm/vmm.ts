@@ -1,6 +1,7 @@
 // The seam between a VM's life and the program that runs it. An implementation plans the processes that the VM's
 // supervisor must start, and finishes the start from outside once they run (configure, start). Nothing here knows of Nomad.
 
+import type { Confinement } from "../system/confine.ts";
 import type { HostFile } from "../system/host-file.ts";
 import type { MachineSpec } from "./machine-spec.ts";
 
@@ -100,6 +101,8 @@ export interface VmProcess {
   readonly ownTaps?: readonly OwnTap[];
   readonly binds?: readonly BindMount[];
   readonly drives?: readonly DriveMount[];
+  /** Rights that it has not given away by itself. */
+  readonly confinement?: Confinement | undefined;
 }
 
 export interface LaunchPlan {
@@ -110,6 +113,14 @@ export interface LaunchPlan {
   readonly startedPath?: string | undefined;
 }
 
+/** The kind of boundary around a guest, as jobs constrain on it. Stable words: docs/operate/isolation.md has them. */
+export type Isolation = `${"firecracker" | "qemu-kvm" | "qemu-emulated"}-${"jailed" | "unjailed"}`;
+
+export function isolationOf({ kind, acceleration, jailed }: Pick<Vmm, "kind" | "acceleration" | "jailed">): Isolation {
+  const program = kind === "firecracker" ? kind : acceleration === "kvm" ? "qemu-kvm" : "qemu-emulated";
+  return `${program}-${jailed ? "jailed" : "unjailed"}`;
+}
+
 export interface Vmm {
   readonly kind: "firecracker" | "qemu";
   /** As the program prints it, e.g. "1.16.1". */
@@ -117,8 +128,8 @@ export interface Vmm {
   readonly acceleration: "kvm" | "emulation";
   /** Whether each VM must have a user of its own (VmConfig.user). */
   readonly jailed: boolean;
-  /** Its need beyond the guest's memory, page tables included; undefined if that is not known. */
-  overheadMib(memSizeMib: number): number | undefined;
+  /** Its need beyond the guest's memory, page tables included. */
+  overheadMib(memSizeMib: number): number;
   /**
    * Whether `configure` makes the VMM open its TAPs by name, in its own network namespace: the plan has them made there, and they
    * must be moved to where they belong after it. Otherwise they are made there, and the plan passes them as descriptors.

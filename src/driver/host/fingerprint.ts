@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
 import { networkText } from "../../system/ip.ts";
 import { driverName, version } from "../../version.ts";
+import { isolationOf } from "../../vmm/vmm.ts";
 import type { Fingerprint } from "../nomad-driver.ts";
 import type { ReadyHost, UnreadyHost } from "./inspect-host.ts";
 
@@ -43,6 +44,7 @@ export function toFingerprint(host: ReadyHost | UnreadyHost): Fingerprint {
       [`${prefix}.vmm_version`]: selected.vmm.version,
       [`${prefix}.vmm_reason`]: selected.reason,
       [`${prefix}.acceleration`]: selected.vmm.acceleration,
+      [`${prefix}.isolation`]: isolationOf(selected.vmm),
       [`${prefix}.kernel_version`]: boot.release,
       [`${prefix}.jailed`]: selected.vmm.jailed,
       [`${prefix}.cgroup_version`]: `${facts.cgroupVersion ?? "none"}`,

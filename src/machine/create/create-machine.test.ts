@@ -30,7 +30,7 @@ async function hostWith(context: TestContext, prepare: (records: VmRecords) => P
     acceleration: "emulation",
     jailed: false,
     opensTaps: false,
-    overheadMib: () => undefined,
+    overheadMib: () => 64,
     plan: (config) => ({ processes: [], vsockPath: join(config.directory, "v.sock") }),
     prepare: () => prepare(records),
     configure: async () => {},

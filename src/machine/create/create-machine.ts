@@ -204,8 +204,7 @@ function cgroupsFor(host: MachineHost, request: MachineRequest, id: string): Mac
   const { cgroups: settings } = host;
   if (settings === undefined) return [];
   const { memSizeMib } = request.spec;
-  const overheadMib = host.vmm.overheadMib(memSizeMib);
-  const memoryMib = overheadMib === undefined ? undefined : memSizeMib + overheadMib;
+  const memoryMib = memSizeMib + host.vmm.overheadMib(memSizeMib);
   const hugePagesMib = request.spec.options.machineConfig?.huge_pages === "2M" ? memSizeMib : 0;
   return [
     MachineCgroup.ofVm({ settings, id, cpu: request.cpu, memoryMib, hugePagesMib }),

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { guestPort } from "../../guest/client.ts";
 import { PortInUseError } from "../../network/errors.ts";
 import { findPortHolder } from "../../network/host/port-holder.ts";
+import { confined } from "../../system/confine.ts";
 import type { HostFile } from "../../system/host-file.ts";
 import { type ProcessIdentity, readStartTime } from "../../system/processes.ts";
 import { pollUntil } from "../../system/wait.ts";
-import type { LaunchPlan } from "../../vmm/vmm.ts";
+import type { LaunchPlan, VmProcess } from "../../vmm/vmm.ts";
 import { MachineStartError } from "../errors.ts";
 import { lastOutput } from "../log-tail.ts";
 import { readExitRecord, type VmEnd } from "../records/exit-record.ts";
@@ -130,7 +131,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
     ports: options.ports,
     processes: plan.processes.map((process) => ({
       name: process.name,
-      argv: process.argv,
+      argv: argvOf(process, options.shimPath),
       output: process.outputPath,
       ready_path: process.readyPath ?? null,
       namespaces: process.namespaces,
@@ -156,3 +157,7 @@ function shimConfig(options: SpawnShimOptions): Record<string, unknown> {
 }
 
 const cgroupProcs = (directory: string): string => join(directory, "cgroup.procs");
+
+function argvOf({ argv, confinement }: VmProcess, shimPath: string): readonly string[] {
+  return confinement === undefined ? argv : confined({ shimPath, confinement, argv });
+}

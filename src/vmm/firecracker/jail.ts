@@ -4,11 +4,12 @@
 //
 // The driver does not use the jailer's `--new-pid-ns`, `--netns` or `--cgroup`. The supervisor makes the namespaces (it
 // stays the VMM's parent and learns how it ended), and its children are in the VM's cgroup from the start.
-import { chmod, chown, lstat, mkdir, open, stat, symlink } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, open, symlink } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
 import type { HostFile } from "../../system/host-file.ts";
 import { JailError } from "../errors.ts";
 import { driveMounts, makeDrivePlaces } from "../host-drives.ts";
+import { requireReadable } from "../require-readable.ts";
 import type { BindMount, DriveMount, VmConfig } from "../vmm.ts";
 
 export interface JailPrograms {
@@ -144,10 +145,4 @@ function requireOwnersAccess(file: HostFile, readOnly: boolean): void {
     reason: `the owner of ${file.path} may not ${verb} it`,
     cure: `chmod u+${right} ${file.path}`,
   });
-}
-
-async function requireReadable(path: string): Promise<void> {
-  const facts = await stat(path);
-  if ((facts.mode & 0o004) !== 0) return;
-  throw new JailError({ reason: `the VM's user may not read ${path}`, cure: `chmod o+r ${path}` });
 }

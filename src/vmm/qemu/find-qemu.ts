@@ -5,6 +5,7 @@ import { runCommand } from "../../system/run-command.ts";
 import { VmmMissingError } from "../errors.ts";
 
 export interface FoundQemu {
+  /** Absolute, without links. */
   readonly path: string;
   readonly version: string;
 }
@@ -15,8 +16,9 @@ export async function findQemu(options: {
   signal?: AbortSignal | undefined;
 }): Promise<FoundQemu> {
   const wanted = options.path ?? "qemu-system-x86_64";
-  const path = (await findTrustedProgram(wanted)) ?? wanted;
   try {
+    const path = await findTrustedProgram(wanted);
+    if (path === undefined) throw new Error("there is no such program");
     const output = await runCommand({ file: path, args: ["--version"], timeoutMs: 60_000, signal: options.signal });
     const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(output.stdout)?.[1];
     if (version === undefined) throw new Error("it prints no version");
@@ -24,7 +26,7 @@ export async function findQemu(options: {
   } catch (error) {
     throw new VmmMissingError({
       program: "QEMU",
-      path,
+      path: wanted,
       cure: "install Debian's qemu-system-x86, or set qemu_path",
       cause: error,
     });

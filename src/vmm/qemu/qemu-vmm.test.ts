@@ -9,6 +9,7 @@ const vmm = new QemuVmm({
   version: "10",
   acceleration: "kvm",
   tscKhz: 1,
+  jailed: false,
 });
 
 /** The values of an option on QEMU's command line. */

@@ -1,11 +1,13 @@
 // QEMU's microvm machine: the same virtio-mmio devices as Firecracker, found through the same ACPI ids, with KVM where it
 // works and software emulation elsewhere. vsock comes from the rust-vmm program vhost-device-vsock, whose unix socket speaks
-// Firecracker's `CONNECT port`. QEMU starts the guest by itself, so nothing is left to do after the processes run.
+// Firecracker's `CONNECT port`. QEMU starts the guest by itself.
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { emulatedCpu, vsockWindowBytes } from "../../system/tuning.ts";
 import { driveMounts, makeDrivePlaces } from "../host-drives.ts";
 import type { IoLimits } from "../machine-spec.ts";
 import type { Drive, LaunchPlan, VmConfig, Vmm, VmProcess } from "../vmm.ts";
+import { QemuJail, runDirectory } from "./qemu-jail.ts";
 
 export interface QemuVmmOptions {
   readonly qemuPath: string;
@@ -14,15 +16,18 @@ export interface QemuVmmOptions {
   readonly acceleration: "kvm" | "emulation";
   /** The host's time stamp counter in kHz. */
   readonly tscKhz: number;
+  /** Otherwise QEMU and its vsock device are root on the host. */
+  readonly jailed: boolean;
 }
 
 const guestCid = "3";
 const namespaces = ["pid", "net", "ipc", "uts", "cgroup"] as const;
 const tapDescriptor = (index: number): number => 100 + index;
+/** An emulating QEMU keeps translated code up to this size, then begins anew. Its own default is up to 1 GiB. */
+const translatedCodeMib = 512;
 
 export class QemuVmm implements Vmm {
   readonly kind = "qemu";
-  readonly jailed = false;
   readonly opensTaps = false;
   readonly version: string;
   readonly acceleration: "kvm" | "emulation";
@@ -34,16 +39,19 @@ export class QemuVmm implements Vmm {
     this.acceleration = options.acceleration;
   }
 
+  get jailed(): boolean {
+    return this.#options.jailed;
+  }
+
   plan(config: VmConfig): LaunchPlan {
-    const vsockPath = join(config.directory, "v.sock");
-    const backendPath = join(config.directory, "vu.sock");
+    const jail = this.#jail(config);
     return {
-      vsockPath,
+      vsockPath: vsockPath(config),
       processes: [
-        ...(config.vsock ? [this.#vsockBackend(config, backendPath, vsockPath)] : []),
+        ...(config.vsock ? [this.#vsockBackend(config, jail)] : []),
         {
           name: "vmm",
-          argv: [this.#options.qemuPath, ...this.#arguments(config, backendPath)],
+          argv: [this.#options.qemuPath, ...this.#arguments(config, jail)],
           outputPath: join(config.directory, "vmm.log"),
           namespaces,
           taps: (config.networkInterfaces ?? []).map(({ tap, netns }, index) => ({
@@ -52,41 +60,58 @@ export class QemuVmm implements Vmm {
             descriptor: tapDescriptor(index),
           })),
           drives: driveMounts(config),
+          confinement: jail?.vmm,
         },
       ],
     };
   }
 
-  /** An emulating QEMU keeps translated code in memory, by no predictable rule. */
-  overheadMib(memSizeMib: number): number | undefined {
-    return this.acceleration === "kvm" ? 256 + Math.ceil(memSizeMib / 64) : undefined;
+  #jail(config: VmConfig): QemuJail | undefined {
+    const { jailed, qemuPath, vhostDeviceVsockPath } = this.#options;
+    if (!jailed) return undefined;
+    if (config.user === undefined) throw new TypeError("a jailed VM needs a user");
+    const programs = { qemu: qemuPath, vsockDevice: vhostDeviceVsockPath };
+    return new QemuJail({ config, user: config.user, programs, kvm: this.acceleration === "kvm" });
   }
 
+  /** Measured: QEMU itself has some 60 MiB, and a small emulated guest 110 with its translated code. */
+  overheadMib(memSizeMib: number): number {
+    const translated = this.acceleration === "kvm" ? 0 : translatedCodeMib;
+    return 256 + translated + Math.ceil(memSizeMib / 64);
+  }
+
+  /** Fails with JailError. */
   async prepare(config: VmConfig): Promise<void> {
+    if (config.vsock) await mkdir(runDirectory(config), { mode: 0o700 });
+    await this.#jail(config)?.prepare();
     await makeDrivePlaces(driveMounts(config));
   }
 
-  async configure(): Promise<void> {}
+  /** QEMU has started the guest, which cannot run a task yet. Fails with JailError. */
+  async configure({ config }: { config: VmConfig }): Promise<void> {
+    await this.#jail(config)?.seal(sockets(config));
+  }
 
   async start(): Promise<void> {}
 
-  #vsockBackend(config: VmConfig, backendPath: string, vsockPath: string): VmProcess {
+  #vsockBackend(config: VmConfig, jail: QemuJail | undefined): VmProcess {
     return {
       name: "vsock",
       argv: [
         this.#options.vhostDeviceVsockPath,
         ...["--guest-cid", guestCid],
-        ...["--socket", backendPath],
-        ...["--uds-path", vsockPath],
+        ...["--socket", backendPath(config)],
+        ...["--uds-path", vsockPath(config)],
         ...["--tx-buffer-size", `${vsockWindowBytes}`],
       ],
       outputPath: join(config.directory, "vsock.log"),
-      readyPath: backendPath,
+      readyPath: backendPath(config),
       namespaces,
+      confinement: jail?.vsockDevice,
     };
   }
 
-  #arguments(config: VmConfig, backendPath: string): string[] {
+  #arguments(config: VmConfig, jail: QemuJail | undefined): string[] {
     const { spec } = config;
     const memory = `${spec.memSizeMib}M`;
     const emulated = this.acceleration === "emulation";
@@ -104,7 +129,7 @@ export class QemuVmm implements Vmm {
     return [
       ...["-M", "microvm,memory-backend=memory"],
       ...["-object", `memory-backend-memfd,id=memory,size=${memory},share=on`],
-      ...["-accel", emulated ? "tcg,thread=multi" : "kvm"],
+      ...["-accel", emulated ? `tcg,thread=multi,tb-size=${translatedCodeMib}` : "kvm"],
       ...["-cpu", emulated ? emulatedCpu : "host"],
       ...["-smp", `${spec.vcpuCount}`],
       ...["-m", memory],
@@ -116,14 +141,22 @@ export class QemuVmm implements Vmm {
       ...["-kernel", spec.vmlinuxPath],
       ...["-initrd", spec.initramfsPath],
       ...["-append", kernelArguments.join(" ")],
-      ...config.drives.flatMap((drive, index) => diskArguments(drive, index, spec.ioLimits)),
+      ...(jail?.drives.args ?? []),
+      ...config.drives.flatMap(({ path, readOnly }, index) =>
+        diskArguments({ path: jail?.drives.names[index] ?? path, readOnly }, index, spec.ioLimits),
+      ),
       ...(config.networkInterfaces ?? []).flatMap(({ guestMac }, index) => [
         ...["-netdev", `tap,id=net${index},fd=${tapDescriptor(index)}`],
         ...["-device", `virtio-net-device,netdev=net${index},mac=${guestMac}`],
       ]),
       ...["-device", "virtio-rng-device"],
       ...(config.vsock
-        ? ["-chardev", `socket,id=vsock,path=${backendPath}`, "-device", "vhost-user-vsock-device,chardev=vsock"]
+        ? [
+            "-chardev",
+            `socket,id=vsock,path=${backendPath(config)}`,
+            "-device",
+            "vhost-user-vsock-device,chardev=vsock",
+          ]
         : []),
     ];
   }
@@ -158,3 +191,7 @@ function throttleLimits({ bytesPerSecond, opsPerSecond }: IoLimits): Record<stri
   };
   return Object.keys(limits).length === 0 ? undefined : limits;
 }
+
+const vsockPath = (config: VmConfig): string => join(runDirectory(config), "v.sock");
+const backendPath = (config: VmConfig): string => join(runDirectory(config), "vu.sock");
+const sockets = (config: VmConfig): string[] => [vsockPath(config), backendPath(config)];

@@ -26,13 +26,13 @@ const relativePath = refine(string, (text, path) => {
 });
 
 export const jailerBlock = section("jailer", {
-  doc: "How Firecracker and its VM are kept apart from the host.",
+  doc: "How VMs are kept apart from the host.",
   rows: {
     enabled: key("enabled", {
       reader: boolean,
       hcl: "bool",
       default: true,
-      doc: "Whether Firecracker runs in its jail. If false, VMs run as root, and the fingerprint warns.",
+      doc: "Whether Firecracker runs in its jail, and QEMU in ours. If false, VMs run as root, and the fingerprint warns.",
     }),
     users: key("uid_range", {
       reader: userRange,

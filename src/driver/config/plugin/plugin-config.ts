@@ -47,7 +47,7 @@ export const pluginTable = {
     reader: oneOf<VmmChoice>("auto", "firecracker", "qemu"),
     default: "auto",
     flag: "program",
-    doc: 'The program that runs the VMs. "auto" takes Firecracker if it is installed and KVM runs guests here, else QEMU. The other two insist.',
+    doc: 'The program that runs the VMs. "auto" takes Firecracker if it is installed, else QEMU. It never goes from an installed Firecracker to QEMU: if KVM runs no guests, the node is unhealthy. The other two insist.',
   }),
   firecrackerPath: key("firecracker_path", {
     reader: absolutePath,
@@ -69,7 +69,7 @@ export const pluginTable = {
     emptyIsAbsent: true,
     absent: "`qemu-system-x86_64` on PATH",
     flag: "file",
-    doc: "QEMU, which stands in for Firecracker on hosts without KVM.",
+    doc: "QEMU, which stands in for Firecracker on hosts without it.",
   }),
   allowedHostPaths: key("allowed_host_paths", {
     reader: absolutePaths,
