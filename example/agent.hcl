@@ -14,7 +14,7 @@ client {
 # The label must be the file's name in the plugin directory.
 plugin "litegix-fc-driver" {
   config {
-    # "auto" takes Firecracker if KVM runs guests, else QEMU. The values "firecracker" and "qemu" allow only that program.
+    # "auto" takes Firecracker if it is installed, else QEMU. The values "firecracker" and "qemu" allow only that program.
     vmm = "auto"
 
     # The folder of images, kernels and VMs.

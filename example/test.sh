@@ -6,7 +6,8 @@ usage() {
 usage: example/test.sh [--keep] [--vmm auto|firecracker|qemu] [--port N]
 
   --keep      leave the agent and the exec-test job running, and print the commands to try
-  --vmm NAME  the program that runs the VMs (default: auto, or $LITEGIX_VMM)
+  --vmm NAME  the program that runs the VMs (default: $LITEGIX_VMM, else auto, or qemu if Firecracker is installed
+              but this machine's KVM runs no guests)
   --port N    the agent's HTTP port; N+1 and N+2 are used too (default: 4646)
 
 environment:
@@ -66,6 +67,7 @@ ensure_node_modules
 step build "build dist/litegix-fc-driver" "$project/scripts/build.sh"
 step install "install it to $plugin_dir" install -D -m 755 "$project/dist/litegix-fc-driver" "$plugin_dir/litegix-fc-driver"
 install_kernel "$base"
+choose_vmm
 
 start=$(now_ms)
 ensure_nomad

@@ -10,8 +10,8 @@ if [ -z "$firecracker" ]; then
   exit 0
 fi
 
-. "$(dirname "$0")/lib/test-environment.sh"
 export LITEGIX_E2E_VMM=firecracker
+. "$(dirname "$0")/lib/test-environment.sh"
 
 if [ $# -eq 0 ]; then
   set -- test/end-to-end/{examples,firecracker*,many-vms}.test.ts

@@ -55,6 +55,20 @@ plugin "litegix-fc-driver" {
 HCL
 }
 
+# "auto" takes nothing but Firecracker on a machine that has one. The example also runs without a usable KVM.
+choose_vmm() {
+  local start why options
+  start=$(now_ms)
+  [ "$vmm" = auto ] || return 0
+  find_firecracker
+  [ -n "$firecracker" ] || return 0
+  options=(--firecracker-path "$firecracker" ${jailer:+--jailer-path "$jailer"} --rootfs-base-path "$base")
+  if ! why=$("$plugin_dir/litegix-fc-driver" doctor "${options[@]}"); then
+    vmm=qemu
+    done_line "Firecracker can't be used, so QEMU runs the VMs: ${why%%;*}" "$start"
+  fi
+}
+
 start_agent() {
   local start
   start=$(now_ms)

@@ -28,3 +28,12 @@ ensure_busybox_image
 export LITEGIX_E2E_NOMAD=$nomad
 export LITEGIX_E2E_KERNEL=$kernel_directory
 export LITEGIX_E2E_BUSYBOX=$busybox_layout
+
+# "auto" takes nothing but Firecracker on a machine that has one. Tests run without a usable KVM, too.
+if [ -z "${LITEGIX_E2E_VMM:-}" ]; then
+  find_firecracker
+  if [ -n "$firecracker" ] && ! kvm_runs_guests; then
+    printf 'vmm     Firecracker is installed, but runs no guests here: tests that leave the choice open run on QEMU\n'
+    export LITEGIX_E2E_VMM=qemu
+  fi
+fi
