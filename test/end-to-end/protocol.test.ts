@@ -10,7 +10,7 @@ import { findCloudKernels } from "../../src/boot/find-kernel.ts";
 import { openKernelImage } from "../../src/boot/kernel-image.ts";
 import { Agent, driverName } from "./support/agent.ts";
 import { runJob, startJob } from "./support/allocation.ts";
-import { busyboxLayout, kernelDirectory, skipVms, vmm } from "./support/environment.ts";
+import { busyboxLayout, findFirecracker, kernelDirectory, skipVms, vmm } from "./support/environment.ts";
 import { Registry } from "./support/registry.ts";
 import { shimPath } from "./support/shim.ts";
 import { waitFor } from "./support/wait.ts";
@@ -77,6 +77,8 @@ async function pathWithout(programs: readonly string[]): Promise<string> {
   return directory;
 }
 
+const skipWithFirecracker = findFirecracker() !== undefined && "its path would be given twice";
+
 describe("the plugin on a host that lacks something loads and says what", { skip: skipVms }, () => {
   const scratch: string[] = [];
   after(() => Promise.all(scratch.map((path) => rm(path, { recursive: true, force: true }))));
@@ -121,6 +123,21 @@ describe("the plugin on a host that lacks something loads and says what", { skip
     });
     assert.match(description, /firecracker/i);
     assert.match(description, /install|firecracker_path|KVM/);
+  });
+
+  it("KVM for its Firecracker, with vmm = auto: it does not go on with QEMU", {
+    skip: skipWithFirecracker,
+  }, async () => {
+    const directory = await mkdtemp(join(tmpdir(), "lge2e-fc-"));
+    scratch.push(directory);
+    const firecracker = join(directory, "firecracker");
+    await writeFile(firecracker, "#!/bin/sh\necho Firecracker v1.16.1\n", { mode: 0o755 });
+    const description = await descriptionOf({
+      vmm: "auto",
+      pluginConfig: `firecracker_path = "${firecracker}"\njailer {\n enabled = false \n}`,
+    });
+    assert.match(description, /^Firecracker can't run guests: .*KVM|kvm/);
+    assert.match(description, /"auto" takes nothing else: cure this, or set vmm = "qemu" \(vmm_unusable\)$/);
   });
 
   it("nft: it is healthy, says that there are no networks, and runs tasks without one", async () => {
