@@ -118,7 +118,7 @@ export class LitegixDriver implements NomadDriver {
 
   async *fingerprint(signal: AbortSignal): AsyncGenerator<Fingerprint, void, undefined> {
     // Nomad asks only the plugin that runs tasks, not those that an agent starts for validation.
-    if (this.#state.kind === "configured") this.#keepVms(this.#state.vms.records, this.#state.settings);
+    if (this.#state.kind === "configured") this.#keepVms(this.#state.vms.records);
     for await (const fingerprint of fingerprints({ inspect: () => this.#inspect(), signal })) {
       const { health, description, attributes } = fingerprint;
       this.#logger.info("looked at the host", { health, description, ...attributes });
@@ -255,13 +255,12 @@ export class LitegixDriver implements NomadDriver {
   }
 
   /** Open as long as the plugin lives; a later call replaces an earlier one. */
-  #keepVms(records: VmRecords, settings: PluginSettings): void {
+  #keepVms(records: VmRecords): void {
     this.#keeping.abort();
     this.#keeping = new AbortController();
     const signal = AbortSignal.any([this.#closing.signal, this.#keeping.signal]);
     const logger = this.#logger;
-    const { allowMetadata } = settings.network;
-    void keepNetworks({ networks: records.networks, allowMetadata, logger, signal });
+    void keepNetworks({ networks: records.networks, logger, signal });
     void keepSharedCores({ records, logger, signal });
   }
 

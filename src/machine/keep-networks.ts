@@ -12,12 +12,10 @@ const intervalMs = 15_000;
 /** Until `signal` aborts. Logs each failure and tries again. */
 export async function keepNetworks(options: {
   networks: Networks;
-  /** Cloud metadata services may be reached. */
-  allowMetadata: boolean;
   logger: Logger;
   signal: AbortSignal;
 }): Promise<void> {
-  const { networks, allowMetadata, logger, signal } = options;
+  const { networks, logger, signal } = options;
   using watch = new TableWatch();
   while (!signal.aborted) {
     watch.ensure();
@@ -26,7 +24,7 @@ export async function keepNetworks(options: {
       if (!signal.aborted) logger.warn("can't keep VMs' packet rules", { error: (error as Error).message });
     };
     try {
-      const { plans, failures } = await networks.restore({ allowMetadata, signal });
+      const { plans, failures } = await networks.restore({ signal });
       for (const { taskName, allocId, tap } of plans) {
         logger.warn("put a VM's packet rules back, which something on the host had removed", {
           task: taskName,

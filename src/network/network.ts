@@ -4,12 +4,15 @@ import * as v from "valibot";
 import { KeyedTurns } from "../system/wait.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
+import { NetworkSetupError } from "./errors.ts";
 import { Forwarding } from "./firewalls/forward-chain.ts";
+import { readHostAddresses, readUplinks } from "./host/read-host.ts";
 import { ask, makeTap, moveTap } from "./host/tools.ts";
-import { restoreRules } from "./keep/restore-rules.ts";
-import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords } from "./plan/network-plan.ts";
+import { type HostFacts, restoreRules } from "./keep/restore-rules.ts";
+import { isTapName } from "./plan/address-pool.ts";
+import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "./plan/network-plan.ts";
 import { type ReservedNetwork, type ReserveOptions, reserveNetwork } from "./reserve.ts";
-import { refusedCounter } from "./rules/egress.ts";
+import { excessCounter, refusedCounter } from "./rules/egress.ts";
 import { floodedCounter, guardCounter } from "./rules/guard.ts";
 
 /** One for each base path: it knows which networks are being made, and lets changes of one namespace wait for each other. */
@@ -18,6 +21,7 @@ export class Networks {
   readonly #reserved = new Set<NetworkPlan>();
   readonly #forwarding = new Forwarding();
   readonly #turns = new KeyedTurns();
+  readonly #applied = new Map<string, string>();
 
   constructor(records: PlanRecords) {
     this.#records = records;
@@ -29,16 +33,17 @@ export class Networks {
   }
 
   /** Adds the rules, then lets the interface's frames pass. Fails with NetworkSetupError; the caller then detaches. */
-  async open(options: { plan: NetworkPlan; allowMetadata: boolean; signal?: AbortSignal | undefined }): Promise<void> {
-    const { allowMetadata, signal } = options;
+  async open(options: { plan: NetworkPlan; signal?: AbortSignal | undefined }): Promise<void> {
+    const { signal } = options;
     const records = this.#records;
     const forwarding = this.#forwarding;
-    await this.#inTurn(namespacePathOf(options.plan), () =>
-      byMode(options.plan, {
-        nat: (plan) => openNat({ plan, host: { allowMetadata }, forwarding, signal }),
-        namespace: (plan) => openNamespace({ plan, records, signal }),
-      }),
-    );
+    await this.#inTurn(namespacePathOf(options.plan), async () => {
+      const host = await this.#hostFacts({ signal });
+      await byMode(options.plan, {
+        nat: (plan) => openNat({ plan, host, forwarding, signal }),
+        namespace: (plan) => openNamespace({ plan, records, host, signal }),
+      });
+    });
   }
 
   /** Idempotent. Fails with NetworkSetupError. */
@@ -48,20 +53,23 @@ export class Networks {
     await this.#inTurn(namespacePathOf(network), () =>
       byMode(network, {
         nat: (plan) => detachNat({ plan, records, forwarding }),
-        namespace: (plan) => detachNamespace({ plan, records }),
+        namespace: async (plan) => await detachNamespace({ plan, records, host: await this.#hostFacts({}) }),
       }),
     );
   }
 
   /** Restores rules that other software removed. Fails only if the records cannot be read or `signal` aborts. */
-  async restore(options: { allowMetadata: boolean; signal?: AbortSignal | undefined }): Promise<RestoredRules> {
+  async restore(options: { signal?: AbortSignal | undefined }): Promise<RestoredRules> {
     const records = this.#records;
+    const applied = this.#applied;
     const paths = new Set((await records.plans()).map(namespacePathOf));
     const plans: NetworkPlan[] = [];
     const failures: Error[] = [];
     for (const path of paths) {
       try {
-        plans.push(...(await this.#inTurn(path, () => restoreRules({ ...options, path, records }))));
+        const restore = async (): Promise<NetworkPlan[]> =>
+          await restoreRules({ ...options, path, records, applied, host: await this.#hostFacts(options) });
+        plans.push(...(await this.#inTurn(path, restore)));
       } catch (error) {
         options.signal?.throwIfAborted();
         failures.push(error as Error);
@@ -72,7 +80,36 @@ export class Networks {
 
   /** Restores the VMs' way through other software's firewalls. Fails with NetworkSetupError. */
   async keepForwarding(options: { signal?: AbortSignal | undefined }): Promise<void> {
-    await this.#inTurn(undefined, () => this.#forwarding.keep(options));
+    await this.#inTurn(undefined, async () => {
+      const { uplinks } = await this.#hostFacts(options);
+      await this.#forwarding.keep({ ...options, uplinks });
+    });
+  }
+
+  /** Fails with NetworkSetupError. */
+  async #hostFacts(options: { signal?: AbortSignal | undefined }): Promise<HostFacts> {
+    try {
+      const [plans, uplinks, addresses] = await Promise.all([
+        this.#records.plans(),
+        readUplinks(options),
+        readHostAddresses({ ...options, isOwnTap: isTapName }),
+      ]);
+      const named = plansOf("nat", plans).flatMap(({ forwardTo }) => forwardTo);
+      const ports = plans.flatMap((plan) =>
+        byMode(plan, {
+          nat: (own) => own.ports.map(({ hostPort }) => hostPort),
+          namespace: ({ hostPorts }) => hostPorts,
+        }),
+      );
+      return {
+        uplinks: [...new Set([...uplinks, ...named])].toSorted(),
+        ...addresses,
+        publishedPorts: [...new Set(ports)].toSorted((a, b) => a - b),
+      };
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw new NetworkSetupError({ step: "reading the host's addresses and routes", cause: error });
+    }
   }
 
   /** One change at a time for each namespace, because each depends on the state that it finds. */
@@ -125,6 +162,8 @@ export interface NetworkCounts {
   readonly spoofed: number;
   /** Packets and connections above the limits. */
   readonly flooded: number;
+  /** Packets that would have begun a connection beyond the VM's number. */
+  readonly excess: number;
 }
 
 /** Counts since the rules were added. Fails with CommandError. */
@@ -145,5 +184,6 @@ export async function readCounts(options: {
     refused: packets(refusedCounter(plan)),
     spoofed: packets(guardCounter(plan)),
     flooded: packets(floodedCounter(plan)),
+    excess: packets(excessCounter(plan)),
   };
 }

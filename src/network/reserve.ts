@@ -1,10 +1,11 @@
 // From a job's request to a plan: the kind of network, the addresses and the ports.
 import { createHash } from "node:crypto";
+import { networkText } from "../system/ip.ts";
 import { NetworkUnavailableError } from "./errors.ts";
 import { readNamespace, requireNamespace } from "./host/read-namespace.ts";
 import type { NetworkHost } from "./inspect/inspect-network.ts";
 import { isTapName, readTaps } from "./plan/address-pool.ts";
-import type { EgressPolicy } from "./plan/egress-policy.ts";
+import type { EgressPolicy, EgressRule } from "./plan/egress-policy.ts";
 import { planNamespace } from "./plan/namespace.ts";
 import { planNat } from "./plan/nat.ts";
 import {
@@ -26,7 +27,11 @@ export interface NetworkRequest {
   readonly named: readonly string[];
   readonly upstreamPorts: readonly number[];
   readonly egress: EgressPolicy;
+  /** The host's own services that the VM may reach. */
+  readonly hostAccess: readonly EgressRule[];
   readonly limits: FloodLimits;
+  /** Interfaces of the host, beside those with a default route, to which VMs of the default network may send. */
+  readonly forwardTo: readonly string[];
 }
 
 export interface ReserveOptions {
@@ -86,7 +91,8 @@ async function planNetwork(
   const facts = await readNamespace({ path, isOwnTap: isTapName, signal });
   if (facts === undefined) return undefined;
   const neighbours = await neighboursOf({ path }, records);
-  const plan = planNamespace({ ...request, path, facts, table, neighbours });
+  const hostNetworks = host.nat.usable ? [networkText(host.nat.subnet)] : [];
+  const plan = planNamespace({ ...request, path, facts, table, neighbours, hostNetworks });
   claim(plan);
   return plan;
 }

@@ -7,8 +7,9 @@ import { cniCheck } from "./support/cni-check.ts";
 import { runSuccessfully } from "./support/command.ts";
 import { javaClientConfig, javaTask, skipJava } from "./support/java-task.ts";
 import { assertVmmIsApart } from "./support/machines.ts";
-import { agentAddress, peerAddress } from "./support/namespaces.ts";
+import { agentAddress, agentInterface, peerAddress } from "./support/namespaces.ts";
 import {
+  addMetadataToPeer,
   assertNoNetworkIsLeft,
   assertServiceGoesWith,
   assertSpoofsAreStopped,
@@ -18,6 +19,7 @@ import {
   image,
   inspectedVm,
   inVm,
+  metadataOf,
   outside,
   page,
   peer,
@@ -33,7 +35,7 @@ import {
   waitForPassingCheck,
   who,
 } from "./support/network.ts";
-import { removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
+import { driverTables, nft, removeTablesUntilTheyAreBack } from "./support/packet-rules.ts";
 import { askServer, serveInNamespace } from "./support/sockets.ts";
 
 runInNamespaces("VMs in Nomad's bridge", import.meta.filename);
@@ -190,6 +192,33 @@ if (!outside) {
       await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
     });
 
+    it("metadata services and the host's own services are refused, but Nomad's dynamic ports", async () => {
+      await addMetadataToPeer(4);
+      const [closed, dynamic, published] = [4998, 25_000, await hostPort(allocation, "web")];
+      using _closed = await serveInNamespace("/proc/self/ns/net", closed);
+      using _dynamic = await serveInNamespace("/proc/self/ns/net", dynamic);
+      const get = (host: string, port: number): Promise<string> =>
+        inVm(allocation, `nc -w 5 ${host} ${port} < /dev/null; echo status $?`);
+      for (const host of metadataOf(4)) assert.match(await get(host, who), /status 1[\s\S]*refused/, host);
+      const gateway = "172.26.64.1";
+      for (const host of [agentAddress, gateway]) {
+        assert.match(await get(host, closed), /status 1[\s\S]*refused/, host);
+        assert.match(await get(host, dynamic), /^from /, host);
+      }
+      const other = await runService({
+        agent: fixture.agent,
+        config: `${image}\n${serving}`,
+        group: groupNetwork('mode = "bridge"'),
+      });
+      const ask = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 ${agentAddress} ${published}`;
+      assert.match(await inVm(other, ask), /200 OK/);
+      await fixture.agent.nomad(["job", "stop", "-purge", other.job]);
+      // The driver follows the host's addresses.
+      await runSuccessfully({ file: "ip", args: ["address", "add", "10.99.0.77/24", "dev", agentInterface] });
+      await waitForAnswer("a refusal at the new address", /refused/, () => get("10.99.0.77", closed));
+      await runSuccessfully({ file: "ip", args: ["address", "del", "10.99.0.77/24", "dev", agentInterface] });
+    });
+
     it("another's IP, ARP and MAC don't pass", async () => {
       const other = await runService({ agent: fixture.agent, config: spoofer, group: groupNetwork('mode = "bridge"') });
       await assertSpoofsAreStopped(other, "lga9fee602", `/run/netns/${other.id}`);
@@ -199,6 +228,9 @@ if (!outside) {
     it("rules that something in the namespace removes come back", async () => {
       await removeTablesUntilTheyAreBack({ namespace, tap: "lga9fee602" });
       await waitForPage(allocation);
+      await nft(namespace, "flush", "ruleset", "netdev");
+      await nft(namespace, "add", "table", "netdev", (await driverTables(namespace))[0]?.replace("inet ", "") ?? "");
+      await waitForAnswer("the guard", /spoofed_lga9fee602/, () => nft(namespace, "list", "ruleset"));
     });
 
     it("a namespace that vanished is named, with what helps; the VM that was in it goes on until then", async () => {

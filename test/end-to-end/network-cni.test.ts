@@ -7,14 +7,16 @@ import { after, before, describe, it } from "node:test";
 import { type Allocation, runService } from "./support/allocation.ts";
 import { cniCheck } from "./support/cni-check.ts";
 import { machineOf } from "./support/machines.ts";
-import { agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
+import { agentAddress, agentAddressV6, peerAddressV6 } from "./support/namespaces.ts";
 import {
+  addMetadataToPeer,
   assertNoNetworkIsLeft,
   assertServiceGoesWith,
   assertSpoofsAreStopped,
   groupNetwork,
   image,
   inVm,
+  metadataOf,
   outside,
   page,
   runInNamespaces,
@@ -26,7 +28,7 @@ import {
   waitForPassingCheck,
   who,
 } from "./support/network.ts";
-import { askServer } from "./support/sockets.ts";
+import { askServer, serveInNamespace } from "./support/sockets.ts";
 
 runInNamespaces("VMs in a CNI network", import.meta.filename);
 
@@ -78,6 +80,21 @@ if (!outside) {
     it("out over IPv6, to a peer that sees the host's address", async () => {
       const answer = await inVm(allocation, `socat -T 5 - TCP6:[${peerAddressV6}]:${who} < /dev/null`);
       assert.equal(answer, `from ${agentAddressV6}`);
+    });
+
+    it("metadata services and the host's own services are refused over both families, but Nomad's dynamic ports", async () => {
+      await addMetadataToPeer(4);
+      await addMetadataToPeer(6);
+      const [closed, dynamic] = [4998, 25_000];
+      using _closed = await serveInNamespace("/proc/self/ns/net", closed);
+      using _dynamic = await serveInNamespace("/proc/self/ns/net", dynamic);
+      const get = (host: string, port: number): Promise<string> =>
+        inVm(allocation, `socat -T 3 - TCP:${host.includes(":") ? `[${host}]` : host}:${port} < /dev/null`);
+      for (const host of [...metadataOf(4), ...metadataOf(6)]) assert.match(await get(host, who), /refused/, host);
+      for (const host of [agentAddress, agentAddressV6, "fd98::1"]) {
+        assert.match(await get(host, closed), /refused/, host);
+        assert.match(await get(host, dynamic), /^from /, host);
+      }
     });
 
     it("in over IPv6 at the allocation's address, and over IPv4 by Nomad's port", async () => {

@@ -34,7 +34,7 @@ if (!outside) {
       assert.ok(plan !== undefined);
       plans.push(plan);
       await makeInterface({ plan });
-      await networks.open({ plan, allowMetadata: false });
+      await networks.open({ plan });
       return plan;
     };
     return { plans, networks, start };
@@ -146,7 +146,7 @@ if (!outside) {
     it("comes home, where its rules are added", async (context) => {
       const { plan, networks, place } = await away(context);
       await bringInterfaceHome({ plan, away: place });
-      await networks.open({ plan, allowMetadata: false });
+      await networks.open({ plan });
       assert.ok((await readTaps()).has(plan.tap));
       await networks.detach(plan);
       assert.ok(!(await readTaps()).has(plan.tap));
@@ -196,9 +196,9 @@ if (!outside) {
       await start(1);
       await nft("/proc/self/ns/net", "flush", "ruleset");
       await start(2);
-      const restored = await networks.restore({ allowMetadata: false });
+      const restored = await networks.restore({});
       assert.deepEqual(restored, { plans: plans.slice(0, 2), failures: [] });
-      assert.deepEqual(await networks.restore({ allowMetadata: false }), { plans: [], failures: [] });
+      assert.deepEqual(await networks.restore({}), { plans: [], failures: [] });
       const [first, second, fresh] = await Promise.all(plans.map(rulesOf));
       assert.ok(fresh !== undefined && fresh.length > 10);
       assert.deepEqual([first, second], [fresh, fresh]);

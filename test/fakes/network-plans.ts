@@ -1,9 +1,9 @@
 // Network plans for tests that start no VM.
 import { leaseOf } from "../../src/network/plan/address-pool.ts";
-import { type EgressPolicy, parseEgressRule } from "../../src/network/plan/egress-policy.ts";
+import { type EgressPolicy, metadataFloor, parseEgressRule } from "../../src/network/plan/egress-policy.ts";
 import type { NamespacePlan, NatPlan } from "../../src/network/plan/network-plan.ts";
 
-export const openPolicy: EgressPolicy = { default: "allow", floor: [], deny: [], allow: [] };
+export const openPolicy: EgressPolicy = { default: "allow", floor: metadataFloor([]), deny: [], allow: [] };
 
 /** Each list has rules in different forms; the default refuses everything else. */
 export const strictPolicy: EgressPolicy = {
@@ -21,7 +21,9 @@ export const natPlan = (facts: Partial<NatPlan> = {}): NatPlan => ({
   ...leaseOf("10.207.31.6"),
   mtu: 1500,
   egress: openPolicy,
+  hostAccess: [],
   ports: [],
+  forwardTo: [],
   ...facts,
 });
 
@@ -34,6 +36,7 @@ export const namespacePlan = (facts: Partial<NamespacePlan> = {}): NamespacePlan
   ...leaseOf("169.254.230.2"),
   mtu: 1500,
   egress: openPolicy,
+  hostAccess: [],
   path: "/run/netns/a",
   index: 0,
   device: "eth0",
@@ -42,5 +45,7 @@ export const namespacePlan = (facts: Partial<NamespacePlan> = {}): NamespacePlan
   ports: [],
   unnamedPorts: [],
   outsidePorts: [],
+  hostPorts: [],
+  hostNetworks: [],
   ...facts,
 });

@@ -73,15 +73,16 @@ const behindStubs = [
  */
 export async function hostResolvConf(paths: readonly string[] = ["/etc/resolv.conf", ...behindStubs]): Promise<string> {
   const [host = "", ...behind] = await Promise.all(paths.map((path) => readFile(path, "utf8").catch(() => "")));
-  if (!serversOf(host).some(isLoopback)) return host;
-  return behind.find((text) => serversOf(text).some((server) => !isLoopback(server))) ?? withoutLoopback(host);
+  if (!nameservers(host).some(isLoopback)) return host;
+  return behind.find((text) => nameservers(text).some((server) => !isLoopback(server))) ?? withoutLoopback(host);
 }
 
-const serversOf = (text: string): string[] =>
+/** The servers that a resolv.conf names. */
+export const nameservers = (text: string): string[] =>
   [...text.matchAll(/^nameserver[ \t]+(\S+)/gm)].map(([, server = ""]) => server);
 const isLoopback = (server: string): boolean => server.startsWith("127.") || server === "::1";
 
 function withoutLoopback(text: string): string {
-  const kept = text.split("\n").filter((line) => !serversOf(line).some(isLoopback));
+  const kept = text.split("\n").filter((line) => !nameservers(line).some(isLoopback));
   return kept.join("\n");
 }

@@ -71,6 +71,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   using reserved = await reserveTaskNetwork({
     config,
     settings: network,
+    taskDns: container.dns,
     plugin: settings,
     host: host.network,
     networks: records.networks,
@@ -85,7 +86,7 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
       cpu: size.cpu,
       labels: encodeLabels({ taskId, allocId, taskName, stopSignal, startedAt: new Date() }),
       madeFor: describeTask({ taskName, allocId }),
-      network: reserved.plan && { plan: reserved.plan, allowMetadata: settings.network.allowMetadata },
+      network: reserved.plan && { plan: reserved.plan },
       workload: {
         imagePath: image.squashfsPath,
         scratchSizeMib,

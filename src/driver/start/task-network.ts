@@ -1,6 +1,8 @@
 // From a task's config to its VM's network.
+import { defaultConnections } from "../../network/host/read-host.ts";
 import type { NetworkHost } from "../../network/inspect/inspect-network.ts";
 import type { Networks } from "../../network/network.ts";
+import { metadataFloor, resolverRules } from "../../network/plan/egress-policy.ts";
 import type { NetworkPlan } from "../../network/plan/network-plan.ts";
 import type { ReservedNetwork } from "../../network/reserve.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
@@ -8,10 +10,13 @@ import { type ContainerSettings, hostGateway } from "../config/task/container.ts
 import type { NetworkSettings } from "../config/task/network.ts";
 import { ConfigError } from "../errors.ts";
 import type { TaskConfig } from "../nomad-driver.ts";
+import { etcResolvConf, nameservers } from "./etc-files.ts";
 
 export interface TaskNetworkOptions {
   readonly config: TaskConfig;
   readonly settings: NetworkSettings;
+  /** The task's own dns_* settings. */
+  readonly taskDns: ContainerSettings["dns"];
   readonly plugin: PluginSettings;
   readonly host: NetworkHost;
   readonly networks: Networks;
@@ -20,9 +25,11 @@ export interface TaskNetworkOptions {
 
 /** Dispose of it once the VM's record is written. Fails with ConfigError or src/network's errors. */
 export async function reserveTaskNetwork(options: TaskNetworkOptions): Promise<ReservedNetwork> {
-  const { config, settings, plugin, signal } = options;
+  const { config, settings, taskDns, plugin, signal } = options;
   requireLabels(config, settings);
   if (settings.mode === "none") return { plan: undefined, [Symbol.dispose]: () => {} };
+  const resolvers = nameservers(await etcResolvConf({ dns: config.dns, taskDns }));
+  const { allowMetadata, allowHost, egressDeny, limits, forwardTo } = plugin.network;
   return await options.networks.reserve({
     request: {
       taskName: config.name,
@@ -35,9 +42,11 @@ export async function reserveTaskNetwork(options: TaskNetworkOptions): Promise<R
         default: settings.egress.default,
         deny: [...settings.egress.deny],
         allow: [...settings.egress.allow],
-        floor: [...plugin.network.egressDeny],
+        floor: [...(allowMetadata ? [] : metadataFloor(resolvers)), ...egressDeny],
       },
-      limits: plugin.network.limits,
+      hostAccess: [...resolverRules(resolvers), ...allowHost],
+      limits: { ...limits, open: limits.open === "default" ? await defaultConnections() : limits.open },
+      forwardTo,
     },
     host: options.host,
     basePath: plugin.basePath,

@@ -42,6 +42,8 @@ function plan(taskName: string, index: number, path: string): NetworkPlan {
     ports: [],
     unnamedPorts: [],
     outsidePorts: [],
+    hostPorts: [],
+    hostNetworks: [],
   };
 }
 

@@ -31,12 +31,14 @@ async function networkAttributes(plan: NetworkPlan | undefined): Promise<Record<
     network: byMode(plan, { nat: () => "default", namespace: () => "group" }),
     address: ownAddress(plan) ?? "",
     tap: plan.tap,
+    max_connections: plan.limits?.open === undefined ? "unlimited" : `${plan.limits.open}`,
     ...(counts === undefined
       ? {}
       : {
           egress_refused_packets: `${counts.refused}`,
           spoofed_packets: `${counts.spoofed}`,
           flooded_packets: `${counts.flooded}`,
+          excess_connection_packets: `${counts.excess}`,
         }),
   };
 }

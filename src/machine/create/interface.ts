@@ -8,8 +8,6 @@ import type { VmRecords } from "../records/vm-records.ts";
 
 export interface MachineNetwork {
   readonly plan: NetworkPlan;
-  /** The cloud's metadata service may be reached. */
-  readonly allowMetadata: boolean;
 }
 
 export function vmNetwork(plan: NetworkPlan | undefined): Pick<VmConfig, "networkInterfaces"> {
@@ -39,7 +37,7 @@ export async function openVmNetwork(options: {
   if (network === undefined) return;
   // The kernel removes the interface together with the VMM's namespace if the VMM dies before.
   if (away !== undefined) await bringInterfaceHome({ plan: network.plan, away, signal });
-  await records.networks.open({ ...network, signal });
+  await records.networks.open({ plan: network.plan, signal });
 }
 
 /** The TAP of another driver's VM must not be removed with this VM's traces. */

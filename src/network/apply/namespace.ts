@@ -3,7 +3,15 @@
 import { isNamespace } from "../host/read-namespace.ts";
 import { allDone, type Family, runIp, runNft, setSwitches } from "../host/tools.ts";
 import { type NamespacePlan, neighboursOf, type PlanRecords } from "../plan/network-plan.ts";
-import { gatewayIpv6, markOf, namespaceAddition, namespaceRemoval, routingTableOf } from "../rules/namespace.ts";
+import {
+  gatewayIpv6,
+  markOf,
+  type NamespaceHost,
+  namespaceGuard,
+  namespacePolicy,
+  namespaceRemoval,
+  routingTableOf,
+} from "../rules/namespace.ts";
 
 /** The kernel must look at a packet's mark before it looks for its own addresses. */
 const localRulePriority = 32;
@@ -16,16 +24,17 @@ const markRulePriority = 10;
 export async function openNamespace(options: {
   plan: NamespacePlan;
   records: PlanRecords;
+  host: NamespaceHost;
   signal?: AbortSignal | undefined;
 }): Promise<void> {
-  const { plan, records, signal } = options;
+  const { plan, records, host, signal } = options;
   const place = { namespacePath: plan.path, signal };
   const neighbours = await neighboursOf(plan, records);
   await allDone([
     // Every VM does this, not only the first: two that start together each see the other's record.
     ...familiesOf(plan).map((family) => runIp({ ...place, family, lines: localRuleLines, force: true })),
     setSwitches({ ...place, values: switches(plan) }),
-    runNft({ ...place, lines: namespaceAddition(plan, neighbours) }),
+    runNft({ ...place, lines: [...namespacePolicy([...neighbours, plan], host), ...namespaceGuard(plan)] }),
   ]);
   const steer = familiesOf(plan).map((family) => runIp({ ...place, family, lines: [`rule add ${markRule(plan)}`] }));
   await allDone([runIp({ ...place, lines: links(plan) }), ...steer]);
@@ -35,8 +44,12 @@ export async function openNamespace(options: {
  * Idempotent. The kernel removes everything together with a namespace. Must be called in a turn of the namespace. Fails with
  * NetworkSetupError.
  */
-export async function detachNamespace(options: { plan: NamespacePlan; records: PlanRecords }): Promise<void> {
-  const { plan, records } = options;
+export async function detachNamespace(options: {
+  plan: NamespacePlan;
+  records: PlanRecords;
+  host: NamespaceHost;
+}): Promise<void> {
+  const { plan, records, host } = options;
   const place = { namespacePath: plan.path };
   if (!(await isNamespace(plan.path))) return;
   const neighbours = await neighboursOf(plan, records);
@@ -46,7 +59,7 @@ export async function detachNamespace(options: { plan: NamespacePlan; records: P
       runIp({ ...place, family, lines: [`rule delete ${markRule(plan)}`], force: true }),
     );
     await allDone(steer);
-    await runNft({ ...place, lines: namespaceRemoval(plan, neighbours) });
+    await runNft({ ...place, lines: namespaceRemoval(plan, neighbours, host) });
   } catch (error) {
     if (await isNamespace(plan.path)) throw error;
   }

@@ -3,28 +3,67 @@
 import { writeFile } from "node:fs/promises";
 import type { Forwarding } from "../firewalls/forward-chain.ts";
 import { allDone, runIp, runNft } from "../host/tools.ts";
+import { readTaps } from "../plan/address-pool.ts";
 import { type NatPlan, type PlanRecords, plansOf } from "../plan/network-plan.ts";
-import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
+import { type NatHost, natGuard, natPolicy, natRemoval } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
+import { addRoutingRules, guestRoutes, guestRoutesRemoval, removeRoutingRules } from "./guest-routes.ts";
+
+interface OpenOptions {
+  readonly plan: NatPlan;
+  readonly host: NatHost;
+  readonly forwarding: Forwarding;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /**
  * Adds the rules before it brings the TAP up. Must be called in a turn of the host's namespace. Fails with NetworkSetupError;
  * the caller then detaches.
  */
-export async function openNat(options: {
-  plan: NatPlan;
-  host: NatHost;
-  forwarding: Forwarding;
-  signal?: AbortSignal | undefined;
-}): Promise<void> {
-  const { plan, host, forwarding, signal } = options;
-  const place = { namespacePath: undefined, signal };
+export async function openNat(options: OpenOptions): Promise<void> {
+  await allDone([prepareNat(options), guardNat(options)]);
+  await linkNat(options);
+}
+
+/** All that does not need the TAP. */
+async function prepareNat({ plan, host, forwarding, signal }: OpenOptions): Promise<void> {
   await allDone([
-    forwarding.open({ signal }),
-    setNatSwitches(plan),
-    runNft({ ...place, lines: natRules([plan], host) }),
+    forwarding.open({ uplinks: host.uplinks, signal }),
+    addRoutingRules({ signal }),
+    runNft({ namespacePath: undefined, signal, lines: natPolicy([plan], host) }),
+    writeFile("/proc/sys/net/ipv4/ip_forward", "1"),
   ]);
-  await runIp({ ...place, lines: natLinks(plan) });
+}
+
+/** The TAP must exist, and be down. */
+async function guardNat({ plan, signal }: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
+  await allDone([
+    runNft({ namespacePath: undefined, signal, lines: natGuard(plan) }),
+    setSwitches(natSwitches(plan)),
+    // The kernel may not have IPv6.
+    writeFile(`/proc/sys/net/ipv6/conf/${plan.tap}/disable_ipv6`, "1").catch(() => undefined),
+  ]);
+}
+
+/** Idempotent. The rules, the guard and the switches must be there. */
+export async function linkNat({ plan, signal }: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
+  const { tap, guestMac, gateway, address } = plan;
+  const lines = [
+    // No route to the guest comes with it.
+    `address replace ${gateway}/32 dev ${tap}`,
+    `link set dev ${tap} up`,
+    // The host never asks for the guest's MAC, so no other VM can answer.
+    `neighbour replace ${address} lladdr ${guestMac} dev ${tap} nud permanent`,
+    ...guestRoutes(plan),
+  ];
+  await runIp({ namespacePath: undefined, signal, lines });
+}
+
+/** Restores switches, routing rules and routes of a VM whose TAP is up. Fails with NetworkSetupError. */
+export async function relinkNat(options: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
+  await setSwitches(natSwitches(options.plan));
+  await addRoutingRules(options);
+  await linkNat(options);
 }
 
 /**
@@ -38,29 +77,29 @@ export async function detachNat(options: {
 }): Promise<void> {
   const { plan, records, forwarding } = options;
   const place = { namespacePath: undefined };
-  await runIp({ ...place, lines: [`link delete ${plan.tap}`], force: true });
+  await runIp({ ...place, lines: [`link delete ${plan.tap}`, ...guestRoutesRemoval(plan)], force: true });
   const others = plansOf("nat", await records.plans()).some(({ tap }) => tap !== plan.tap);
   await runNft({ ...place, lines: others ? natRemoval(plan) : removeTables(plan.table) });
-  if (!others) await forwarding.close({});
+  if (others) return;
+  await forwarding.close({});
+  // Other drivers on this host use them too.
+  if ((await readTaps()).size === 0) await removeRoutingRules();
 }
 
-function natLinks(plan: NatPlan): string[] {
-  const { tap, guestMac, gateway, address } = plan;
-  return [
-    `address add ${gateway}/30 dev ${tap}`,
-    `link set dev ${tap} up`,
-    // The host never asks for the guest's MAC, so no other VM can answer.
-    `neighbour replace ${address} lladdr ${guestMac} dev ${tap} nud permanent`,
-  ];
+/** The driver runs in the namespace, so it writes the files itself. By their path below /proc/sys. */
+export function natSwitches(plan: NatPlan): Readonly<Record<string, string>> {
+  const conf = `net/ipv4/conf/${plan.tap}`;
+  const fromLoopback = plan.ports.some(({ hostIp }) => hostIp === "" || hostIp.startsWith("127."));
+  return {
+    // A packet without the rules' marks has no way back to the guest, so the kernel drops it.
+    [`${conf}/rp_filter`]: "1",
+    [`${conf}/src_valid_mark`]: "1",
+    // The host's own loopback may connect to a published port. The guard refuses the other direction.
+    [`${conf}/route_localnet`]: fromLoopback ? "1" : "0",
+    [`${conf}/send_redirects`]: "0",
+  };
 }
 
-/** The driver runs in the namespace, so it writes the files itself. */
-async function setNatSwitches(plan: NatPlan): Promise<void> {
-  const four = "/proc/sys/net/ipv4";
-  // The host's own loopback may connect to a published port. The guard refuses the other direction.
-  await writeFile(`${four}/conf/${plan.tap}/route_localnet`, "1");
-  await writeFile(`${four}/conf/${plan.tap}/send_redirects`, "0");
-  await writeFile(`${four}/ip_forward`, "1");
-  // The kernel may not have IPv6.
-  await writeFile(`/proc/sys/net/ipv6/conf/${plan.tap}/disable_ipv6`, "1").catch(() => undefined);
+async function setSwitches(values: Readonly<Record<string, string>>): Promise<void> {
+  for (const [path, value] of Object.entries(values)) await writeFile(`/proc/sys/${path}`, value);
 }

@@ -3,7 +3,35 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { EgressRuleError } from "../errors.ts";
-import { egressRuleSchema, parseEgressRule } from "./egress-policy.ts";
+import { egressRuleSchema, metadataFloor, parseEgressRule, resolverRules } from "./egress-policy.ts";
+
+describe("metadata services", () => {
+  const aboutOracle = (resolvers: string[]): unknown =>
+    metadataFloor(resolvers).filter(({ network }) => network === "169.254.169.254/32");
+
+  it("are refused, each with all its ports", () => {
+    const whole = { version: 4, network: "169.254.169.254/32", protocol: "any" };
+    assert.deepEqual(aboutOracle([]), [whole]);
+    assert.deepEqual(aboutOracle(["10.0.0.2", "not an address"]), [whole]);
+    for (const network of ["fd00:ec2::254/128", "fd20:ce::254/128", "168.63.129.16/32", "192.0.0.192/32"]) {
+      assert.ok(metadataFloor([]).some((rule) => rule.network === network && rule.ports === undefined));
+    }
+  });
+
+  it("keep DNS open if the VM's resolver has the same address", () => {
+    const rest = { version: 4, network: "169.254.169.254/32", protocol: "any" };
+    assert.deepEqual(aboutOracle(["169.254.169.254"]), [
+      { ...rest, ports: [1, 52] },
+      { ...rest, ports: [54, 65_535] },
+    ]);
+  });
+
+  it("a resolver's rule opens port 53 alone", () => {
+    assert.deepEqual(resolverRules(["192.0.2.7", "fe80::1%eth0"]), [
+      { version: 4, network: "192.0.2.7/32", ports: [53, 53], protocol: "any" },
+    ]);
+  });
+});
 
 describe("egress rules", () => {
   it("have a network without host bits, a range of ports and a protocol", () => {

@@ -18,7 +18,7 @@ export type EgressRule = v.InferOutput<typeof egressRuleSchema>;
 
 export const egressPolicySchema = v.object({
   default: v.picklist(["allow", "deny"]),
-  /** The plugin's own deny list: it comes first, and a job cannot change it. */
+  /** Metadata services and the plugin's own deny list: they come first, and a job cannot change them. */
   floor: v.array(egressRuleSchema),
   deny: v.array(egressRuleSchema),
   allow: v.array(egressRuleSchema),
@@ -51,5 +51,53 @@ export function parseEgressRule(text: string): EgressRule {
   return { ...rule, ports, protocol: protocol === "udp" || protocol === "tcp" ? protocol : "any" };
 }
 
-/** Cloud providers hand out the host's credentials at these addresses. */
-export const metadataNetworks: readonly EgressRule[] = ["169.254.169.254/32", "fd00:ec2::254/128"].map(parseEgressRule);
+/** Cloud providers hand out the host's credentials at these addresses, as their documentation says. */
+export const metadataAddresses: readonly string[] = [
+  // Amazon EC2, Azure, Google, Oracle, IBM, OpenStack and most others.
+  "169.254.169.254",
+  "fd00:ec2::254",
+  // Amazon's ECS tasks and EKS pods.
+  "169.254.170.2",
+  "169.254.170.23",
+  "fd00:ec2::23",
+  // Azure's wire server.
+  "168.63.129.16",
+  // Google over IPv6.
+  "fd20:ce::254",
+  // Alibaba.
+  "100.100.100.200",
+  // Oracle: classic, then over IPv6.
+  "192.0.0.192",
+  "fd00:c1::a9fe:a9fe",
+  // Tencent.
+  "169.254.0.23",
+  // Scaleway.
+  "169.254.42.42",
+  "fd00:42::42",
+  // Akamai (Linode) over IPv6.
+  "fd00:a9fe:a9fe::1",
+];
+
+const dnsPort = 53;
+
+/**
+ * Refuses every metadata service. Google, Oracle and Azure answer DNS at the same address: if it is among the VM's `resolvers`,
+ * its port 53 stays open.
+ */
+export function metadataFloor(resolvers: readonly string[]): EgressRule[] {
+  const own = new Set(resolvers.flatMap((resolver) => parseNetwork(resolver)?.address ?? []));
+  return metadataAddresses.flatMap((address) => {
+    const written = address.includes(":") ? `[${address}]` : address;
+    const rest = [`1-${dnsPort - 1}`, `${dnsPort + 1}-65535`].map((ports) => `${written}:${ports}`);
+    return (own.has(address) ? rest : [written]).map(parseEgressRule);
+  });
+}
+
+/** DNS at these servers, wherever they are. Texts that are not addresses are left out. */
+export function resolverRules(resolvers: readonly string[]): EgressRule[] {
+  return resolvers.flatMap((resolver) => {
+    const network = parseNetwork(resolver);
+    if (network === undefined) return [];
+    return { version: network.version, network: networkText(network), ports: [dnsPort, dnsPort], protocol: "any" };
+  });
+}

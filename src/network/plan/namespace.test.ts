@@ -26,6 +26,8 @@ const plan = (taskName: string, named: string[], neighbours: NamespacePlan[] = [
     taskName,
     allocId: "a",
     egress: openPolicy,
+    hostAccess: [],
+    hostNetworks: [],
     limits: { packets: 200_000, connections: 1_000 },
     ports,
     named,

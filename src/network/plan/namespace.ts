@@ -3,7 +3,7 @@ import { type IpNetwork, ipv4FromNumber, ipv4ToNumber } from "../../system/ip.ts
 import { AddressesExhaustedError, PortClaimedError } from "../errors.ts";
 import type { NamespaceFacts } from "../host/read-namespace.ts";
 import { leaseOf } from "./address-pool.ts";
-import type { EgressPolicy } from "./egress-policy.ts";
+import type { EgressPolicy, EgressRule } from "./egress-policy.ts";
 import { type FloodLimits, type GroupPort, guestPortOf, type NamespacePlan } from "./network-plan.ts";
 
 /** Link-local: only the allocation's namespace sees it, and no other software uses it. */
@@ -21,7 +21,9 @@ export function planNamespace(options: {
   taskName: string;
   allocId: string;
   egress: EgressPolicy;
+  hostAccess: readonly EgressRule[];
   limits: FloodLimits;
+  hostNetworks: readonly string[];
   ports: readonly GroupPort[];
   /** Checked: each is a label of `ports`. */
   named: readonly string[];
@@ -58,6 +60,7 @@ export function planNamespace(options: {
     ...lease,
     mtu: facts.mtu,
     egress: options.egress,
+    hostAccess: [...options.hostAccess],
     limits: options.limits,
     path: options.path,
     index,
@@ -68,5 +71,7 @@ export function planNamespace(options: {
     ports: own.map((port) => ({ label: port.label, guestPort: guestPortOf(port) })),
     unnamedPorts,
     outsidePorts: [...new Set(outside)],
+    hostPorts: ports.map(({ hostPort }) => hostPort).filter((port) => port > 0),
+    hostNetworks: [...options.hostNetworks],
   };
 }

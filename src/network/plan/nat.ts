@@ -2,7 +2,7 @@
 import type { IpNetwork } from "../../system/ip.ts";
 import { NetworkUnavailableError, PortClaimedError } from "../errors.ts";
 import { chooseLease } from "./address-pool.ts";
-import type { EgressPolicy } from "./egress-policy.ts";
+import type { EgressPolicy, EgressRule } from "./egress-policy.ts";
 import { type FloodLimits, type GroupPort, guestPortOf, type NatPlan } from "./network-plan.ts";
 
 /** Fails with AddressesExhaustedError, NetworkUnavailableError or PortClaimedError. */
@@ -13,7 +13,9 @@ export function planNat(options: {
   taskName: string;
   allocId: string;
   egress: EgressPolicy;
+  hostAccess: readonly EgressRule[];
   limits: FloodLimits;
+  forwardTo: readonly string[];
   ports: readonly GroupPort[];
   /** Checked: each is a label of `ports`. */
   named: readonly string[];
@@ -23,6 +25,7 @@ export function planNat(options: {
   taps: ReadonlySet<string>;
 }): NatPlan {
   const { subnet, mtu, table, taskName, allocId, egress, limits, named, neighbours, taps } = options;
+  const [hostAccess, forwardTo] = [[...options.hostAccess], [...options.forwardTo]];
   const ports = options.ports
     .filter(({ label }) => named.includes(label))
     .map((port) => ({
@@ -47,7 +50,7 @@ export function planNat(options: {
   }
   const taken = new Set([...taps, ...neighbours.map(({ tap }) => tap)]);
   const lease = chooseLease({ subnet, isTaken: ({ tap }) => taken.has(tap) });
-  return { mode: "nat", taskName, allocId, table, ...lease, mtu, egress, limits, ports };
+  return { mode: "nat", taskName, allocId, table, ...lease, mtu, egress, hostAccess, limits, ports, forwardTo };
 }
 
 /** Empty: all addresses of the host. */

@@ -1,6 +1,6 @@
 // The plan of a VM's network. The VM's record holds it: it suffices to make the rules again, and to remove everything.
 import * as v from "valibot";
-import { egressPolicySchema } from "./egress-policy.ts";
+import { egressPolicySchema, egressRuleSchema } from "./egress-policy.ts";
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
 const address = v.pipe(v.string(), v.ip());
@@ -10,8 +10,14 @@ const name = v.pipe(v.string(), v.regex(/^[a-zA-Z][a-zA-Z0-9_]{0,30}$/));
 
 const rate = v.pipe(v.number(), v.integer(), v.minValue(1));
 
-/** Packets and connections that a VM may send per second; an absent field means no limit. */
-const floodLimitsSchema = v.object({ packets: v.optional(rate), connections: v.optional(rate) });
+/** An absent field means no limit. */
+const floodLimitsSchema = v.object({
+  /** Packets that a VM may send, and connections that it may open, per second. */
+  packets: v.optional(rate),
+  connections: v.optional(rate),
+  /** Connections that the VM may have at a time, in both directions. */
+  open: v.optional(rate),
+});
 
 export type FloodLimits = v.InferOutput<typeof floodLimitsSchema>;
 
@@ -28,9 +34,16 @@ const common = {
   address,
   mtu: v.number(),
   egress: egressPolicySchema,
+  /**
+   * The host's own services that the VM may reach, if its policy lets it. Published ports are not among them. Absent in the
+   * record of an older driver: none.
+   */
+  hostAccess: v.optional(v.array(egressRuleSchema)),
   /** Absent if the plugin's config sets none. */
   limits: v.optional(floodLimitsSchema),
 };
+
+const interfaceName = v.pipe(v.string(), v.regex(/^[^\s"/]{1,15}$/));
 
 const sharedAddress = v.object({ address, prefixLength: v.number() });
 
@@ -42,6 +55,8 @@ export const networkPlanSchema = v.variant("mode", [
     ports: v.array(
       v.object({ label: v.string(), hostIp: v.union([v.literal(""), address]), hostPort: port, guestPort: port }),
     ),
+    /** Interfaces of the host, beside those with a default route, to which the VM's packets may leave. */
+    forwardTo: v.optional(v.array(interfaceName), []),
   }),
   v.object({
     ...common,
@@ -50,7 +65,7 @@ export const networkPlanSchema = v.variant("mode", [
     /** The VM's number in the namespace. The VM with the lowest gets the ports that no task names. */
     index: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(62)),
     /** The allocation's interface, whose addresses the VM shares. */
-    device: v.pipe(v.string(), v.regex(/^[^\s"/]{1,15}$/)),
+    device: interfaceName,
     ipv4: v.optional(sharedAddress),
     ipv6: v.optional(sharedAddress),
     /** Destinations of the namespace's routes: CIDRs or addresses. */
@@ -61,6 +76,10 @@ export const networkPlanSchema = v.variant("mode", [
     unnamedPorts: v.array(port),
     /** Ports on which other tasks listen. */
     outsidePorts: v.array(port),
+    /** The host's ports that Nomad forwards to this namespace. */
+    hostPorts: v.optional(v.array(port), []),
+    /** IPv4 networks with addresses of the host, beside those that it has always: the default network of VMs. */
+    hostNetworks: v.optional(v.array(v.pipe(v.string(), v.regex(/^[0-9.]+\/\d+$/))), []),
   }),
 ]);
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { natPlan } from "../../../test/fakes/network-plans.ts";
 import { parseEgressRule } from "../plan/egress-policy.ts";
+import type { NatPlan } from "../plan/network-plan.ts";
 import { egressChains, egressMatch } from "./egress.ts";
 
 describe("egress chains", () => {
@@ -25,11 +26,19 @@ describe("egress chains", () => {
   });
 
   it("limit connections before any other rule, if the plan has limits", () => {
-    const rulesOf = (limits: { connections: number } | undefined): string[] =>
-      egressChains(natPlan(limits === undefined ? {} : { limits }), ["ip daddr 169.254.169.254"]).filter((line) =>
-        line.startsWith("add rule inet litegix_test egress_"),
+    const rulesOf = (limits: NatPlan["limits"]): string[] =>
+      egressChains(natPlan({ limits }), { toHost: [], open: [], refused: ["ip daddr 10.0.0.1"] }).filter((line) =>
+        line.startsWith("add rule inet litegix_test "),
       );
-    assert.match(rulesOf({ connections: 1_000 })[0] ?? "", / limit rate over 1000\/second /);
-    assert.ok(!rulesOf(undefined).some((rule) => rule.includes("limit rate")));
+    const limited = rulesOf({ connections: 1_000, open: 500 });
+    const inChain = (name: string): string[] => limited.filter((rule) => rule.includes(` ${name}_lg0acf1f06 `));
+    assert.match(inChain("limit")[0] ?? "", / limit rate over 1000\/second /);
+    assert.match(
+      inChain("limit")[1] ?? "",
+      / add @connections \{ iifname ct count over 500 \} counter name excess_\w+ drop$/,
+    );
+    assert.match(inChain("arrive")[0] ?? "", / add @connections \{ oifname ct count over 500 \}/);
+    assert.match(limited.find((rule) => rule.includes(" egress_")) ?? "", / jump limit_lg0acf1f06$/);
+    assert.ok(!rulesOf(undefined).some((rule) => /limit rate|ct count/.test(rule)));
   });
 });

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { namespacePlan, natPlan, strictPolicy } from "../../../test/fakes/network-plans.ts";
 import { leaseOf } from "../plan/address-pool.ts";
+import { parseEgressRule } from "../plan/egress-policy.ts";
 import type { NetworkPlan } from "../plan/network-plan.ts";
 import { namespaceRemoval, namespaceRules } from "./namespace.ts";
 import { natRemoval, natRules } from "./nat.ts";
@@ -21,9 +22,16 @@ interface Golden {
   readonly plans: readonly NetworkPlan[];
 }
 
-const limits = { packets: 200_000, connections: 1_000 };
+const limits = { packets: 200_000, connections: 1_000, open: 32_768 };
+const natHost = { uplinks: ["eth0", "wg0"] };
+const namespaceHost = {
+  ipv4: ["172.26.64.1", "192.0.2.7"],
+  ipv6: ["2001:db8::7", "fd00::1"],
+  publishedPorts: [8443],
+};
+const hostAccess = ["0.0.0.0/0:20000-32000", "192.0.2.7:53/udp", "[::/0]:20000-32000"].map(parseEgressRule);
 const nat = natPlan();
-const strictNat = natPlan({ egress: strictPolicy, limits });
+const strictNat = natPlan({ egress: strictPolicy, limits, hostAccess });
 const published = natPlan({
   ports: [
     { label: "web", hostIp: "", hostPort: 20_000, guestPort: 8080 },
@@ -35,8 +43,8 @@ const otherNat = natPlan({ taskName: "other", ...leaseOf("10.207.31.10") });
 const ipv6 = { address: "fd00::2", prefixLength: 64 };
 const { ipv4: _, ...withoutIpv4 } = namespacePlan({ ipv6 });
 const alone = namespacePlan({ unnamedPorts: [8080, 20_001], outsidePorts: [20_002] });
-const dual = namespacePlan({ ipv6 });
-const strict = namespacePlan({ ipv6, egress: strictPolicy, limits });
+const dual = namespacePlan({ ipv6, hostNetworks: ["10.207.0.0/16"] });
+const strict = namespacePlan({ ipv6, egress: strictPolicy, limits, hostAccess });
 const first = namespacePlan({
   ports: [{ label: "web", guestPort: 8080 }],
   // Nobody named 9090 when this VM started; the second VM names it.
@@ -53,25 +61,25 @@ const goldens: readonly Golden[] = [
   {
     name: "nat",
     about: "The default network: a VM that may connect to everything but cloud metadata, with nothing published.",
-    lines: natRules([nat], { allowMetadata: false }),
+    lines: natRules([nat], natHost),
     plans: [nat],
   },
   {
     name: "nat-policy",
-    about: "The default network: an egress policy with allow-list, limits, and cloud metadata allowed.",
-    lines: natRules([strictNat], { allowMetadata: true }),
+    about: "The default network: an egress policy with allow-list, limits, and services of the host that are open.",
+    lines: natRules([strictNat], natHost),
     plans: [strictNat],
   },
   {
     name: "nat-ports",
     about: "The default network: one port published at all of the host's addresses, one at 10.0.0.1.",
-    lines: natRules([published], { allowMetadata: false }),
+    lines: natRules([published], natHost),
     plans: [published],
   },
   {
     name: "nat-restore",
     about: "The default network: the rules of two VMs at once, as they come back after a flush.",
-    lines: natRules([nat, otherNat], { allowMetadata: false }),
+    lines: natRules([nat, otherNat], natHost),
     plans: [nat, otherNat],
   },
   {
@@ -89,43 +97,43 @@ const goldens: readonly Golden[] = [
   {
     name: "namespace",
     about: "A group with IPv4 and one VM, which gets the ports that no task names (8080, 20001).",
-    lines: namespaceRules([alone]),
+    lines: namespaceRules([alone], namespaceHost),
     plans: [alone],
   },
   {
     name: "namespace-ipv6",
     about: "A group with IPv4 and IPv6 and one VM.",
-    lines: namespaceRules([dual]),
+    lines: namespaceRules([dual], namespaceHost),
     plans: [dual],
   },
   {
     name: "namespace-ipv6-only",
     about: "A group with IPv6 only and one VM.",
-    lines: namespaceRules([withoutIpv4]),
+    lines: namespaceRules([withoutIpv4], namespaceHost),
     plans: [withoutIpv4],
   },
   {
     name: "namespace-policy",
     about: "A group with IPv4 and IPv6: a VM with an egress policy, an allow-list and limits.",
-    lines: namespaceRules([strict]),
+    lines: namespaceRules([strict], namespaceHost),
     plans: [strict],
   },
   {
     name: "namespace-ports",
     about: "A group of two VMs: each names a port (8080, 9090); 20001 is named by neither and is the first VM's.",
-    lines: namespaceRules([second, first]),
+    lines: namespaceRules([second, first], namespaceHost),
     plans: [first, second],
   },
   {
     name: "namespace-removal",
     about: "A group: the second VM goes, the first stays.",
-    lines: namespaceRemoval(second, [first]),
+    lines: namespaceRemoval(second, [first], namespaceHost),
     plans: [first],
   },
   {
     name: "namespace-removal-last",
     about: "A group: the last VM goes.",
-    lines: namespaceRemoval(first, []),
+    lines: namespaceRemoval(first, [], namespaceHost),
     plans: [],
   },
 ];

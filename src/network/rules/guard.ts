@@ -8,27 +8,26 @@ export const floodedCounter = (plan: NetworkPlan): string => `flooded_${plan.tap
 
 const tableOf = (plan: NetworkPlan): Table => `netdev ${plan.table}`;
 
-/** Table and name. */
-export const guardChain = (plan: NetworkPlan): string => `${tableOf(plan)} ${plan.tap}`;
-
 /** Drops packets above the rate, after a burst of one second's worth. A reject would cost the host an answer to each. */
 export function floodRules(plan: NetworkPlan, perSecond: number | undefined): string[] {
   if (perSecond === undefined) return [];
   return [`limit rate over ${perSecond}/second burst ${perSecond} packets counter name ${floodedCounter(plan)} drop`];
 }
 
+export interface GuardedAddresses {
+  readonly ipv4: readonly string[];
+  readonly ipv6: string | undefined;
+  /** Matches that are dropped although the sender's address is the VM's. */
+  readonly refused: readonly string[];
+  /** Marks for what passes. */
+  readonly marks?: { readonly arp: number; readonly ip: number };
+}
+
 /** The TAP must exist. */
-export function guardRules(
-  plan: NetworkPlan,
-  allowed: {
-    readonly ipv4: readonly string[];
-    readonly ipv6: string | undefined;
-    /** Matches that are dropped although the sender's address is the VM's. */
-    readonly refused: readonly string[];
-  },
-): string[] {
+export function guardRules(plan: NetworkPlan, allowed: GuardedAddresses): string[] {
   const table = tableOf(plan);
   const ipv4 = allowed.ipv4.join(", ");
+  const pass = (mark: number | undefined): string => (mark === undefined ? "accept" : `meta mark set ${mark} accept`);
   const ipv6 =
     allowed.ipv6 === undefined
       ? []
@@ -38,9 +37,9 @@ export function guardRules(
           `ip6 saddr { ${allowed.ipv6}, fe80::/10, :: } accept`,
         ];
   const ofGuest = [
-    `arp saddr ether ${plan.guestMac} arp saddr ip { ${ipv4}, 0.0.0.0 } accept`,
+    `arp saddr ether ${plan.guestMac} arp saddr ip { ${ipv4}, 0.0.0.0 } ${pass(allowed.marks?.arp)}`,
     ...allowed.refused.map((match) => `${match} counter name ${guardCounter(plan)} drop`),
-    `ip saddr { ${ipv4} } accept`,
+    `ip saddr { ${ipv4} } ${pass(allowed.marks?.ip)}`,
     ...ipv6,
   ];
   return [

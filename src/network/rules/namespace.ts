@@ -6,7 +6,7 @@
 // - those that the VM begins.
 // All others are the namespace's own.
 import type { NamespacePlan } from "../plan/network-plan.ts";
-import { egressChains, egressJump } from "./egress.ts";
+import { arriveJump, connectionsSet, egressChains, judgeJump, limitJump } from "./egress.ts";
 import { guardRemoval, guardRules } from "./guard.ts";
 import { addElement, newChains, removeTable, removeTables, type Table } from "./nft.ts";
 
@@ -23,32 +23,53 @@ export const routingTableOf = (plan: NamespacePlan): number => 19_270 + plan.ind
 /** The IPv6 address of the TAP, which is the guest's gateway. */
 export const gatewayIpv6 = "fe80::1";
 
-/** All rules of a namespace's VMs, whether or not some exist already. The VMs' interfaces must exist. */
-export function namespaceRules(plans: readonly NamespacePlan[]): string[] {
-  const [first] = plans;
-  return first === undefined ? [] : [...plans.flatMap(guardOf), ...sharedRules(plans, first.table)];
+/** The host as the VMs of an allocation see it. */
+export interface NamespaceHost {
+  /** The host's own addresses. */
+  readonly ipv4: readonly string[];
+  readonly ipv6: readonly string[];
+  /** Ports that lead to other tasks: those that VMs of this driver publish. */
+  readonly publishedPorts: readonly number[];
 }
 
-/** `neighbours`: the namespace's other VMs. */
-export const namespaceAddition = (plan: NamespacePlan, neighbours: readonly NamespacePlan[]): string[] => [
-  ...guardOf(plan),
-  ...sharedRules([...neighbours, plan], plan.table),
+/** All rules of a namespace's VMs, whether or not some exist already. The VMs' interfaces must exist. */
+export const namespaceRules = (plans: readonly NamespacePlan[], host: NamespaceHost): string[] => [
+  ...namespacePolicy(plans, host),
+  ...plans.flatMap(namespaceGuard),
 ];
+
+/** The rules that need no interface: those of all VMs of a namespace together. */
+export function namespacePolicy(plans: readonly NamespacePlan[], host: NamespaceHost): string[] {
+  const [first] = plans;
+  return first === undefined ? [] : sharedRules(plans, first.table, host);
+}
 
 /** `neighbours`: the namespace's VMs that stay. */
-export const namespaceRemoval = (plan: NamespacePlan, neighbours: readonly NamespacePlan[]): string[] => [
-  ...guardRemoval(plan),
-  ...sharedRules(neighbours, plan.table),
-];
+export const namespaceRemoval = (
+  plan: NamespacePlan,
+  neighbours: readonly NamespacePlan[],
+  host: NamespaceHost,
+): string[] => [...guardRemoval(plan), ...sharedRules(neighbours, plan.table, host)];
 
-function guardOf(plan: NamespacePlan): string[] {
+/** What the host is now; the other rules and their counts stay. */
+export function hostElements(name: string, host: NamespaceHost): string[] {
+  const table: Table = `inet ${name}`;
+  const sets = { host_ipv4: host.ipv4, host_ipv6: host.ipv6, published: host.publishedPorts };
+  return Object.entries(sets).flatMap(([set, elements]) => [
+    `flush set ${table} ${set}`,
+    ...elements.map((element) => addElement(table, set, `${element}`)),
+  ]);
+}
+
+/** The guard of one VM, whose interface must exist. */
+export function namespaceGuard(plan: NamespacePlan): string[] {
   const shared = plan.ipv4 === undefined ? [] : [plan.ipv4.address];
   // The guest may send to 127.0.0.0/8: another task of the group may listen there.
   return guardRules(plan, { ipv4: [plan.address, ...shared], ipv6: plan.ipv6?.address, refused: [] });
 }
 
 /** Replaces the table: the rules depend on which VMs are in the namespace now. */
-function sharedRules(plans: readonly NamespacePlan[], name: string): string[] {
+function sharedRules(plans: readonly NamespacePlan[], name: string, host: NamespaceHost): string[] {
   const ordered = plans.toSorted((a, b) => a.index - b.index);
   const [first] = ordered;
   if (first === undefined) return removeTables(name);
@@ -60,7 +81,22 @@ function sharedRules(plans: readonly NamespacePlan[], name: string): string[] {
   return [
     ...removeTable(table),
     `add table ${table}`,
-    ...ordered.flatMap((plan) => egressChains(plan, [])),
+    `add set ${table} host_ipv4 { type ipv4_addr; }`,
+    `add set ${table} host_ipv6 { type ipv6_addr; }`,
+    `add set ${table} published { type inet_service; }`,
+    ...hostElements(name, host),
+    connectionsSet(table),
+    ...ordered.flatMap((plan) =>
+      egressChains(plan, {
+        toHost: [
+          "ct original ip daddr @host_ipv4",
+          "ct original ip6 daddr @host_ipv6",
+          ...plan.hostNetworks.map((network) => `ct original ip daddr ${network}`),
+        ],
+        open: ["meta l4proto { tcp, udp } th dport @published"],
+        refused: [],
+      }),
+    ),
     ...markMap(table, "ports", namedPorts(ordered)),
     ...chain("separate", "filter hook prerouting priority raw", ordered.map(separate)),
     ...chain("pick_named", undefined, ["ct mark set meta l4proto . th dport map @ports", "meta mark set ct mark"]),
@@ -101,6 +137,11 @@ function sharedRules(plans: readonly NamespacePlan[], name: string): string[] {
       "forward",
       "filter hook forward priority filter",
       ordered.flatMap((plan) => judged(plan, ordered)),
+    ),
+    ...chain(
+      "input",
+      "filter hook input priority filter",
+      ordered.map((plan) => `iifname "${plan.tap}" ct state new ${limitJump(plan)}`),
     ),
   ];
 }
@@ -167,5 +208,6 @@ function sourceOut(plan: NamespacePlan): string[] {
 function judged(plan: NamespacePlan, all: readonly NamespacePlan[]): string[] {
   const taps = all.map(({ tap }) => `"${tap}"`).join(", ");
   const leaves = `iifname "${plan.tap}" oifname != { ${taps} }`;
-  return [`${leaves} jump judge`, `${leaves} ${egressJump(plan)}`];
+  const arrives = `oifname "${plan.tap}" ct state new ${arriveJump(plan)}`;
+  return [arrives, `${leaves} jump judge`, `${leaves} ${judgeJump(plan)}`];
 }

@@ -11,6 +11,8 @@ export function networkRequest(options: { allocId: string; hostPort: number }): 
     named: ["web"],
     upstreamPorts: [],
     egress: { default: "allow", deny: [], allow: [], floor: [] },
+    hostAccess: [],
     limits: {},
+    forwardTo: [],
   };
 }

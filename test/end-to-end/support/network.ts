@@ -1,7 +1,9 @@
 // Shared by the tests of VMs' networks: jobs that serve, ports, rules' counters, and guests that spoof.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
+import { isIP } from "node:net";
 import { after, before, describe, it } from "node:test";
+import { metadataAddresses } from "../../../src/network/plan/egress-policy.ts";
 import type { Agent } from "./agent.ts";
 import { type Allocation, runService } from "./allocation.ts";
 import { runSuccessfully } from "./command.ts";
@@ -9,7 +11,7 @@ import { driverPath, inRig, skipVms } from "./environment.ts";
 import { Fixture, type FixtureOptions } from "./fixture.ts";
 import { copyPrograms, ImageBuilder } from "./image-builder.ts";
 import { waitUntilNoMachineIsLeft } from "./machines.ts";
-import { agentAddress, agentInterface, inside, peerAddress, runInside } from "./namespaces.ts";
+import { agentAddress, agentInterface, asPeer, inside, peerAddress, runInside } from "./namespaces.ts";
 import type { Registry } from "./registry.ts";
 import { askServer, serveAsPeer } from "./sockets.ts";
 import { waitFor } from "./wait.ts";
@@ -218,6 +220,21 @@ export async function pushSocatImage(registry: Registry): Promise<void> {
   await registry.push({ source, name: "library/socat:latest" });
 }
 
+/** The addresses of clouds' metadata services of one family. */
+export const metadataOf = (version: 4 | 6): string[] =>
+  metadataAddresses.filter((address) => isIP(address) === version);
+
+/** The peers answer at the metadata services' addresses, and the host reaches them there. */
+export async function addMetadataToPeer(version: 4 | 6): Promise<void> {
+  const [file, ...words] = asPeer();
+  for (const address of metadataOf(version)) {
+    const flags = version === 6 ? ["nodad"] : [];
+    const args = ["ip", "address", "replace", `${address}/${version === 6 ? 128 : 32}`, "dev", "lo", ...flags];
+    await runSuccessfully({ file, args: [...words, ...args] });
+    assert.match(await askServer({ host: address, port: who, from: "host" }), /^from /, address);
+  }
+}
+
 export const peer = (port: number): string => `nc -w 5 ${peerAddress} ${port} < /dev/null; echo status $?`;
 
 /** False in the second run of a test file, within its agent's namespace. */
@@ -234,6 +251,8 @@ export function runInNamespaces(title: string, file: string, skip = skipVms): vo
 export function useNetworkFixture(
   options: Pick<FixtureOptions, "agentConfig" | "cniNetworks" | "clientConfig" | "env"> & {
     pluginConfig?: string;
+    /** Lines for the plugin's network block. */
+    networkConfig?: string;
   } = {},
 ): Fixture {
   const fixture = Fixture.use(
@@ -243,6 +262,7 @@ export function useNetworkFixture(
       network {
         egress_deny     = ["10.99.0.1/32:${forbidden}/tcp"]
         connection_rate = 20
+        ${options.networkConfig ?? ""}
       }
     `,
     { ...options, networkInterface: agentInterface },

@@ -3,7 +3,7 @@ import { type IpNetwork, parseNetwork } from "../../../system/ip.ts";
 import { ConfigError } from "../../errors.ts";
 import { key, section } from "../table.ts";
 import { egressRules } from "../task/network.ts";
-import { boolean, integer, type Reader, refine, string } from "../values.ts";
+import { boolean, integer, type Reader, refine, string, words } from "../values.ts";
 
 const maxRate = 10_000_000;
 const minPrefix = 8;
@@ -14,6 +14,16 @@ const rate = (unit: string): Reader<number | undefined> =>
   refine(integer({ min: 0, max: maxRate, unit: `${unit} a second (0: no limit)` }), (value) =>
     value === 0 ? undefined : value,
   );
+
+/** Nomad's default for min_dynamic_port and max_dynamic_port. */
+const nomadsDynamicPorts = ["0.0.0.0/0:20000-32000", "[::/0]:20000-32000"];
+
+/** The kernel's rule for a name. */
+const interfaces = refine(words, (names, path) => {
+  const wrong = names.find((name) => !/^[^\s"/]{1,15}$/.test(name));
+  if (wrong === undefined) return names;
+  throw new ConfigError(path, wrong, 'must be the name of a network interface, such as "eth1"');
+});
 
 const subnet = refine(string, (text, path): IpNetwork => {
   const network = parseNetwork(text);
@@ -36,7 +46,19 @@ export const networkBlock = section("network", {
       reader: boolean,
       hcl: "bool",
       default: false,
-      doc: "Whether VMs reach the cloud's metadata service at 169.254.169.254.",
+      doc: "Whether VMs reach the cloud's metadata service, at 169.254.169.254 and the other addresses that clouds document.",
+    }),
+    allowHost: key("allow_host", {
+      reader: egressRules,
+      hcl: "list(string)",
+      default: nomadsDynamicPorts,
+      doc: 'The host\'s own services that VMs may reach, beside DNS and published ports. The rules have the form of `egress.allow` in a task, e.g. "192.0.2.7:8080/tcp"; "0.0.0.0/0" opens all. The default is Nomad\'s range of dynamic ports, at which other allocations listen.',
+    }),
+    forwardTo: key("forward_to", {
+      reader: interfaces,
+      hcl: "list(string)",
+      default: [],
+      doc: "Interfaces of the host to which VMs of the default network may send, beside those with a default route.",
     }),
     egressDeny: key("egress_deny", {
       reader: egressRules,
@@ -55,6 +77,14 @@ export const networkBlock = section("network", {
       default: 1_000,
       doc: "The host drops new connections that a VM opens faster.",
     }),
+    open: key("connections", {
+      reader: integer({ min: 0, max: maxRate, unit: "connections (0: no limit)" }),
+      absent: "an eighth of `net.netfilter.nf_conntrack_max`, at most 32768",
+      doc: "The connections that a VM may have at a time, in both directions. The host drops the first packet of another.",
+    }),
   },
-  convert: ({ packets, connections, ...rest }) => ({ ...rest, limits: { packets, connections } }),
+  convert: ({ packets, connections, open, ...rest }) => ({
+    ...rest,
+    limits: { packets, connections, open: open ?? ("default" as const) },
+  }),
 });
