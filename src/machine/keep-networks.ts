@@ -8,6 +8,8 @@ import type { Logger } from "../system/logger.ts";
  * In the host's own namespace the kernel reports a flush at once; in allocations' namespaces the driver polls for it.
  */
 const intervalMs = 15_000;
+/** A start or an end of a VM is reported too, many times at once. */
+const calmMs = 500;
 
 /** Until `signal` aborts. Logs each failure and tries again. */
 export async function keepNetworks(options: {
@@ -41,5 +43,6 @@ export async function keepNetworks(options: {
     const until = AbortSignal.any([signal, pause.signal]);
     await Promise.race([next, delay(intervalMs, undefined, { signal: until, ref: false }).catch(() => undefined)]);
     pause.abort();
+    await delay(calmMs, undefined, { signal, ref: false }).catch(() => undefined);
   }
 }

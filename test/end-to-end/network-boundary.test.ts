@@ -1,5 +1,5 @@
-// What a VM of the default network does not reach: metadata services, the host's own services, its other networks, too many
-// connections, and anything at all once the packet rules are gone. In namespaces of the test's own.
+// The default network's boundary: metadata services, the host's own services and other networks, the number of connections, and
+// a VM without packet rules. In namespaces of the test's own.
 import assert from "node:assert/strict";
 import { before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -203,7 +203,7 @@ if (!outside) {
         if (servers.length === 0) servers.push(...(await serveBoth()));
         await delay(7_000);
       }
-      // A host that asks its interfaces for less is no way in either.
+      // Nor does it if the host checks source addresses less.
       for (const filter of ["2", "0"]) {
         await run(["sysctl", "-q", "-w", `net.ipv4.conf.${tap}.rp_filter=${filter}`]);
         await delay(7_000);

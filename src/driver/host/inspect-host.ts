@@ -16,6 +16,7 @@ import { type SelectedVmm, selectVmm } from "../../vmm/select-vmm.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import { type HostDirectories, requireTrustedBase } from "./directories.ts";
 import { factWarnings, type HostFacts, hostPathWarnings, inspectFacts } from "./host-facts.ts";
+import { openServiceWarnings } from "./open-services.ts";
 import { judgeBriefly, type ProductionIds } from "./production/production.ts";
 
 export interface ReadyHost {
@@ -121,7 +122,8 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
     const network = await inspectNetwork({ subnet: settings.network.subnet, signal });
     const machines = { ...common, vmm: selected.vmm };
     const hostPaths = await hostPathWarnings(settings.allowedHostPaths);
-    const warnings = [...selected.warnings, ...factWarnings(facts), ...hostPaths];
+    const open = await openServiceWarnings(settings.network.allowHost);
+    const warnings = [...selected.warnings, ...factWarnings(facts), ...hostPaths, ...open];
     const host = { ready: true, directories, boot, selected, machines, facts, network, warnings } as const;
     return { ...host, production: await judgeBriefly({ settings, host }) };
   } catch (error) {

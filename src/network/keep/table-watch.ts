@@ -1,10 +1,10 @@
-// Reports when other software removes the driver's nftables tables in its own network namespace (`nft flush ruleset`, a firewall
-// that reloads). Until the rules are back, nothing holds a guest to its own addresses and its policy.
+// Reports when other software removes the driver's nftables tables, or rules of them, in its own network namespace (`nft flush
+// ruleset`, a firewall that reloads). Until the rules are back, the guests have no network.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
 /** The kernel kills it when the driver dies, for whatever reason. */
-const argv = ["--pdeathsig", "KILL", "--", "nft", "monitor", "destroy", "tables"] as const;
+const argv = ["--pdeathsig", "KILL", "--", "nft", "monitor", "destroy"] as const;
 
 export class TableWatch implements Disposable {
   #child: ChildProcess | undefined;
@@ -20,12 +20,13 @@ export class TableWatch implements Disposable {
     child.once("error", ended);
     child.once("exit", ended);
     createInterface({ input: child.stdout }).on("line", (line) => {
-      if (line.includes(" litegix_")) this.#tell();
+      // Rules of VMs that start or end are removed too; the look that follows finds nothing to do.
+      if (/^delete (?:table|rule) .*\blitegix_/.test(line)) this.#tell();
     });
     this.#child = child;
   }
 
-  /** Resolves when a table of a litegix driver is removed after this call. To miss none: take it, look, then wait. */
+  /** Resolves when a table of a litegix driver, or a rule of one, is removed after this call. To miss none: take it, look, then wait. */
   get next(): Promise<void> {
     return this.#next.promise;
   }

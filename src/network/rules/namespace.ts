@@ -51,7 +51,7 @@ export const namespaceRemoval = (
   host: NamespaceHost,
 ): string[] => [...guardRemoval(plan), ...sharedRules(neighbours, plan.table, host)];
 
-/** What the host is now; the other rules and their counts stay. */
+/** The elements that describe the host; the other rules and their counts stay. */
 export function hostElements(name: string, host: NamespaceHost): string[] {
   const table: Table = `inet ${name}`;
   const sets = { host_ipv4: host.ipv4, host_ipv6: host.ipv6, published: host.publishedPorts };

@@ -79,7 +79,7 @@ export const networkBlock = section("network", {
     }),
     open: key("connections", {
       reader: integer({ min: 0, max: maxRate, unit: "connections (0: no limit)" }),
-      absent: "an eighth of `net.netfilter.nf_conntrack_max`, at most 32768",
+      absent: "a sixteenth of `net.netfilter.nf_conntrack_max`, at most 16384",
       doc: "The connections that a VM may have at a time, in both directions. The host drops the first packet of another.",
     }),
   },
