@@ -6,8 +6,8 @@ import { isNamespace, readLinks } from "../host/read-namespace.ts";
 import { type Place, runNft } from "../host/tools.ts";
 import { isTapName } from "../plan/address-pool.ts";
 import { type NatPlan, type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "../plan/network-plan.ts";
-import { hostElements, type NamespaceHost, namespaceRules } from "../rules/namespace.ts";
-import { type NatHost, natRules, uplinkElements } from "../rules/nat.ts";
+import { hostElements, hostSets, type NamespaceHost, namespaceRules } from "../rules/namespace.ts";
+import { type NatHost, natRules, uplinkElements, uplinksSet } from "../rules/nat.ts";
 import { countsOf, differences, readCounts } from "./rule-counts.ts";
 
 export type HostFacts = NatHost & NamespaceHost;
@@ -40,20 +40,24 @@ export async function restoreRules(options: {
   ];
   const lines = rulesOf(there);
   const present = await readCounts(place, [...new Set(there.map(({ table }) => table))]);
-  const different = differences(countsOf(lines), present);
+  const facts = JSON.stringify(host);
+  const isNew = applied.get(path ?? "") !== facts;
+  const different = differences(countsOf(lines), present).filter((name) => !isNew || !isOfHost(name));
   // After a flush, another VM's start or end makes the tables again, with its own rules only.
   const own = there.filter(({ tap }) => different.some((name) => name.includes(tap)));
   const gone = different.length > 0 && own.length === 0 ? there : own;
   // The VMs of a group share one set of rules.
   if (gone.length > 0) await runNft({ ...place, lines: rulesOf(path === undefined ? gone : there) });
-  const facts = JSON.stringify(host);
-  if (applied.get(path ?? "") !== facts) {
+  if (isNew) {
     await runNft({ ...place, lines: hostLines(there, host) });
     applied.set(path ?? "", facts);
   }
   const unrouted = await restoreRoutes(plansOf("nat", there), signal);
   return there.filter((plan) => gone.includes(plan) || unrouted.some((other) => other === plan));
 }
+
+/** Whether the set, by "family table name", has the elements of `hostLines`. */
+const isOfHost = (name: string): boolean => [...hostSets, uplinksSet].some((set) => name.endsWith(` ${set}`));
 
 /** The elements that follow from the host's facts. */
 function hostLines(plans: readonly NetworkPlan[], host: HostFacts): string[] {

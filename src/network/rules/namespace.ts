@@ -51,13 +51,15 @@ export const namespaceRemoval = (
   host: NamespaceHost,
 ): string[] => [...guardRemoval(plan), ...sharedRules(neighbours, plan.table, host)];
 
+export const hostSets = ["host_ipv4", "host_ipv6", "published"] as const;
+
 /** The elements that describe the host; the other rules and their counts stay. */
 export function hostElements(name: string, host: NamespaceHost): string[] {
   const table: Table = `inet ${name}`;
-  const sets = { host_ipv4: host.ipv4, host_ipv6: host.ipv6, published: host.publishedPorts };
-  return Object.entries(sets).flatMap(([set, elements]) => [
+  const elementsOf = { host_ipv4: host.ipv4, host_ipv6: host.ipv6, published: host.publishedPorts };
+  return hostSets.flatMap((set) => [
     `flush set ${table} ${set}`,
-    ...elements.map((element) => addElement(table, set, `${element}`)),
+    ...elementsOf[set].map((element) => addElement(table, set, `${element}`)),
   ]);
 }
 

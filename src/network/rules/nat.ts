@@ -59,10 +59,12 @@ export function natRemoval(plan: NatPlan): string[] {
 
 const tableOf = (plan: NatPlan): Table => `inet ${plan.table}`;
 
+export const uplinksSet = "uplinks";
+
 /** The uplinks as they are now; the other rules stay. */
 export const uplinkElements = (table: Table, host: NatHost): string[] => [
-  `flush set ${table} uplinks`,
-  ...host.uplinks.map((name) => addElement(table, "uplinks", `"${name}"`)),
+  `flush set ${table} ${uplinksSet}`,
+  ...host.uplinks.map((name) => addElement(table, uplinksSet, `"${name}"`)),
 ];
 
 function sharedSets(table: Table): string[] {
@@ -70,7 +72,7 @@ function sharedSets(table: Table): string[] {
     `add table ${table}`,
     `add set ${table} taps { type ifname; }`,
     `add set ${table} guests { type ipv4_addr; }`,
-    `add set ${table} uplinks { type ifname; }`,
+    `add set ${table} ${uplinksSet} { type ifname; }`,
     connectionsSet(table),
     `add map ${table} egress { type ifname : verdict; }`,
     `add map ${table} arrivals { type ifname : verdict; }`,
