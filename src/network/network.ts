@@ -2,6 +2,7 @@
 // packets.
 import * as v from "valibot";
 import { KeyedTurns } from "../system/wait.ts";
+import { RoutingRules } from "./apply/guest-routes.ts";
 import { detachNamespace, openNamespace } from "./apply/namespace.ts";
 import { detachNat, openNat } from "./apply/nat.ts";
 import { NetworkSetupError } from "./errors.ts";
@@ -9,7 +10,6 @@ import { Forwarding } from "./firewalls/forward-chain.ts";
 import { readHostAddresses, readUplinks } from "./host/read-host.ts";
 import { ask, makeTap, moveTap } from "./host/tools.ts";
 import { type HostFacts, restoreRules } from "./keep/restore-rules.ts";
-import { isTapName } from "./plan/address-pool.ts";
 import { byMode, type NetworkPlan, namespacePathOf, type PlanRecords, plansOf } from "./plan/network-plan.ts";
 import { type ReservedNetwork, type ReserveOptions, reserveNetwork } from "./reserve.ts";
 import { excessCounter, refusedCounter } from "./rules/egress.ts";
@@ -20,6 +20,7 @@ export class Networks {
   readonly #records: PlanRecords;
   readonly #reserved = new Set<NetworkPlan>();
   readonly #forwarding = new Forwarding();
+  readonly #routing = new RoutingRules();
   readonly #turns = new KeyedTurns();
   readonly #applied = new Map<string, string>();
 
@@ -37,10 +38,11 @@ export class Networks {
     const { signal } = options;
     const records = this.#records;
     const forwarding = this.#forwarding;
+    const routing = this.#routing;
     await this.#inTurn(namespacePathOf(options.plan), async () => {
       const host = await this.#hostFacts({ signal });
       await byMode(options.plan, {
-        nat: (plan) => openNat({ plan, host, forwarding, signal }),
+        nat: (plan) => openNat({ plan, host, forwarding, routing, signal }),
         namespace: (plan) => openNamespace({ plan, records, host, signal }),
       });
     });
@@ -50,9 +52,10 @@ export class Networks {
   async detach(network: NetworkPlan): Promise<void> {
     const records = this.#records;
     const forwarding = this.#forwarding;
+    const routing = this.#routing;
     await this.#inTurn(namespacePathOf(network), () =>
       byMode(network, {
-        nat: (plan) => detachNat({ plan, records, forwarding }),
+        nat: (plan) => detachNat({ plan, records, forwarding, routing }),
         namespace: async (plan) => await detachNamespace({ plan, records, host: await this.#hostFacts({}) }),
       }),
     );
@@ -92,7 +95,7 @@ export class Networks {
       const [plans, uplinks, addresses] = await Promise.all([
         this.#records.plans(),
         readUplinks(options),
-        readHostAddresses({ ...options, isOwnTap: isTapName }),
+        readHostAddresses(),
       ]);
       const named = plansOf("nat", plans).flatMap(({ forwardTo }) => forwardTo);
       const ports = plans.flatMap((plan) =>
@@ -103,7 +106,9 @@ export class Networks {
       );
       return {
         uplinks: [...new Set([...uplinks, ...named])].toSorted(),
-        ...addresses,
+        // The rules name the whole network of these.
+        ipv4: addresses.ipv4.filter((address) => plansOf("nat", plans).every(({ gateway }) => gateway !== address)),
+        ipv6: addresses.ipv6,
         publishedPorts: [...new Set(ports)].toSorted((a, b) => a - b),
       };
     } catch (error) {

@@ -3,6 +3,7 @@
 import * as v from "valibot";
 import { NetworkSetupError } from "../errors.ts";
 import { ask, runIp } from "../host/tools.ts";
+import { readTaps } from "../plan/address-pool.ts";
 import type { NatPlan } from "../plan/network-plan.ts";
 import { admittedMark } from "../rules/nat.ts";
 
@@ -53,10 +54,25 @@ export async function addRoutingRules(options: Options): Promise<void> {
   }
 }
 
-/** Idempotent. */
-export async function removeRoutingRules(): Promise<void> {
-  const lines = routingRules.map(({ line }) => `rule delete ${line}`);
-  await runIp({ namespacePath: undefined, family: "-4", lines, force: true });
+/** The routing rules, which all drivers on this host share. Each method must be called in a turn of the host's namespace. */
+export class RoutingRules {
+  /** Spares every VM's start a look. */
+  #isOpen = false;
+
+  /** Called when a VM starts. Fails with NetworkSetupError. */
+  async open(options: Options): Promise<void> {
+    if (this.#isOpen) return;
+    await addRoutingRules(options);
+    this.#isOpen = true;
+  }
+
+  /** Does its work only after the last VM of all drivers on this host. */
+  async close(): Promise<void> {
+    this.#isOpen = false;
+    if ((await readTaps()).size > 0) return;
+    const lines = routingRules.map(({ line }) => `rule delete ${line}`);
+    await runIp({ namespacePath: undefined, family: "-4", lines, force: true });
+  }
 }
 
 /** Lines for `ip`. */

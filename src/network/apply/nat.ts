@@ -3,16 +3,16 @@
 import { writeFile } from "node:fs/promises";
 import type { Forwarding } from "../firewalls/forward-chain.ts";
 import { allDone, runIp, runNft } from "../host/tools.ts";
-import { readTaps } from "../plan/address-pool.ts";
 import { type NatPlan, type PlanRecords, plansOf } from "../plan/network-plan.ts";
-import { type NatHost, natGuard, natPolicy, natRemoval } from "../rules/nat.ts";
+import { type NatHost, natRemoval, natRules } from "../rules/nat.ts";
 import { removeTables } from "../rules/nft.ts";
-import { addRoutingRules, guestRoutes, guestRoutesRemoval, removeRoutingRules } from "./guest-routes.ts";
+import { addRoutingRules, guestRoutes, guestRoutesRemoval, type RoutingRules } from "./guest-routes.ts";
 
 interface OpenOptions {
   readonly plan: NatPlan;
   readonly host: NatHost;
   readonly forwarding: Forwarding;
+  readonly routing: RoutingRules;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -20,33 +20,20 @@ interface OpenOptions {
  * Adds the rules before it brings the TAP up. Must be called in a turn of the host's namespace. Fails with NetworkSetupError;
  * the caller then detaches.
  */
-export async function openNat(options: OpenOptions): Promise<void> {
-  await allDone([prepareNat(options), guardNat(options)]);
-  await linkNat(options);
-}
-
-/** All that does not need the TAP. */
-async function prepareNat({ plan, host, forwarding, signal }: OpenOptions): Promise<void> {
+export async function openNat({ plan, host, forwarding, routing, signal }: OpenOptions): Promise<void> {
   await allDone([
     forwarding.open({ uplinks: host.uplinks, signal }),
-    addRoutingRules({ signal }),
-    runNft({ namespacePath: undefined, signal, lines: natPolicy([plan], host) }),
-    writeFile("/proc/sys/net/ipv4/ip_forward", "1"),
-  ]);
-}
-
-/** The TAP must exist, and be down. */
-async function guardNat({ plan, signal }: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
-  await allDone([
-    runNft({ namespacePath: undefined, signal, lines: natGuard(plan) }),
-    setSwitches(natSwitches(plan)),
+    routing.open({ signal }),
+    runNft({ namespacePath: undefined, signal, lines: natRules([plan], host) }),
+    setSwitches({ ...natSwitches(plan), "net/ipv4/ip_forward": "1" }),
     // The kernel may not have IPv6.
     writeFile(`/proc/sys/net/ipv6/conf/${plan.tap}/disable_ipv6`, "1").catch(() => undefined),
   ]);
+  await linkNat({ plan, signal });
 }
 
 /** Idempotent. The rules, the guard and the switches must be there. */
-export async function linkNat({ plan, signal }: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
+async function linkNat({ plan, signal }: Pick<OpenOptions, "plan" | "signal">): Promise<void> {
   const { tap, guestMac, gateway, address } = plan;
   const lines = [
     // No route to the guest comes with it.
@@ -74,16 +61,16 @@ export async function detachNat(options: {
   plan: NatPlan;
   records: PlanRecords;
   forwarding: Forwarding;
+  routing: RoutingRules;
 }): Promise<void> {
-  const { plan, records, forwarding } = options;
+  const { plan, records, forwarding, routing } = options;
   const place = { namespacePath: undefined };
   await runIp({ ...place, lines: [`link delete ${plan.tap}`, ...guestRoutesRemoval(plan)], force: true });
   const others = plansOf("nat", await records.plans()).some(({ tap }) => tap !== plan.tap);
   await runNft({ ...place, lines: others ? natRemoval(plan) : removeTables(plan.table) });
   if (others) return;
   await forwarding.close({});
-  // Other drivers on this host use them too.
-  if ((await readTaps()).size === 0) await removeRoutingRules();
+  await routing.close();
 }
 
 /** The driver runs in the namespace, so it writes the files itself. By their path below /proc/sys. */
