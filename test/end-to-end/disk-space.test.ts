@@ -28,6 +28,11 @@ const waiting = `
   command = "/bin/sleep"
   args    = ["1d"]`;
 
+const waitingForFile = `
+  image   = "busybox:latest"
+  command = "/bin/sh"
+  args    = ["-c", "until [ -e /go ]; do sleep 0.2; done; exit 42"]`;
+
 /** Takes all of the base path's file system, root's reserve too. Resolves with the file. */
 async function fill(): Promise<string> {
   const path = join(fixture.agent.basePath, "filling");
@@ -49,14 +54,19 @@ async function write(allocation: Allocation): Promise<void> {
 describe("the host's disk", { skip: skipVms }, () => {
   it("full, VMs write on up to their disks' size; another start is refused until there is space", async () => {
     const { agent } = fixture;
-    const [first, second] = await Promise.all([
+    const [first, second, ending] = await Promise.all([
       runService({ agent, config: waiting }),
       runService({ agent, config: waiting }),
+      startJob({ agent, config: waitingForFile }),
     ]);
+    await ending.waitForStatus(["running"]);
     const filling = await fill();
     await using _removed = { [Symbol.asyncDispose]: () => rm(filling, { force: true }) };
     await write(first);
     await write(second);
+    // The end of a task reaches Nomad too.
+    await ending.exec(["touch", "/go"]);
+    assert.deepEqual(await ending.exit(), { exitCode: 42, signal: 0 });
     const third = await startJob({ agent, config: waiting });
     assert.equal(await third.waitForEnd(30_000), "failed");
     assert.match(
