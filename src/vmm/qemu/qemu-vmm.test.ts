@@ -61,5 +61,8 @@ test("without limits a disk is the file itself; a failed write does not stop the
     assert.ok(valuesOf("-blockdev", none).every((text) => !text.includes("throttle")));
   }
   const disks = valuesOf("-device").filter((text) => text.startsWith("virtio-blk"));
-  assert.deepEqual(disks, ["virtio-blk-device,drive=drive0", "virtio-blk-device,drive=drive1,werror=report"]);
+  assert.deepEqual(disks, [
+    "virtio-blk-device,drive=drive0,discard=off,write-zeroes=off",
+    "virtio-blk-device,drive=drive1,discard=off,write-zeroes=off,werror=report",
+  ]);
 });

@@ -180,7 +180,8 @@ function diskArguments({ path, readOnly }: Drive, index: number, limits: IoLimit
       ? []
       : ["-object", JSON.stringify({ "qom-type": "throttle-group", id: group, limits: throttle })]),
     ...["-blockdev", JSON.stringify(blockdev)],
-    ...["-device", `virtio-blk-device,drive=${node}${readOnly ? "" : ",werror=report"}`],
+    // As Firecracker's disks are. A guest that discards would give space back that the driver has set aside for it.
+    ...["-device", `virtio-blk-device,drive=${node},discard=off,write-zeroes=off${readOnly ? "" : ",werror=report"}`],
   ];
 }
 

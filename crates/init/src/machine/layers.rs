@@ -72,7 +72,8 @@ fn mount() -> Outcome {
         SCRATCH,
         Some("ext4"),
         MsFlags::MS_RELATIME,
-        None::<&str>,
+        // The disk is new and holds zeros: the kernel need not write its inode tables, 16 MiB in each GiB.
+        Some("noinit_itable"),
     )
     .map_err(failed("mounting the scratch disk"))?;
     let upper = PathBuf::from(format!("{SCRATCH}/upper"));
