@@ -173,18 +173,6 @@ const diskSpace: ProductionCheck = {
   },
 };
 
-const blockIo: ProductionCheck = {
-  id: "block_io",
-  advice: "The reads and writes of each VM are limited.",
-  reason: "One VM fills the host's page cache with writes, and the disks of all others wait.",
-  cure: "Set `disk { bandwidth ops }` in the plugin's config to what the host's disk can share.",
-  look: ({ settings: { disk } }) => {
-    const { bytesPerSecond, opsPerSecond } = disk.ioLimits;
-    const found = `bandwidth = ${(bytesPerSecond ?? 0) / 1024 / 1024} MiB/s, ops = ${opsPerSecond ?? 0} a disk`;
-    return bytesPerSecond === undefined || opsPerSecond === undefined ? warning(found) : ok(found);
-  },
-};
-
 const serialConsole: ProductionCheck = {
   id: "serial_console",
   advice: "A guest's serial console is off, or its output is bounded.",
@@ -294,7 +282,6 @@ export const firecrackerGroup: CheckGroup = {
     oversize,
     hugePages,
     diskSpace,
-    blockIo,
     serialConsole,
     logFiles,
     hangingVmm,

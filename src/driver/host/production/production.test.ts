@@ -140,7 +140,6 @@ describe("the production checks", () => {
         state: { hostPaths: [{ path: "/srv/team", fault: "/srv/team belongs to user 1000" }] },
       },
     ],
-    ["block_io", /ops = 0/, { config: { disk: { ops: 0 } } }],
     ["oversize", /true/, { config: { allow_oversize: true } }],
     ["huge_pages", /true/, { config: { allow_huge_pages: true } }],
     ["disk_space", /min_free = 0/, { config: { disk: { min_free: 0 } } }],
