@@ -1,6 +1,7 @@
 // The production checks of Firecracker, its jail and this driver's own settings. Source of the recommendations: Firecracker's
 // docs/prod-host-setup.md, release 1.16.
 import { noSeccompWarning } from "../../../vmm/select-vmm.ts";
+import { isolationOf } from "../../../vmm/vmm.ts";
 import type { ReadyHost } from "../inspect-host.ts";
 import {
   type CheckGroup,
@@ -22,7 +23,7 @@ function ready({ host }: ProductionFacts, look: (host: ReadyHost) => Verdict): V
 const vmmSetting: ProductionCheck = {
   id: "vmm",
   advice: 'The plugin insists on Firecracker: `vmm = "firecracker"`.',
-  reason: "With `auto` another program may run the VMs after a change of the host, behind a weaker boundary.",
+  reason: "With `auto` QEMU runs the VMs if Firecracker's program goes away, behind a weaker boundary.",
   cure: 'Set `vmm = "firecracker"` in the plugin\'s config.',
   look: ({ settings }) => (settings.vmm === "firecracker" ? ok : warning)(`vmm = "${settings.vmm}"`),
 };
@@ -35,7 +36,7 @@ const isolation: ProductionCheck = {
   cure: "Install Firecracker on a host with a working /dev/kvm; `doctor` says what is missing.",
   look: (facts) =>
     ready(facts, ({ selected: { vmm } }) => {
-      const found = `${vmm.kind} ${vmm.version}, acceleration ${vmm.acceleration}`;
+      const found = `${isolationOf(vmm)}, ${vmm.kind} ${vmm.version}`;
       return vmm.kind === "firecracker" ? ok(found) : warning(found);
     }),
 };
