@@ -14,6 +14,20 @@ export class InvalidRegistryConfigError extends driverError(
     `registry "${facts.host}": mirror "${facts.mirror}" ${facts.problem}; write http(s)://host:port or host:port`,
 ) {}
 
+/** Refused before any connection. */
+export class RegistryNotAllowedError extends driverError(
+  "registry_not_allowed",
+  (facts: { reference: string; host: string; reason: string }) =>
+    `"${facts.reference}": the registry ${facts.host} ${facts.reason}; the operator allows it with registries_allowed or a registry block in the plugin's config`,
+) {}
+
+/** Refused after its name was resolved. */
+export class RegistryAddressError extends driverError(
+  "registry_address_refused",
+  (facts: { place: string; host: string; kind: string }) =>
+    `${facts.place}: ${facts.host} is ${facts.kind}; the operator opens it with registries_allowed or a registry block in the plugin's config`,
+) {}
+
 /** One endpoint's refusal, or the lack of an answer. */
 export class RegistryRequestError extends driverError(
   "registry_request_failed",
@@ -70,6 +84,11 @@ export class PullFailedError extends driverError(
     return `can't pull "${facts.reference}": ${told.join("; ")}`;
   },
 ) {
+  /** No endpoint answered at all; a refusal or a missing image is an answer. */
+  get unreachable(): boolean {
+    return this.failures.every((failure) => failure instanceof RegistryRequestError && failure.status === undefined);
+  }
+
   /** A later try may succeed: a registry did not answer, or said that it can't now. */
   get retryable(): boolean {
     return this.failures.some((failure) => failure instanceof RegistryRequestError && failure.retryable);
@@ -94,13 +113,27 @@ export class PullWorkerFailedError extends driverError(
     `can't pull "${facts.reference}": the pull process ${facts.problem}`,
 ) {}
 
+/** The kernel, or the JavaScript engine, ended the pull for its use of memory. */
+export class PullOutOfMemoryError extends driverError(
+  "pull_out_of_memory",
+  (facts: { reference: string; memoryMib: number }) =>
+    `can't pull "${facts.reference}": to convert it takes more than the ${facts.memoryMib} MiB that a pull may use; raise pull_memory_max in the plugin's config if you trust the image`,
+) {}
+
 /** An error that a pull worker reported, under its own code. */
 export class ReportedImageError extends DriverError {
   declare readonly retryable: boolean;
+  /** No registry answered. */
+  declare readonly unreachable: boolean;
 
-  constructor(facts: { readonly code: string; readonly message: string; readonly retryable: boolean }) {
-    const { code, message, retryable } = facts;
-    super(code, message, { retryable });
+  constructor(facts: {
+    readonly code: string;
+    readonly message: string;
+    readonly retryable: boolean;
+    readonly unreachable: boolean;
+  }) {
+    const { code, message, retryable, unreachable } = facts;
+    super(code, message, { retryable, unreachable });
   }
 }
 

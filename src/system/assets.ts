@@ -27,6 +27,11 @@ export async function installAsset(options: { name: AssetName; directory: string
   return path;
 }
 
+/** The files that this same program consists of, when a process with a root of its own runs it. */
+export function selfFiles(): string[] {
+  return isSea() ? [process.execPath] : [process.execPath, join(import.meta.dirname, "../..")];
+}
+
 /** The command that starts this same program again: the single executable, or node with the main module. */
 export function selfCommand(): [string, ...string[]] {
   return isSea() ? [process.execPath] : [process.execPath, join(import.meta.dirname, "../main.ts")];

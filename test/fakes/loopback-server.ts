@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 
 export interface SeenRequest {
+  readonly method: string;
   readonly path: string;
   readonly query: URLSearchParams;
   /** Empty if the request had none. */
@@ -61,7 +62,13 @@ export class LoopbackServer implements AsyncDisposable {
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const { pathname, searchParams } = new URL(request.url ?? "", this.url);
     const { authorization = "", accept = "" } = request.headers;
-    const seen: SeenRequest = { path: pathname, query: searchParams, authorization, accept };
+    const seen: SeenRequest = {
+      method: request.method ?? "",
+      path: pathname,
+      query: searchParams,
+      authorization,
+      accept,
+    };
     this.requests.push(seen);
     const { status, headers, body = "", breakOff = false } = this.#answers(seen) ?? { status: 404 };
     const bytes = Buffer.from(body);

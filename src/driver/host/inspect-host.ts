@@ -5,6 +5,7 @@ import { type BootFiles, prepareBoot } from "../../boot/prepare-boot.ts";
 import type { MachineHost } from "../../machine/create/create-machine.ts";
 import { runProbeMachine } from "../../machine/probe-machine.ts";
 import type { VmRecords } from "../../machine/records/vm-records.ts";
+import type { UserRange } from "../../machine/users.ts";
 import { inspectNetwork, type NetworkHost } from "../../network/inspect/inspect-network.ts";
 import { installAsset, readAsset } from "../../system/assets.ts";
 import { findCgroups } from "../../system/cgroups.ts";
@@ -43,6 +44,7 @@ export interface UnreadyHost {
 const neededTools: readonly (readonly [tool: string, debianPackage: string])[] = [
   ["mksquashfs", "squashfs-tools"],
   ["mkfs.ext4", "e2fsprogs"],
+  ["flock", "util-linux"],
 ];
 
 export interface InspectHostOptions {
@@ -97,7 +99,7 @@ export async function inspectHost(options: InspectHostOptions): Promise<ReadyHos
     const common = {
       records: options.records,
       shimPath,
-      users: settings.jailer.users,
+      users: vmUsers(settings.jailer.users),
       minFreeMib: settings.disk.minFreeMib,
       cgroups: hierarchies && { hierarchies, parent: settings.jailer.parentCgroup },
     };
@@ -140,6 +142,11 @@ async function makeDirectories(directories: HostDirectories): Promise<void> {
   }
   // Somebody may have made one meanwhile.
   await requireTrustedBase(directories);
+}
+
+/** Pulls have the last user of the range, so that no VM shares it with them. */
+function vmUsers({ first, last }: UserRange): UserRange {
+  return { first, last: Math.max(first, last - 1) };
 }
 
 function probeSpec({ vmlinuxPath, initramfsPath }: BootFiles): MachineSpec {

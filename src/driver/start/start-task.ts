@@ -49,11 +49,10 @@ export async function startTask(options: StartTaskOptions): Promise<Task> {
   const networkInterfaces = network.mode === "none" ? 0 : 1;
   await using opened = new AsyncDisposableStack();
   const { spec, drives } = await setUpVm({ vm, settings, host, size, networkInterfaces, opened, signal });
-  const { registries } = settings;
   const image = await resolveImage({
     image: taskSettings.image,
-    registries,
-    directory: host.directories.images,
+    settings,
+    host,
     minFreeBytes: await minFreeBytes(host),
     onEvent,
     signal,

@@ -3,6 +3,9 @@ import { test } from "node:test";
 import { type Answers, LoopbackServer } from "../../../test/fakes/loopback-server.ts";
 import { RegistryRequestError } from "../errors.ts";
 import { authorizationFor, type Credentials } from "./authenticator.ts";
+import { RegistryPolicy } from "./registry-policy.ts";
+
+const policy = new RegistryPolicy({ rules: { allowed: ["*", "127.0.0.1"], denied: [] }, registries: {} });
 
 const userCredentials: Credentials = { username: "user", password: "sécret:with colon" };
 const basic = `Basic ${Buffer.from("user:sécret:with colon").toString("base64")}`;
@@ -16,6 +19,7 @@ async function answerTo(
     header,
     baseUrl: options.baseUrl ?? "http://registry.example:5000",
     place: "registry.example:5000",
+    policy,
     scope: "repository:team/app:pull",
     credentials: options.credentials,
     signal,

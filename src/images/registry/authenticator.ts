@@ -5,6 +5,7 @@ import * as v from "valibot";
 import { RegistryRequestError } from "../errors.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import { refusal } from "./problem.ts";
+import type { RegistryPolicy } from "./registry-policy.ts";
 import { get, smallBodyOf } from "./request.ts";
 
 export const credentialsSchema = v.object({ username: v.string(), password: v.string() });
@@ -17,12 +18,13 @@ const tokenAnswerSchema = v.object({ token: v.nullish(headerText), access_token:
 
 /**
  * The Authorization header for the challenge; undefined if the driver can't answer it. Fails with RegistryRequestError
- * if the token server refuses or cannot be reached.
+ * if the token server refuses or cannot be reached, and with RegistryAddressError.
  */
 export async function authorizationFor(options: {
   readonly header: string;
   readonly baseUrl: string;
   readonly place: string;
+  readonly policy: RegistryPolicy;
   readonly scope: string;
   readonly credentials: Credentials | undefined;
   readonly signal: AbortSignal;
@@ -35,13 +37,14 @@ export async function authorizationFor(options: {
 }
 
 async function bearerToken(challenge: Challenge, options: Parameters<typeof authorizationFor>[0]): Promise<string> {
-  const { baseUrl, place, credentials, signal } = options;
+  const { baseUrl, place, policy, credentials, signal } = options;
   const fail = (problem: string, cause?: unknown): RegistryRequestError =>
     new RegistryRequestError({ place, problem, cause });
   const realm = challenge.parameters.get("realm") ?? "";
   if (!URL.canParse(realm)) throw fail("its challenge names no token server");
   const url = new URL(realm);
-  if (url.protocol !== "https:" && !(url.protocol === "http:" && baseUrl.startsWith("http:"))) {
+  const isPlain = url.protocol === "http:" && policy.mayFollowInPlain(new URL(baseUrl), url);
+  if (url.protocol !== "https:" && !isPlain) {
     throw fail("its challenge names a token server that is not secure");
   }
   const service = challenge.parameters.get("service");
@@ -49,7 +52,8 @@ async function bearerToken(challenge: Challenge, options: Parameters<typeof auth
   url.searchParams.set("scope", challenge.parameters.get("scope") ?? options.scope);
   const tokenPlace = `${place}: token server ${url.host}`;
   const authorization = credentials === undefined ? undefined : basicHeader(credentials);
-  const response = await get({ url: url.href, place: tokenPlace, authorization, accept: "application/json", signal });
+  const accept = "application/json";
+  const response = await get({ url: url.href, place: tokenPlace, policy, authorization, accept, signal });
   const body = await smallBodyOf({ response, place: tokenPlace, signal, maxBytes: maxTokenAnswerBytes });
   if (response.status !== 200) {
     throw refusal({ place: tokenPlace, status: response.status, body, hasCredentials: credentials !== undefined });

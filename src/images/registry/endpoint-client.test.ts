@@ -3,6 +3,9 @@ import { test } from "node:test";
 import { type Answer, LoopbackServer, type SeenRequest } from "../../../test/fakes/loopback-server.ts";
 import { RegistryRequestError } from "../errors.ts";
 import { EndpointClient } from "./endpoint-client.ts";
+import { RegistryPolicy } from "./registry-policy.ts";
+
+const policy = new RegistryPolicy({ rules: { allowed: ["*", "127.0.0.1"], denied: [] }, registries: {} });
 
 const credentials = { username: "user", password: "secret" };
 const basic = `Basic ${Buffer.from("user:secret").toString("base64")}`;
@@ -12,7 +15,8 @@ function clientOf(server: LoopbackServer, options: { readonly isOrigin?: boolean
   return new EndpointClient({
     endpoint: { baseUrl: server.url, place: server.address, isOrigin },
     repository: "team/app",
-    credentials: credentials,
+    credentials,
+    policy,
     signal: new AbortController().signal,
   });
 }

@@ -3,7 +3,8 @@ import { RegistryRequestError } from "../errors.ts";
 import { authorizationFor, type Credentials } from "./authenticator.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { refusal } from "./problem.ts";
-import { bodyOf, get, smallBodyOf } from "./request.ts";
+import type { RegistryPolicy } from "./registry-policy.ts";
+import { bodyOf, discard, get, type RegistryResponse, smallBodyOf } from "./request.ts";
 
 const maxErrorBytes = 64 * 1024;
 
@@ -11,19 +12,39 @@ export class EndpointClient {
   readonly endpoint: Endpoint;
   readonly #repository: string;
   readonly #credentials: Credentials | undefined;
+  readonly #policy: RegistryPolicy;
   readonly #signal: AbortSignal;
   #authorization: string | undefined;
+  #sentCredentials = false;
 
   constructor(options: {
     readonly endpoint: Endpoint;
     readonly repository: string;
     readonly credentials: Credentials | undefined;
+    readonly policy: RegistryPolicy;
     readonly signal: AbortSignal;
   }) {
     this.endpoint = options.endpoint;
     this.#repository = options.repository;
     this.#credentials = options.endpoint.isOrigin ? options.credentials : undefined;
+    this.#policy = options.policy;
     this.#signal = options.signal;
+  }
+
+  /** The endpoint asked for credentials, and got them. */
+  get sentCredentials(): boolean {
+    return this.#sentCredentials;
+  }
+
+  /** Whether the endpoint gives this document to the client. Fails for a refusal; 404 is an answer. */
+  async has(options: { readonly path: string; readonly accept?: string | undefined }): Promise<boolean> {
+    try {
+      discard(await this.#open(options.path, options.accept, "HEAD"));
+      return true;
+    } catch (error) {
+      if (error instanceof RegistryRequestError && error.status === 404) return false;
+      throw error;
+    }
   }
 
   /** A document of limited size. */
@@ -57,28 +78,31 @@ export class EndpointClient {
     }
   }
 
-  async #open(path: string, accept: string | undefined): Promise<Response> {
+  async #open(path: string, accept: string | undefined, method?: "HEAD"): Promise<RegistryResponse> {
     const { baseUrl, place } = this.endpoint;
     const url = `${baseUrl}/v2/${this.#repository}/${path}`;
     const signal = this.#signal;
-    let response = await get({ url, place, accept, authorization: this.#authorization, signal });
+    const policy = this.#policy;
+    let response = await get({ url, place, policy, method, accept, authorization: this.#authorization, signal });
     // A blob store that the registry redirects to must not name a token server: that would get the credentials.
-    const isOwnAnswer = new URL(response.url).origin === new URL(baseUrl).origin;
-    const challenge = response.status === 401 && isOwnAnswer ? response.headers.get("www-authenticate") : null;
-    if (challenge !== null) {
+    const isOwnAnswer = response.url.origin === new URL(baseUrl).origin;
+    const challenge = response.status === 401 && isOwnAnswer ? response.header("www-authenticate") : undefined;
+    if (challenge !== undefined) {
       const scope = `repository:${this.#repository}:pull`;
       const authorization = await authorizationFor({
         header: challenge,
         baseUrl,
         place,
+        policy,
         scope,
         credentials: this.#credentials,
         signal,
       });
       if (authorization !== undefined) {
-        await response.body?.cancel();
+        discard(response);
         this.#authorization = authorization;
-        response = await get({ url, place, accept, authorization, signal });
+        this.#sentCredentials = this.#credentials !== undefined;
+        response = await get({ url, place, policy, method, accept, authorization, signal });
       }
     }
     if (response.status === 200) return response;

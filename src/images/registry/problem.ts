@@ -1,18 +1,16 @@
-// Turns fetch's errors and registries' answers into words that an operator can act on.
+// Turns the network's errors and registries' answers into words that an operator can act on.
 import * as v from "valibot";
 import { printable, reasonOf } from "../../system/error.ts";
 import { RegistryRequestError } from "../errors.ts";
 
 const codeWords: Readonly<Record<string, string>> = {
   ECONNREFUSED: "connection refused",
-  ECONNRESET: "connection reset",
+  ECONNRESET: "connection closed by the registry",
   EHOSTUNREACH: "host unreachable",
   ENETUNREACH: "network unreachable",
   ENOTFOUND: "host name not found",
   EAI_AGAIN: "host name lookup failed for now",
   ETIMEDOUT: "connection timed out",
-  UND_ERR_CONNECT_TIMEOUT: "connection timed out",
-  UND_ERR_SOCKET: "connection closed by the registry",
   EPIPE: "connection closed by the registry",
   ERR_SSL_WRONG_VERSION_NUMBER:
     "it does not speak TLS; set plain_http for this registry if it is meant to be plain HTTP",
@@ -22,14 +20,7 @@ const codeWords: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate's issuer is unknown",
   CERT_HAS_EXPIRED: "its certificate has expired",
 };
-const transientCodes = new Set([
-  "ECONNRESET",
-  "EAI_AGAIN",
-  "EPIPE",
-  "ETIMEDOUT",
-  "UND_ERR_SOCKET",
-  "UND_ERR_CONNECT_TIMEOUT",
-]);
+const transientCodes = new Set(["ECONNRESET", "EAI_AGAIN", "EPIPE", "ETIMEDOUT"]);
 const maxCauses = 8;
 
 /** The first system error code in the chain of causes, including those of a tried list of addresses. */
@@ -124,7 +115,6 @@ export function cureFor(facts: {
     case "ENOTFOUND":
     case "EAI_AGAIN":
     case "ETIMEDOUT":
-    case "UND_ERR_CONNECT_TIMEOUT":
       return "check that this host can reach the registry, or name a mirror in the plugin's registry block";
     default:
       return undefined;

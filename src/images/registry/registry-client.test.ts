@@ -6,6 +6,9 @@ import { sha256 } from "../digest.ts";
 import { PullFailedError, UnsupportedImageError } from "../errors.ts";
 import { parseReference } from "../reference.ts";
 import { RegistryClient } from "./registry-client.ts";
+import { RegistryPolicy } from "./registry-policy.ts";
+
+const policy = new RegistryPolicy({ rules: { allowed: ["*", "127.0.0.1"], denied: [] }, registries: {} });
 
 const credentials = { username: "user", password: "secret" };
 const basic = `Basic ${Buffer.from("user:secret").toString("base64")}`;
@@ -22,7 +25,8 @@ function clientFor(
     name,
     reference: parseReference(name),
     registries: { [origin.address]: { mirrors: (options.mirrors ?? []).map(({ url }) => url) } },
-    credentials: credentials,
+    credentials,
+    policy,
     signal: new AbortController().signal,
   });
 }

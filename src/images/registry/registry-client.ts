@@ -22,6 +22,7 @@ import {
   manifestAccept,
   parseManifest,
 } from "./manifest.ts";
+import type { RegistryPolicy } from "./registry-policy.ts";
 
 /** The distribution spec asks registries to accept manifests of at least 4 MiB; larger ones are not seen. */
 const maxManifestBytes = 4 << 20;
@@ -55,17 +56,51 @@ export class RegistryClient {
     readonly name: string;
     readonly reference: ImageReference;
     readonly registries: RegistryConfigs;
+    readonly policy: RegistryPolicy;
     readonly credentials?: Credentials | undefined;
     readonly signal: AbortSignal;
   }) {
     const { host, repository } = options.reference;
-    const { credentials, signal } = options;
+    const { credentials, policy, signal } = options;
     this.#name = options.name;
     this.#reference = options.reference;
     this.#signal = signal;
     this.#endpoints = endpointsOf({ host, registries: options.registries }).map(
-      (endpoint) => new EndpointClient({ endpoint, repository, credentials, signal }),
+      (endpoint) => new EndpointClient({ endpoint, repository, credentials, policy, signal }),
     );
+  }
+
+  /** Whether the registry itself asked for credentials, and got them. */
+  get usedCredentials(): boolean {
+    return this.#endpoints.some((client) => client.sentCredentials);
+  }
+
+  /**
+   * Asks whether this client may have an image that is on the host already: for its manifest, and if the registry dropped
+   * that, for the name. Fails with PullFailedError.
+   */
+  async confirm(digest: string): Promise<void> {
+    const names = [digest, ...(this.#reference.tag === undefined ? [] : [this.#reference.tag])];
+    await this.#firstOf(async (client) => {
+      for (const name of names) {
+        if (await client.has({ path: `manifests/${name}`, accept: manifestAccept })) return;
+      }
+      throw new RegistryRequestError({
+        place: client.endpoint.place,
+        status: 404,
+        problem: "not found (404)",
+        cure: "check the image's name and tag",
+      });
+    });
+  }
+
+  /** Whether the registry gives this client the blob; false for a refusal too. */
+  async hasBlob(digest: string): Promise<boolean> {
+    const path = `blobs/${digest}`;
+    return await this.#firstOf((client) => client.has({ path })).catch(() => {
+      this.#signal.throwIfAborted();
+      return false;
+    });
   }
 
   /** Fails with PullFailedError, UnsupportedImageError or BadManifestError. */

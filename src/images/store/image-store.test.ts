@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -9,6 +9,7 @@ import { type Answer, type Answers, LoopbackServer } from "../../../test/fakes/l
 import { DriverError } from "../../system/error.ts";
 import { sha256 } from "../digest.ts";
 import { ImageStore, type ResolvedImage } from "./image-store.ts";
+import { StoreFiles } from "./store-files.ts";
 
 let root: string;
 before(async () => {
@@ -35,6 +36,7 @@ function ensure(
     directory,
     minFreeBytes,
     registries: {},
+    rules: { allowed: ["*", "127.0.0.1"], denied: [] },
     ...(mksquashfsPath === undefined ? {} : { mksquashfsPath }),
   });
   const reference = `${registry.address}/${options.name ?? "team/app:v1"}`;
@@ -225,7 +227,7 @@ test("a registry that is gone: the stored image is used, unless a pull is forced
   const directory = await freshDirectory();
   await ensure(registry, { directory, name: "team/app" });
   await registry[Symbol.asyncDispose]();
-  const store = new ImageStore({ directory, registries: {} });
+  const store = new ImageStore({ directory, registries: { [address]: { mirrors: [] } } });
   const told: string[] = [];
   const options = {
     reference: `${address}/team/app`,
@@ -245,4 +247,118 @@ test("a pull that would leave too little space is refused before it begins", asy
     message: /too full for image ".*app:v1": it needs 0 MiB, .* must stay so/,
   });
   assert.deepEqual(await contentsOf(directory), { "blobs/sha256": 0, squashfs: 0, refs: 0, tmp: 0 });
+});
+
+const userCredentials = { username: "user", password: "secret" };
+const basic = `Basic ${Buffer.from("user:secret").toString("base64")}`;
+
+/** A registry that gives its images to the user alone. */
+function closedTo(images: Readonly<Record<string, FakeImage>>): Promise<LoopbackServer> {
+  const documents = answersOf(images);
+  return LoopbackServer.start((request) =>
+    request.authorization === basic
+      ? documents(request)
+      : { status: 401, headers: { "www-authenticate": 'Basic realm="closed"' } },
+  );
+}
+
+interface Job {
+  readonly name?: string;
+  readonly credentials?: typeof userCredentials;
+  readonly access?: "verify" | "cached";
+  readonly now?: () => number;
+}
+
+function start(registry: { readonly address: string }, directory: string, job: Job): Promise<ResolvedImage> {
+  const { name = "team/app:v1", credentials, ...options } = job;
+  const rules = { allowed: ["127.0.0.1"], denied: [] };
+  const store = new ImageStore({ directory, registries: {}, rules, ...options });
+  const reference = `${registry.address}/${name}`;
+  return store.ensure({ reference, forcePull: false, credentials, signal: new AbortController().signal });
+}
+
+test("a private image is given to jobs whose credentials its registry takes, and to nobody else", async () => {
+  await using registry = await closedTo({ "team/app:v1": image });
+  const directory = await freshDirectory();
+  const startIt = (job: Job) => start(registry, directory, job);
+  assert.equal((await startIt({ credentials: userCredentials })).cached, false);
+  await assert.rejects(startIt({}), /authentication required \(401\).*auth block/);
+  const wrong = { username: "user", password: "guess" };
+  await assert.rejects(startIt({ credentials: wrong }), /authentication required \(401\)/);
+  const asked = registry.requests.length;
+  assert.equal((await startIt({ credentials: userCredentials })).cached, true);
+  assert.equal(registry.requests.length, asked, "the same credentials are not asked again at once");
+  const later = () => Date.now() + 16 * 60_000;
+  assert.equal((await startIt({ credentials: userCredentials, now: later })).cached, true);
+  assert.deepEqual(
+    registry.requests.slice(asked).map(({ path }) => path),
+    Array.from({ length: 2 }, () => `/v2/team/app/manifests/${image.digest}`),
+  );
+  assert.equal((await startIt({ access: "cached" })).cached, true);
+  for (const name of await readdir(join(directory, "refs"))) {
+    assert.doesNotMatch(await readFile(join(directory, "refs", name), "utf8"), /secret|guess/);
+  }
+});
+
+test("without its registry a private image is given to credentials that worked before only", async () => {
+  const registry = await closedTo({ "team/app:v1": image });
+  const { address } = registry;
+  const directory = await freshDirectory();
+  await start({ address }, directory, { credentials: userCredentials });
+  await registry[Symbol.asyncDispose]();
+  const now = () => Date.now() + 24 * 60 * 60_000;
+  assert.equal((await start({ address }, directory, { credentials: userCredentials, now })).cached, true);
+  await assert.rejects(start({ address }, directory, { now }), /connection refused/);
+});
+
+test("a manifest elsewhere that names a private image's layers gives nothing that it can't bring itself", async () => {
+  await using owner = await closedTo({ "team/app:v1": image });
+  const directory = await freshDirectory();
+  await start(owner, directory, { credentials: userCredentials });
+  const own = layerOf({ path: "own", body: "own" });
+  const images = {
+    "thief/same:v1": image,
+    "thief/more:v1": fakeImage({ layers: [layer, own] }),
+    // Another blob that claims to unpack to the private layer.
+    "thief/claim:v1": fakeImage({ layers: [own], diffIds: [sha256(layer)] }),
+  };
+  const empty: Answers = (request) =>
+    request.path.endsWith(sha256(layer)) ? { status: 404 } : answersOf(images)(request);
+  await using thief = await LoopbackServer.start(empty);
+  for (const name of ["thief/same:v1", "thief/more:v1"]) {
+    await assert.rejects(start(thief, directory, { name }), /not found \(404\)/, name);
+  }
+  await assert.rejects(start(thief, directory, { name: "thief/claim:v1" }), /should have digest/);
+  // Somebody who has the layer gets the same disk.
+  await using other = await LoopbackServer.start(answersOf(images));
+  assert.equal((await start(other, directory, { name: "thief/same:v1" })).cached, true);
+});
+
+test("the registry that gave a layer is believed about its other repositories, without a transfer", async () => {
+  await using registry = await closedTo({ "team/app:v1": image, "prod/app:v1": image });
+  const directory = await freshDirectory();
+  await start(registry, directory, { credentials: userCredentials });
+  const asked = registry.requests.length;
+  const promoted = await start(registry, directory, { name: "prod/app:v1", credentials: userCredentials });
+  assert.equal(promoted.cached, true);
+  assert.deepEqual(
+    registry.requests.slice(asked).filter(({ path, method }) => method === "GET" && path.endsWith(sha256(layer))),
+    [],
+  );
+});
+
+test("nothing of the scratch directory is taken over but plain files", async () => {
+  const directory = await freshDirectory();
+  const files = new StoreFiles(directory);
+  await files.prepare();
+  await using scratch = await files.scratch();
+  const secret = join(directory, "secret");
+  await writeFile(secret, "secret", { mode: 0o600 });
+  const path = join(scratch.path, "image.squashfs");
+  for (const make of [() => symlink(secret, path), () => link(secret, path), () => mkdir(path)]) {
+    await make();
+    await assert.rejects(files.adopt(path, join(directory, "squashfs/taken"), 0o644), /plain file|ELOOP|EISDIR/);
+    assert.deepEqual(await readdir(join(directory, "squashfs")), []);
+  }
+  assert.equal((await stat(secret)).mode & 0o777, 0o600);
 });

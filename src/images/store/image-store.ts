@@ -1,34 +1,36 @@
 // Images on this host, ready to be attached to VMs: pulled blobs, and one squashfs for each chain of layers, whatever
 // images and tags share it. As Nomad's docker driver does, the store asks a registry for `latest`, with `force_pull`, and
-// for an image that it does not have.
-import { readFile, rm } from "node:fs/promises";
+// for an image that it does not have. It also asks if a job may have an image that others pulled with credentials.
+import { readFile } from "node:fs/promises";
 import * as v from "valibot";
-import { keepingSpaceFree, type SpaceNeed } from "../../system/disk-space.ts";
 import { DriverError, reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
-import { sha256 } from "../digest.ts";
 import {
-  BadLayerError,
-  DigestMismatchError,
-  ImageLimitError,
+  PullAbortedError,
   PullFailedError,
-  RegistryRequestError,
+  PullTimedOutError,
+  ReportedImageError,
   StoreFailedError,
 } from "../errors.ts";
+import { type Puller, pullImage } from "../pull-image.ts";
 import { formatReference, type ImageReference, parseReference } from "../reference.ts";
 import type { Credentials } from "../registry/authenticator.ts";
 import type { RegistryConfigs } from "../registry/endpoint.ts";
 import { type ImageConfig, imageConfigSchema } from "../registry/image-config.ts";
-import { RegistryClient, type RemoteImage } from "../registry/registry-client.ts";
-import { convertLayers } from "./convert.ts";
+import { noRegistryRules, RegistryPolicy, type RegistryRules } from "../registry/registry-policy.ts";
+import { type NameAccess, nameAccessSchema, proofLifetimeMs, provenAt, withProof } from "./access.ts";
+import { PullSession } from "./pull-session.ts";
 import { StoreFiles } from "./store-files.ts";
-import { acquireLock } from "./store-lock.ts";
 
-export interface EnsureOptions {
+export interface FindOptions {
   /** As the user wrote it. */
   readonly reference: string;
   readonly forcePull: boolean;
   readonly credentials?: Credentials | undefined;
+}
+
+export interface EnsureOptions extends FindOptions {
+  readonly timeoutMs?: number | undefined;
   readonly signal: AbortSignal;
   /** Called with a sentence before a long step, and for warnings. */
   readonly onProgress?: ((message: string) => void) | undefined;
@@ -43,60 +45,102 @@ export interface ResolvedImage {
   readonly cached: boolean;
 }
 
-const refSchema = v.object({ digest: v.string(), chainId: v.string(), config: imageConfigSchema });
+/** "verify": the registry decides whether a job gets an image that was pulled with credentials; "cached": any job gets it. */
+export type ImageAccess = "verify" | "cached";
+
+const refSchema = v.object({
+  digest: v.string(),
+  chainId: v.string(),
+  config: imageConfigSchema,
+  access: v.optional(nameAccessSchema),
+});
 type Ref = v.InferOutput<typeof refSchema>;
+
+const damagedCodes: ReadonlySet<string> = new Set(["digest_mismatch", "bad_layer", "image_limit"]);
 
 export class ImageStore {
   readonly #files: StoreFiles;
   readonly #registries: RegistryConfigs;
+  readonly #rules: RegistryRules;
+  readonly #policy: RegistryPolicy;
+  readonly #access: ImageAccess;
   readonly #mksquashfsPath: string;
   readonly #minFreeBytes: number;
+  readonly #puller: Puller;
+  readonly #now: () => number;
 
   constructor(options: {
     readonly directory: string;
     readonly registries: RegistryConfigs;
+    readonly rules?: RegistryRules;
+    readonly access?: ImageAccess;
     readonly mksquashfsPath?: string | undefined;
     /** A pull leaves this much of the file system free. Default: 0. */
     readonly minFreeBytes?: number | undefined;
+    /** Default: in this process. */
+    readonly puller?: Puller;
+    readonly now?: () => number;
   }) {
-    this.#minFreeBytes = options.minFreeBytes ?? 0;
+    const { registries, rules = noRegistryRules } = options;
     this.#files = new StoreFiles(options.directory);
-    this.#registries = options.registries;
+    this.#registries = registries;
+    this.#rules = rules;
+    this.#policy = new RegistryPolicy({ rules, registries });
+    this.#access = options.access ?? "verify";
     this.#mksquashfsPath = options.mksquashfsPath ?? "mksquashfs";
+    this.#minFreeBytes = options.minFreeBytes ?? 0;
+    this.#puller = options.puller ?? pullImage;
+    this.#now = options.now ?? Date.now;
   }
 
-  /** Fails with an error of `errors.ts`, or with the signal's reason. */
+  /** Fails with an error of `errors.ts`. */
   async ensure(options: EnsureOptions): Promise<ResolvedImage> {
-    const reference = parseReference(options.reference);
-    await this.#prepare();
-    const known = await this.#known(reference);
-    if (known !== undefined && isSettled(reference, options)) return this.#resolved(reference, known, true);
-    const client = new RegistryClient({
-      name: options.reference,
-      reference,
-      registries: this.#registries,
-      credentials: options.credentials,
-      signal: options.signal,
-    });
-    let remote: RemoteImage;
+    const { reference, timeoutMs } = options;
+    const timeout = timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs);
+    const signal = AbortSignal.any([options.signal, ...(timeout === undefined ? [] : [timeout])]);
     try {
-      remote = await client.resolve();
+      return await this.#ensure({ ...options, signal });
     } catch (error) {
-      if (known === undefined || options.forcePull || !isUnreachable(error)) throw error;
-      options.onProgress?.(`using the stored image of "${options.reference}": ${error.text}`);
-      return this.#resolved(reference, known, true);
+      if (timeoutMs !== undefined && timeout?.aborted === true) throw new PullTimedOutError({ reference, timeoutMs });
+      if (options.signal.aborted) throw new PullAbortedError({ reference });
+      throw error;
     }
-    return await this.#bring(reference, remote, client, options);
   }
 
   /**
    * The image if the store has it, without a request to a registry; undefined if a registry must be asked. It reads one
-   * small file: cheap enough for a process that must not be held up. Fails with InvalidReferenceError.
+   * small file: cheap enough for a process that must not be held up. Fails with InvalidReferenceError or
+   * RegistryNotAllowedError.
    */
-  async find(options: { readonly reference: string; readonly forcePull: boolean }): Promise<ResolvedImage | undefined> {
-    const reference = parseReference(options.reference);
+  async find(options: FindOptions): Promise<ResolvedImage | undefined> {
+    const reference = this.#parse(options.reference);
     const known = isSettled(reference, options) ? await this.#known(reference) : undefined;
-    return known === undefined ? undefined : this.#resolved(reference, known, true);
+    if (known === undefined || !(await this.#isOpen(known, options))) return undefined;
+    return this.#resolved(reference, known, true);
+  }
+
+  #parse(text: string): ImageReference {
+    const reference = parseReference(text);
+    this.#policy.requireAllowed(reference.host, text);
+    return reference;
+  }
+
+  async #ensure(options: EnsureOptions): Promise<ResolvedImage> {
+    const reference = this.#parse(options.reference);
+    await this.#prepare();
+    const known = await this.#known(reference);
+    const asked = isSettled(reference, options) ? known : undefined;
+    if (asked !== undefined && (await this.#isOpen(asked, options))) return this.#resolved(reference, asked, true);
+    try {
+      return await (asked === undefined
+        ? this.#pull(reference, known, options)
+        : this.#confirm(reference, asked, options));
+    } catch (error) {
+      if (known === undefined || options.forcePull || !isUnreachable(error)) throw error;
+      if (!(await this.#wasOpen(known, options))) throw error;
+      options.onProgress?.(`using the stored image of "${options.reference}": ${error.text}`);
+      return this.#resolved(reference, known, true);
+    }
   }
 
   async #prepare(): Promise<void> {
@@ -119,77 +163,87 @@ export class ImageStore {
     }
   }
 
-  async #bring(
-    reference: ImageReference,
-    remote: RemoteImage,
-    client: RegistryClient,
-    options: EnsureOptions,
-  ): Promise<ResolvedImage> {
-    const chainId = chainIdOf(remote.layers.map(({ diffId }) => diffId));
-    const squashfsPath = this.#files.squashfs(chainId);
-    await using _lock = await acquireLock({ path: this.#files.lock(chainId), signal: options.signal });
-    const cached = await exists(squashfsPath);
-    if (!cached) {
-      const need = { ...this.#spaceFor(remote, options), signal: options.signal };
-      await keepingSpaceFree(need, (signal) => this.#convert(remote, client, squashfsPath, { ...options, signal }));
+  /** Whether the job gets the stored image without a question to its registry. */
+  async #isOpen({ access }: Ref, { credentials }: FindOptions): Promise<boolean> {
+    if (this.#access === "cached" || access?.isPublic === true) return true;
+    const at = access === undefined ? undefined : await provenAt(access, credentials);
+    return at !== undefined && this.#now() - at < proofLifetimeMs;
+  }
+
+  /** Whether the registry ever gave the stored image to this job's credentials. */
+  async #wasOpen({ access }: Ref, { credentials }: FindOptions): Promise<boolean> {
+    if (this.#access === "cached" || access?.isPublic === true) return true;
+    return access !== undefined && (await provenAt(access, credentials)) !== undefined;
+  }
+
+  async #confirm(reference: ImageReference, known: Ref, options: EnsureOptions): Promise<ResolvedImage> {
+    const { confirmation } = await this.#run(reference, known, options, known.digest);
+    if (confirmation === undefined) throw this.#storeFailure(new Error("the registry's answer is missing"));
+    await this.#write(reference, { ...known, access: await this.#proved(known.access, confirmation, options) });
+    return this.#resolved(reference, known, true);
+  }
+
+  async #pull(reference: ImageReference, known: Ref | undefined, options: EnsureOptions): Promise<ResolvedImage> {
+    const { pulled } = await this.#run(reference, known, options);
+    if (pulled === undefined) throw this.#storeFailure(new Error("the image's facts are missing"));
+    const { image, chainId, cached } = pulled;
+    const access = await this.#proved(known?.digest === image.digest ? known.access : undefined, pulled, options);
+    const ref: Ref = { digest: image.digest, chainId, config: image.config, access };
+    await this.#write(reference, ref);
+    return this.#resolved(reference, ref, cached);
+  }
+
+  async #run(reference: ImageReference, known: Ref | undefined, options: EnsureOptions, confirmDigest?: string) {
+    const files = this.#files;
+    const { credentials } = options;
+    const full = new AbortController();
+    const signal = AbortSignal.any([options.signal, full.signal]);
+    await using scratch = await files.scratch();
+    await using session = new PullSession({
+      files,
+      reference,
+      scratch: scratch.path,
+      knownChainId: known?.chainId,
+      minFreeBytes: this.#minFreeBytes,
+      onDiskFull: (reason) => full.abort(reason),
+      verifyAccess: this.#access === "verify",
+      onProgress: options.onProgress ?? (() => undefined),
+      signal,
+    });
+    const order = {
+      reference: options.reference,
+      registries: this.#registries,
+      rules: this.#rules,
+      credentials,
+      confirmDigest,
+      mksquashfsPath: this.#mksquashfsPath,
+      storeDirectory: files.directory,
+    };
+    try {
+      await this.#puller({ order, scratch: scratch.path, host: session, signal });
+    } catch (error) {
+      if (full.signal.aborted) throw full.signal.reason;
+      if (error instanceof DriverError && damagedCodes.has(error.code)) await session.dropLayers();
+      throw error;
     }
-    const ref: Ref = { digest: remote.digest, chainId, config: remote.config };
+    const { confirmation } = session;
+    return { confirmation, pulled: confirmDigest === undefined ? await session.finish() : undefined };
+  }
+
+  async #proved(
+    access: NameAccess | undefined,
+    { usedCredentials }: { readonly usedCredentials: boolean },
+    { credentials }: EnsureOptions,
+  ): Promise<NameAccess> {
+    return await withProof(access, { credentials, usedCredentials, now: this.#now() });
+  }
+
+  async #write(reference: ImageReference, ref: Ref): Promise<void> {
     try {
       await this.#files.write(this.#files.ref(formatReference(reference)), JSON.stringify(ref));
     } catch (cause) {
       throw this.#storeFailure(cause);
     }
-    return this.#resolved(reference, ref, cached);
-  }
-
-  /** A disk is about as large as its layers, and both are there at the conversion's end. */
-  #spaceFor(remote: RemoteImage, { reference }: EnsureOptions): SpaceNeed {
-    const layers = remote.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
-    return {
-      path: this.#files.directory,
-      what: `image "${reference}"`,
-      neededBytes: 2 * layers,
-      minFreeBytes: this.#minFreeBytes,
-    };
-  }
-
-  async #convert(
-    remote: RemoteImage,
-    client: RegistryClient,
-    squashfsPath: string,
-    options: EnsureOptions,
-  ): Promise<void> {
-    const { signal, onProgress } = options;
-    const sizeBytes = remote.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
-    onProgress?.(`Downloading image "${options.reference}" (${(sizeBytes / 1e6).toFixed(1)} MB)`);
-    const layers = [];
-    for (const { descriptor, diffId } of remote.layers) {
-      const blobPath = this.#files.blob(descriptor.digest);
-      if (!(await exists(blobPath))) {
-        await client.fetchBlob(descriptor, async (source) => {
-          try {
-            await this.#files.write(blobPath, source, signal);
-          } catch (error) {
-            throw isLocal(error) ? this.#storeFailure(error) : error;
-          }
-        });
-      }
-      layers.push({ blobPath, digest: descriptor.digest, diffId });
-    }
-    onProgress?.(`Converting image "${options.reference}" to a disk`);
-    const outputPath = await this.#files.temporary();
-    const mksquashfsPath = this.#mksquashfsPath;
-    try {
-      await convertLayers({ reference: options.reference, layers, outputPath, mksquashfsPath, signal });
-    } catch (error) {
-      // The disk or the image's author damaged it. The next start pulls the layers again, which distinguishes the two.
-      const isLayers = error instanceof DigestMismatchError || error instanceof BadLayerError;
-      if (isLayers || error instanceof ImageLimitError) {
-        await Promise.all(layers.map(({ blobPath }) => rm(blobPath, { force: true })));
-      }
-      throw error;
-    }
-    await this.#files.publish(outputPath, squashfsPath);
   }
 
   #resolved(reference: ImageReference, ref: Ref, cached: boolean): ResolvedImage {
@@ -206,29 +260,12 @@ export class ImageStore {
   }
 }
 
-/** OCI image spec, config.md, "Layer ChainID"; the digest of nothing for an image without layers. */
-export function chainIdOf(diffIds: readonly string[]): string {
-  const [first, ...rest] = diffIds;
-  return first === undefined ? sha256("") : rest.reduce((chain, diffId) => sha256(`${chain} ${diffId}`), first);
-}
-
 /** Whether a stored image stands for the name without a request to the registry. */
 function isSettled(reference: ImageReference, options: { readonly forcePull: boolean }): boolean {
   const mayHaveMoved = reference.digest === undefined && reference.tag === "latest";
   return !options.forcePull && !mayHaveMoved;
 }
 
-/** No endpoint answered at all; a refusal or a missing image is an answer. */
-function isUnreachable(error: unknown): error is PullFailedError {
-  return (
-    error instanceof PullFailedError &&
-    error.failures.every((failure) => failure instanceof RegistryRequestError && failure.status === undefined)
-  );
-}
-
-/** A full or broken disk is not the registry's fault. */
-function isLocal(error: unknown): boolean {
-  if (error instanceof DriverError) return false;
-  const code = (error as NodeJS.ErrnoException).code;
-  return code !== undefined && ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "ENOENT", "EMFILE"].includes(code);
+function isUnreachable(error: unknown): error is DriverError {
+  return (error instanceof PullFailedError || error instanceof ReportedImageError) && error.unreachable;
 }

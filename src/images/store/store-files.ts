@@ -1,11 +1,12 @@
 // The store's paths. A file appears there whole, or not at all.
 import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { writeFileAtomically } from "../../system/files.ts";
 import { isAlive, ownIdentity } from "../../system/processes.ts";
+import { converterVersion } from "../convert.ts";
 import { digestHex, sha256 } from "../digest.ts";
-import { converterVersion } from "./convert.ts";
 
 export class StoreFiles {
   readonly directory: string;
@@ -31,8 +32,13 @@ export class StoreFiles {
     return join(this.directory, "locks", digestHex(chainId));
   }
 
+  /** Who may use a blob or a chain. */
+  access(digest: string): string {
+    return join(this.directory, "access", `${digestHex(digest)}.json`);
+  }
+
   async prepare(): Promise<void> {
-    for (const name of ["blobs/sha256", "squashfs", "refs", "locks", "tmp"]) {
+    for (const name of ["blobs/sha256", "squashfs", "refs", "access", "locks", "tmp"]) {
       await mkdir(join(this.directory, name), { recursive: true, mode: 0o700 });
     }
   }
@@ -41,6 +47,13 @@ export class StoreFiles {
   async temporary(): Promise<string> {
     const { pid, startTime } = await ownIdentity();
     return join(this.directory, "tmp", `${pid}-${startTime}-${randomBytes(4).toString("hex")}`);
+  }
+
+  /** A directory that disappears at disposal. */
+  async scratch(): Promise<AsyncDisposable & { readonly path: string }> {
+    const path = await this.temporary();
+    await mkdir(path, { mode: 0o700 });
+    return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
   }
 
   async removeStale(): Promise<void> {
@@ -58,10 +71,24 @@ export class StoreFiles {
     await writeFileAtomically({ path, content, temporaryPath: await this.temporary(), durable: true, signal });
   }
 
-  /** Forces a finished temporary file to the disk and gives it its name. */
-  async publish(temporary: string, path: string): Promise<void> {
-    await using file = await open(temporary, "r");
-    await file.sync();
-    await rename(temporary, path);
+  /**
+   * Takes a file out of a scratch directory that another user may write: by a name that only root reaches, then by its
+   * descriptor. It must be a plain file with one name. Forces it to the disk.
+   */
+  async adopt(source: string, path: string, mode: number): Promise<void> {
+    const held = await this.temporary();
+    await rename(source, held);
+    try {
+      await using file = await open(held, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+      const facts = await file.stat();
+      if (!facts.isFile() || facts.nlink !== 1) throw new Error(`${basename(source)} is not a plain file`);
+      if (facts.uid !== process.getuid?.()) await file.chown(process.getuid?.() ?? 0, process.getgid?.() ?? 0);
+      await file.chmod(mode);
+      await file.sync();
+      await rename(held, path);
+    } catch (error) {
+      await rm(held, { force: true, recursive: true });
+      throw error;
+    }
   }
 }

@@ -38,7 +38,7 @@ export const jailerBlock = section("jailer", {
       reader: userRange,
       hcl: "string",
       default: defaultUsers,
-      doc: "Each VM gets a user and a group of its own from this range. Nobody else on the host may have them, and two agents on one host need different ranges.",
+      doc: "Each VM gets a user and a group of its own from this range; pulls of images have the last one. Nobody else on the host may have them, and two agents on one host need different ranges.",
     }),
     parentCgroup: key("parent_cgroup", {
       reader: relativePath,

@@ -1,9 +1,11 @@
 // The `config` block of the plugin in the agent's configuration.
+import { isHostPattern } from "../../../images/registry/registry-policy.ts";
+import type { ImageAccess } from "../../../images/store/image-store.ts";
 import { maxBasePathBytes } from "../../../machine/records/files.ts";
 import type { VmmChoice } from "../../../vmm/select-vmm.ts";
 import { ConfigError } from "../../errors.ts";
 import { key, labelledBlocks, type Parsed, readTable } from "../table.ts";
-import { boolean, oneOf, refine, string, strings, words } from "../values.ts";
+import { boolean, integer, oneOf, refine, string, strings, words } from "../values.ts";
 import { diskBlock } from "./disk.ts";
 import { jailerBlock } from "./jailer.ts";
 import { networkBlock } from "./network.ts";
@@ -17,6 +19,12 @@ const absolutePaths = refine(strings, (paths, name) => {
   const relative = paths.find((path) => !path.startsWith("/"));
   if (relative === undefined) return paths;
   throw new ConfigError(name, relative, "must be a list of absolute paths");
+});
+
+const hostPatterns = refine(strings, (patterns, name) => {
+  const wrong = patterns.find((pattern) => !isHostPattern(pattern));
+  if (wrong === undefined) return patterns;
+  throw new ConfigError(name, wrong, 'must be a list of hosts such as "docker.io", "*.example.com" or "10.0.0.5:5000"');
 });
 
 const defaultBasePath = "/var/lib/litegix-fc-driver";
@@ -106,6 +114,22 @@ export const pluginTable = {
         doc: "Whether the driver uses HTTP without TLS. Without a `registry` block it does so for registries on loopback only.",
       }),
     },
+  }),
+  registriesAllowed: key("registries_allowed", {
+    reader: hostPatterns,
+    hcl: "list(string)",
+    absent: "every registry but those on this host and at link-local addresses",
+    doc: 'The registries that jobs may name: a host or an address, optionally with `*.` before it and `:PORT` behind it, or "*" for every registry. Registries on this host, at link-local addresses and in `network.egress_deny` count only if an entry other than "*", or a `registry` block, names them.',
+  }),
+  imageAccess: key("image_access", {
+    reader: oneOf<ImageAccess>("verify", "cached"),
+    default: "verify",
+    doc: 'Who may use an image that the host pulled with credentials. "verify": the registry decides, asked with the credentials of the job. "cached": every job on this host, as with docker\'s driver.',
+  }),
+  pullMemoryMaxMib: key("pull_memory_max", {
+    reader: integer({ min: 256, unit: "MiB" }),
+    default: 2_048,
+    doc: "The memory that the process which pulls and converts an image may use.",
   }),
 };
 

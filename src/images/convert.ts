@@ -1,13 +1,13 @@
 // Layers in, squashfs out: the merged tar stream goes straight into mksquashfs; nothing is unpacked on the host.
 import { rm } from "node:fs/promises";
-import type { CommandError } from "../../system/errors.ts";
-import { runCommand } from "../../system/run-command.ts";
-import { ConversionFailedError } from "../errors.ts";
-import { ImageBudget } from "../image-budget.ts";
-import { readLayer, readLayerHeaders, type StoredLayer } from "../layer.ts";
-import { applyLayer } from "../merge/apply-layer.ts";
-import { newDirectory } from "../merge/file-tree.ts";
-import { mergedTar } from "../merge/merged-tar.ts";
+import type { CommandError } from "../system/errors.ts";
+import { runCommand } from "../system/run-command.ts";
+import { ConversionFailedError } from "./errors.ts";
+import { ImageBudget } from "./image-budget.ts";
+import { readLayer, readLayerHeaders, type StoredLayer } from "./layer.ts";
+import { applyLayer } from "./merge/apply-layer.ts";
+import { newDirectory } from "./merge/file-tree.ts";
+import { mergedTar } from "./merge/merged-tar.ts";
 
 /** Part of every squashfs's name, so that a change of the conversion's output never meets old files. */
 export const converterVersion = 2;

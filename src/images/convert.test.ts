@@ -4,11 +4,11 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { layerOf } from "../../../test/fakes/fake-image.ts";
-import { runCommand } from "../../system/run-command.ts";
-import { sha256 } from "../digest.ts";
-import type { StoredLayer } from "../layer.ts";
+import { layerOf } from "../../test/fakes/fake-image.ts";
+import { runCommand } from "../system/run-command.ts";
 import { convertLayers } from "./convert.ts";
+import { sha256 } from "./digest.ts";
+import type { StoredLayer } from "./layer.ts";
 
 let directory: string;
 before(async () => {
