@@ -8,10 +8,12 @@ import { readLayer, readLayerHeaders, type StoredLayer } from "./layer.ts";
 import { applyLayer } from "./merge/apply-layer.ts";
 import { newDirectory } from "./merge/file-tree.ts";
 import { mergedTar } from "./merge/merged-tar.ts";
+import { giveRootDirectory } from "./root-owner.ts";
 
 /** Part of every squashfs's name, so that a change of the conversion's output never meets old files. */
 export const converterVersion = 2;
 
+const converterMemoryMib = 256;
 const conversionTimeoutMs = 30 * 60_000;
 
 /** Fails with BadLayerError, ImageLimitError, DigestMismatchError or ConversionFailedError; `outputPath` does not exist then. */
@@ -27,9 +29,12 @@ export async function convertLayers(options: {
   const root = newDirectory();
   const budget = new ImageBudget();
   let newestMtime = 0;
+  const ownIds = [process.getuid?.(), process.getgid?.()];
+  let isOwner = false;
   for (const [layerIndex, layer] of layers.entries()) {
     const headers = await readLayerHeaders(layer, budget, signal);
     newestMtime = headers.reduce((newest, { mtime }) => Math.max(newest, mtime), newestMtime);
+    isOwner ||= headers.some(({ uid, gid }) => ownIds.includes(uid) || ownIds.includes(gid));
     applyLayer({ root, headers, layerIndex, budget });
   }
   const openLayer = (layerIndex: number) => {
@@ -44,7 +49,9 @@ export async function convertLayers(options: {
     await runCommand({
       file: options.mksquashfsPath,
       args: [
-        ...["-", outputPath, "-tar", "-noappend", "-quiet", "-no-progress"],
+        ...["-", outputPath, "-tar", "-noappend", "-quiet", "-no-progress", "-noId"],
+        // Else it takes a quarter of the host's memory, whatever the limit of its cgroup.
+        ...["-mem", `${converterMemoryMib}M`],
         ...["-comp", "zstd", "-Xcompression-level", "3"],
         ...["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"],
       ],
@@ -54,6 +61,9 @@ export async function convertLayers(options: {
       timeoutMs: conversionTimeoutMs,
       signal,
     });
+    const owner = process.getuid?.() ?? 0;
+    // An image with files of the very same user keeps its root directory as it came out.
+    if (owner !== 0 && !isOwner) await giveRootDirectory({ path: outputPath, owner });
   } catch (error) {
     await rm(outputPath, { force: true });
     signal.throwIfAborted();

@@ -1,7 +1,7 @@
 // The store's paths. A file appears there whole, or not at all.
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { writeFileAtomically } from "../../system/files.ts";
 import { isAlive, ownIdentity } from "../../system/processes.ts";
@@ -38,6 +38,8 @@ export class StoreFiles {
   }
 
   async prepare(): Promise<void> {
+    await mkdir(this.directory, { recursive: true });
+    await chmod(this.directory, 0o700);
     for (const name of ["blobs/sha256", "squashfs", "refs", "access", "locks", "tmp"]) {
       await mkdir(join(this.directory, name), { recursive: true, mode: 0o700 });
     }

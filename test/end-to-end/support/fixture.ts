@@ -55,9 +55,11 @@ export class Fixture {
     this.#registry = await Registry.start();
     const { address } = this.#registry;
     await this.#registry.push({ source: `oci:${busyboxLayout}:latest`, name: "library/busybox:latest" });
+    // The driver connects to this host's own registries only if the operator names them.
+    const allowed = 'registries_allowed = ["*", "127.0.0.1"]';
     this.#agent = await Agent.start({
       ...options,
-      pluginConfig: pluginConfig?.(address) ?? `registry "docker.io" { mirrors = ["http://${address}"] }`,
+      pluginConfig: `${allowed}\n${pluginConfig?.(address) ?? `registry "docker.io" { mirrors = ["http://${address}"] }`}`,
     });
   }
 

@@ -127,7 +127,7 @@ export const pluginTable = {
     doc: 'Who may use an image that the host pulled with credentials. "verify": the registry decides, asked with the credentials of the job. "cached": every job on this host, as with docker\'s driver.',
   }),
   pullMemoryMaxMib: key("pull_memory_max", {
-    reader: integer({ min: 256, unit: "MiB" }),
+    reader: integer({ min: 512, unit: "MiB" }),
     default: 2_048,
     doc: "The memory that the process which pulls and converts an image may use.",
   }),
