@@ -45,7 +45,7 @@ export interface PullHost {
 
 export interface PullOptions {
   readonly order: PullOrder;
-  /** Of this pull alone; it disappears afterwards. */
+  /** A directory for this pull alone; it disappears afterwards. */
   readonly scratch: string;
   readonly host: PullHost;
   readonly signal: AbortSignal;

@@ -37,7 +37,7 @@ const maxMessageChars = 8_192;
 const cleanupTimeoutMs = 5_000;
 /** Docker's default is 1024, and a VM's share follows its job's `cpu`. */
 const cpuShares = 256;
-/** Where the worker finds its scratch directory. */
+/** The worker finds its scratch directory here. */
 const scratchTarget = "/scratch";
 /** Files of the host that name resolution and TLS read. */
 const hostFiles = [
@@ -187,7 +187,7 @@ async function runWorker(worker: {
   } finally {
     signal.removeEventListener("abort", kill);
     child.stdin.end();
-    // Whatever it started must not write to the scratch directory while its files are taken over.
+    // No process of the worker's may write to the scratch directory while its files are taken over.
     kill();
     await ended.catch(() => undefined);
   }

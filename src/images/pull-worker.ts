@@ -28,7 +28,7 @@ export const pullOrderSchema = v.object({
 const digestSchema = v.pipe(v.string(), v.regex(/^sha256:[a-f0-9]{64}$/));
 const positionsSchema = v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0)));
 
-/** What the parent says to `resolved`, and to `fetched`. */
+/** The parent's answers to `resolved` and to `fetched`. */
 export const pullAnswerSchema = v.variant("kind", [
   v.object({
     kind: v.literal("plan"),

@@ -1,5 +1,5 @@
-// What an image's name, its layers and other users of the host can't do: reach the host's own services, take its memory,
-// stop its pulls, or hand out what others pulled with their credentials.
+// Neither an image's name, nor its layers, nor other users of the host reach the host's own services, take its memory, stop its
+// pulls, or get images that others pulled with their credentials.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -13,7 +13,7 @@ function policyOf(
     readonly allowed?: readonly string[];
     readonly denied?: readonly { network: string; ports?: [number, number] }[];
     readonly registries?: RegistryConfigs;
-    /** What DNS says, by name. */
+    /** DNS's answers, by name. */
     readonly names?: Readonly<Record<string, readonly string[]>>;
   } = {},
 ): RegistryPolicy {

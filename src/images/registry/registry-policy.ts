@@ -58,7 +58,7 @@ export class RegistryPolicy {
   readonly #named: readonly string[];
   readonly #closed: readonly ClosedNetwork[];
   readonly #lookup: ResolveAll;
-  /** Of its own: a connection that another policy allowed is never used again by this one. */
+  /** This policy never uses a connection again that another policy allowed. */
   readonly #agents = { "http:": new HttpAgent({ keepAlive: true }), "https:": new HttpsAgent({ keepAlive: true }) };
 
   constructor(options: {

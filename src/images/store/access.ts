@@ -1,4 +1,4 @@
-// Who may use what the store has. Content came from an origin (`host/repository`), for anybody or for a job's credentials.
+// Decides who may use the store's content. Content came from an origin (`host/repository`), for anybody or for a job's credentials.
 // A manifest of another origin may name the same layers without having them: its job then has to show that its registry
 // gives them.
 import { randomBytes, scrypt, timingSafeEqual } from "node:crypto";
@@ -17,7 +17,7 @@ const contentAccessSchema = v.object({
   /** A registry gave it without credentials. */
   isPublic: v.boolean(),
   origins: v.array(v.string()),
-  /** Of a chain: the blobs that unpacked to its layers. */
+  /** The blobs that unpacked to a chain's layers; undefined for a blob. */
   blobs: v.optional(v.array(v.string())),
 });
 export type ContentAccess = v.InferOutput<typeof contentAccessSchema>;
@@ -52,7 +52,7 @@ export async function grantAccess(
   await files.write(files.access(digest), JSON.stringify(access));
 }
 
-/** Of a name: credentials that its registry accepted, as salted hashes. */
+/** The credentials that a registry accepted for a name, as salted hashes. */
 export const nameAccessSchema = v.object({
   isPublic: v.boolean(),
   proofs: v.array(v.object({ salt: v.string(), hash: v.string(), at: v.number() })),
@@ -97,6 +97,6 @@ export async function withProof(
   const salt = randomBytes(16);
   const hash = await hashOf(credentials, salt);
   const proof = { salt: salt.toString("hex"), hash: hash.toString("hex"), at: now };
-  // What a registry wants credentials for now may have been open before.
+  // The registry wants credentials now, even if the name was open before.
   return { isPublic: false, proofs: [...others, proof].slice(-maxProofs) };
 }

@@ -50,7 +50,7 @@ export class PullSession implements PullHost, AsyncDisposable {
   #resolved: (Omit<PulledImage, "cached"> & { readonly plan: LayerPlan; readonly hasDisk: boolean }) | undefined;
   readonly #disposed = Promise.withResolvers<void>();
   #wasFetched = false;
-  /** Of the registry's answer to a question about a stored image. */
+  /** The registry's answer to a question about a stored image. */
   confirmation: { readonly usedCredentials: boolean } | undefined;
 
   constructor(options: PullSessionOptions) {

@@ -32,7 +32,7 @@ export class StoreFiles {
     return join(this.directory, "locks", digestHex(chainId));
   }
 
-  /** Who may use a blob or a chain. */
+  /** It says who may use a blob or a chain. */
   access(digest: string): string {
     return join(this.directory, "access", `${digestHex(digest)}.json`);
   }

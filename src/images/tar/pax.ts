@@ -11,7 +11,7 @@ const keptKeys = /^(?:path|linkpath|size|uid|gid|mtime|GNU\.sparse\..*)$/;
 /** Linux's XATTR_NAME_MAX and XATTR_SIZE_MAX. */
 const maxXattrNameBytes = 255;
 const maxXattrValueBytes = 64 * 1024;
-/** Of all names and values of one entry; file systems rarely hold more than 64 KiB. */
+/** All names and values of one entry; file systems rarely hold more than 64 KiB. */
 const maxEntryXattrBytes = 256 * 1024;
 const maxLengthDigits = 10;
 const equalsByte = 0x3d;

@@ -124,7 +124,7 @@ export const pluginTable = {
   imageAccess: key("image_access", {
     reader: oneOf<ImageAccess>("verify", "cached"),
     default: "verify",
-    doc: 'Who may use an image that the host pulled with credentials. "verify": the registry decides, asked with the credentials of the job. "cached": every job on this host, as with docker\'s driver.',
+    doc: 'This decides which jobs get an image that the host pulled with credentials. With "verify" the driver asks the registry, with the credentials of the job. With "cached" every job on this host gets it, as with docker\'s driver.',
   }),
   pullMemoryMaxMib: key("pull_memory_max", {
     reader: integer({ min: 512, unit: "MiB" }),
