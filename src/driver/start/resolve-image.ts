@@ -36,6 +36,11 @@ export async function resolveImage(options: {
   }
 }
 
+/** The host connects for the job: not to where the job's VM could not. A rule for all addresses is about VMs alone. */
+function deniedNetworks({ network }: PluginSettings): PluginSettings["network"]["egressDeny"] {
+  return network.egressDeny.filter((rule) => !rule.network.endsWith("/0"));
+}
+
 function imageStore(options: { settings: PluginSettings; host: ReadyHost; minFreeBytes: number }): ImageStore {
   const { settings, host, minFreeBytes } = options;
   const directory = host.directories.images;
@@ -44,8 +49,7 @@ function imageStore(options: { settings: PluginSettings; host: ReadyHost; minFre
     directory,
     minFreeBytes,
     registries: settings.registries,
-    // The host connects for the job: not to where the job's VM could not.
-    rules: { allowed: settings.registriesAllowed, denied: [...metadataNetworks, ...settings.network.egressDeny] },
+    rules: { allowed: settings.registriesAllowed, denied: [...metadataNetworks, ...deniedNetworks(settings)] },
     access: settings.imageAccess,
     puller: childPuller([...selfCommand(), "internal", "pull-worker"], {
       shimPath,
