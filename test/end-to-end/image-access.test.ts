@@ -59,10 +59,12 @@ const layer = layerOf({ path: "private", body: "private" });
 const hangingImage = fakeImage({ layers: [layer] });
 let privateImage: FakeImage;
 
-/** More files than fit into the memory of a pull, in a few MB. */
+/** Within every limit on an image, and still more than fits into the memory of a pull. */
 function manyFiles(): Buffer {
-  const files = Array.from({ length: 650_000 }, (_, index) =>
-    encodeTarHeader({ ...plainHeader, type: "directory", path: `d${index >> 10}/${index}` }),
+  const xattrs = [{ name: "user.x", value: Buffer.from("x") }];
+  const name = "n".repeat(110);
+  const files = Array.from({ length: 450_000 }, (_, index) =>
+    encodeTarHeader({ ...plainHeader, path: `${index >> 10}/${name}${index}`, xattrs }),
   );
   return gzipSync(Buffer.concat([...files, Buffer.alloc(1024)]), { level: 1 });
 }
