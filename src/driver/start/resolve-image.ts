@@ -2,7 +2,7 @@
 import { PullTimedOutError, ReportedImageError } from "../../images/errors.ts";
 import { childPuller, emptyRoot } from "../../images/pull-in-child.ts";
 import { ImageStore, type ResolvedImage } from "../../images/store/image-store.ts";
-import { metadataNetworks } from "../../network/plan/egress-policy.ts";
+import { metadataFloor } from "../../network/plan/egress-policy.ts";
 import { selfCommand, selfFiles } from "../../system/assets.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { ImageOptions } from "../config/task/image.ts";
@@ -49,7 +49,7 @@ function imageStore(options: { settings: PluginSettings; host: ReadyHost; minFre
     directory,
     minFreeBytes,
     registries: settings.registries,
-    rules: { allowed: settings.registriesAllowed, denied: [...metadataNetworks, ...deniedNetworks(settings)] },
+    rules: { allowed: settings.registriesAllowed, denied: [...metadataFloor([]), ...deniedNetworks(settings)] },
     access: settings.imageAccess,
     puller: childPuller([...selfCommand(), "internal", "pull-worker"], {
       shimPath,
