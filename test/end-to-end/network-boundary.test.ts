@@ -1,6 +1,7 @@
 // The default network's boundary: metadata services, the host's own services and other networks, the number of connections, and
 // a VM without packet rules. In namespaces of the test's own.
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Allocation, runService } from "./support/allocation.ts";
@@ -35,7 +36,7 @@ import { askServer, serveAsPeer, serveInNamespace } from "./support/sockets.ts";
 runInNamespaces("the boundary of VMs' networks", import.meta.filename);
 
 if (!outside) {
-  const maxConnections = 30;
+  const maxConnections = 20;
   const openPort = 4997;
   const closedPort = 4998;
   const dynamicPort = 25_001;
@@ -135,13 +136,13 @@ if (!outside) {
 
     it("the VM's connections have a bound, and are counted; another succeeds after some have ended", async () => {
       // Slower than the limit on new connections.
-      const open = `for i in $(seq ${maxConnections + 10}); do (sleep 30 | nc ${peerAddress} ${big} > /dev/null 2>&1 &); sleep 0.1; done`;
+      const open = `for i in $(seq ${maxConnections + 4}); do (sleep 600 | nc ${peerAddress} ${big} > /dev/null 2>&1 &); sleep 0.1; done`;
       await inVm(allocation, open);
       await waitForAnswer("no further connection", /timed out/, () => inVm(allocation, peer(who)));
       const inspected = await inspectedVm(allocation);
       assert.equal(inspected["max_connections"], `${maxConnections}`);
       assert.ok(Number(inspected["excess_connection_packets"]) > 0, JSON.stringify(inspected));
-      assert.doesNotMatch(await inVm(allocation, "killall nc; echo ended"), /No such/);
+      assert.doesNotMatch(await inVm(allocation, "killall sleep nc; echo ended"), /No such/);
       await waitForAnswer("another connection", /^from /, () => inVm(allocation, peer(who)), 120_000);
     });
 
@@ -151,16 +152,14 @@ if (!outside) {
       const script = [
         "gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')",
         // Needs no answer to ARP.
-        "ping -c 1 -W 1 $gateway > /dev/null 2>&1",
-        "mac=$(ip neigh show $gateway | sed -n 's/.*lladdr \\([0-9a-f:]*\\).*/\\1/p')",
-        "ip neigh replace $gateway lladdr $mac dev eth0 nud permanent || exit 1",
+        `arp -s $gateway ${(await readFile(`/sys/class/net/${tap}/address`, "utf8")).trim()} || echo no ARP entry`,
         // Makes the guest's packets to 127.0.0.1 leave it, and accepts answers from there.
         "for all in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 > $all; done",
         "for all in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $all; done",
         "ip route del local 127.0.0.1 dev lo table local",
         "ip route del local 127.0.0.0/8 dev lo table local",
         "own=$(ip -4 addr show eth0 | sed -n 's,.*inet \\([0-9.]*\\)/.*,\\1,p')",
-        "ip route add 127.0.0.1 via $gateway dev eth0 src $own || exit 2",
+        "ip route add 127.0.0.1 via $gateway dev eth0 src $own || echo no route",
         `(while :; do for host in ${targets.join(" ")}; do echo "$host $(nc -w 1 $host ${probePort} < /dev/null 2>&1)" >> /tmp/seen; done; done) > /dev/null 2>&1 &`,
         "echo began",
       ];
