@@ -37,7 +37,7 @@ if (!outside) {
           config: `${image}\n${config}\n${serving}`,
           group: groupNetwork(mode),
         });
-        await assertVmmIsApart(allocation, ["net", "ipc", "uts", "cgroup", "pid", "mnt"]);
+        await assertVmmIsApart(allocation);
         assert.match(await inVm(allocation, peer(who)), new RegExp(`from ${agentAddress}\nstatus 0`));
         await waitForPage(allocation);
         await waitForEcho(allocation);

@@ -36,7 +36,7 @@ export async function machineOf(allocation: Allocation): Promise<SeenMachine> {
 /** The VMM and its helpers share no such namespace with the host or the allocation, and see no interface of either. */
 export async function assertVmmIsApart(
   allocation: Allocation,
-  names: readonly Namespace[] = ["net", "ipc", "uts", "cgroup", "pid"],
+  names: readonly Namespace[] = ["net", "ipc", "uts", "cgroup", "pid", "mnt"],
 ): Promise<void> {
   const { shimPid, vmmPid } = await machineOf(allocation);
   const children = (await listProcesses()).filter(({ parentPid }) => parentPid === shimPid);
