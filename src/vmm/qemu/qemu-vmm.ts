@@ -89,7 +89,8 @@ export class QemuVmm implements Vmm {
 
   /** QEMU has started the guest, which cannot run a task yet. Fails with JailError. */
   async configure({ config }: { config: VmConfig }): Promise<void> {
-    await this.#jail(config)?.seal(sockets(config));
+    // Its other socket is QEMU's, and vanishes when QEMU has connected to it.
+    await this.#jail(config)?.seal([vsockPath(config)]);
   }
 
   async start(): Promise<void> {}
@@ -195,4 +196,3 @@ function throttleLimits({ bytesPerSecond, opsPerSecond }: IoLimits): Record<stri
 
 const vsockPath = (config: VmConfig): string => join(runDirectory(config), "v.sock");
 const backendPath = (config: VmConfig): string => join(runDirectory(config), "vu.sock");
-const sockets = (config: VmConfig): string[] => [vsockPath(config), backendPath(config)];
