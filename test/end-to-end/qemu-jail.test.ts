@@ -9,9 +9,9 @@ import { type Allocation, runService } from "./support/allocation.ts";
 import { run, runSuccessfully } from "./support/command.ts";
 import { skipVms, vmm } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
-import { assertNothingLeft, shell } from "./support/jailed.ts";
-import { machineOf, type SeenMachine } from "./support/machines.ts";
-import { listProcesses, waitUntilGone } from "./support/processes.ts";
+import { records, shell } from "./support/jailed.ts";
+import { machineOf, type SeenMachine, waitUntilNoMachineIsLeft } from "./support/machines.ts";
+import { waitUntilGone } from "./support/processes.ts";
 
 const directory = mkdtempSync("/var/tmp/lge2e-qemu-");
 after(() => rmSync(directory, { recursive: true }));
@@ -44,22 +44,19 @@ async function asEscaped(pid: number, uid: string, script: string): Promise<stri
   return stdout + stderr;
 }
 
-const field = (status: string, name: string): string => new RegExp(`^${name}:\\s*(.*)$`, "m").exec(status)?.[1] ?? "";
+const field = (status: string, name: string): string =>
+  new RegExp(`^${name}:[ \\t]*(.*?) *$`, "m").exec(status)?.[1] ?? "";
 
 describe("a VM in QEMU", { skip }, () => {
   let allocation: Allocation;
   let machine: SeenMachine;
   let processes: Jailed[] = [];
-  const user = async (): Promise<string> => {
-    const record = JSON.parse(await readFile(join(machine.directory, "machine.json"), "utf8")) as {
-      user: { uid: number };
-    };
-    return `${record.user.uid}`;
-  };
+  let uid = "";
+  let cgroups: readonly string[] = [];
 
   before(async () => {
     await fixture.ready();
-    const config = `${shell("head -n 1 /dev/vdc; echo by the guest | dd of=/dev/vdc conv=notrunc,fsync; echo ready; sleep 1d")}
+    const config = `${shell("head -n 1 /dev/vdc; echo by the guest | dd of=/dev/vdc conv=notrunc,fsync 2>/dev/null; echo ready; sleep 1d")}
       privileged = true
       drive {
         drive_id     = "data"
@@ -68,6 +65,9 @@ describe("a VM in QEMU", { skip }, () => {
     allocation = await runService({ agent: fixture.agent, config });
     machine = await machineOf(allocation);
     processes = await processesOf(machine);
+    const [record] = await records(fixture.agent);
+    uid = `${record?.user?.uid}`;
+    cgroups = record?.cgroups ?? [];
   });
 
   it("is told apart: attributes, and a warning where operators look", async () => {
@@ -78,7 +78,6 @@ describe("a VM in QEMU", { skip }, () => {
   });
 
   it("has a user without any capability, seccomp, and namespaces of its own", async () => {
-    const uid = await user();
     assert.deepEqual(
       processes.map(({ name }) => name),
       ["vsock", "vmm"],
@@ -93,7 +92,7 @@ describe("a VM in QEMU", { skip }, () => {
       assert.equal(field(status, "Groups"), "", name);
       assert.equal(field(status, "NoNewPrivs"), "1", name);
       assert.equal(field(status, "Seccomp"), "2", name);
-      for (const space of ["mnt", "pid", "ipc", "uts"]) {
+      for (const space of ["mnt", "pid", "net", "ipc", "uts", "cgroup"]) {
         const link = `ns/${space}`;
         assert.notEqual(
           await readlink(`/proc/${pid}/${link}`),
@@ -105,7 +104,6 @@ describe("a VM in QEMU", { skip }, () => {
   });
 
   it("sees nothing of the host, and can write nowhere", async () => {
-    const uid = await user();
     for (const { name, pid } of processes) {
       const seen = await runSuccessfully({ file: "ls", args: [`/proc/${pid}/root`] });
       assert.doesNotMatch(seen, /^(root|home|srv|proc|sys|opt|boot|mnt)$/m, name);
@@ -141,7 +139,7 @@ describe("a VM in QEMU", { skip }, () => {
   });
 
   it("has a drive that stays its owner's", async () => {
-    assert.match(await allocation.log(), /^of the host$/m);
+    await allocation.waitForLog(/^of the host\nready$/m);
     assert.match(await readFile(disk, "latin1"), /^by the guest\n/);
     const facts = await stat(disk);
     assert.deepEqual([facts.uid, facts.mode & 0o777], [0, 0o600]);
@@ -152,8 +150,7 @@ describe("a VM in QEMU", { skip }, () => {
     // No driver has a part in this: the kernel ends them.
     for (const { pid } of processes) await waitUntilGone({ pid, timeoutMs: 5_000 });
     await allocation.stop();
-    await assertNothingLeft(fixture.agent);
-    const left = (await listProcesses()).filter(({ commandLine }) => commandLine.includes(machine.directory));
-    assert.deepEqual(left, []);
+    await waitUntilNoMachineIsLeft(fixture.agent);
+    for (const group of cgroups) await assert.rejects(stat(group), /ENOENT/);
   });
 });
