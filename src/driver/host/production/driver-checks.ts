@@ -201,13 +201,13 @@ const hangingVmm: ProductionCheck = {
 
 const packetLimits: ProductionCheck = {
   id: "network_limits",
-  advice: "Each VM's packets and new connections are limited.",
+  advice: "Each VM's packets, new connections and open connections are limited.",
   reason: "A flood takes the host's CPU and fills its table of connections, for everyone on the host.",
-  cure: "Set `packet_rate` and `connection_rate` in the plugin's `network` block. A job's `rate_limiter` bounds its bandwidth.",
+  cure: "Set `packet_rate`, `connection_rate` and `connections` in the plugin's `network` block. A job's `rate_limiter` bounds its bandwidth.",
   look: ({ settings: { network } }) => {
-    const { packets, connections } = network.limits;
-    const found = `packet_rate = ${packets ?? 0}, connection_rate = ${connections ?? 0}`;
-    return packets === undefined || connections === undefined ? warning(found) : ok(found);
+    const { packets, connections, open } = network.limits;
+    const found = `packet_rate = ${packets ?? 0}, connection_rate = ${connections ?? 0}, connections = ${open}`;
+    return packets === undefined || connections === undefined || open === 0 ? warning(found) : ok(found);
   },
 };
 
@@ -230,6 +230,35 @@ const metadata: ProductionCheck = {
   cure: "Set `allow_metadata = false` in the plugin's `network` block.",
   look: ({ settings: { network } }) =>
     (network.allowMetadata ? warning : ok)(`allow_metadata = ${network.allowMetadata}`),
+};
+
+/** Nomad gives out dynamic ports from here on, at which other allocations listen. */
+const firstDynamicPort = 20_000;
+
+const hostServices: ProductionCheck = {
+  id: "host_services",
+  advice: "VMs reach only chosen services of the host.",
+  reason: "A VM that reaches an unprotected API of Nomad, docker or Consul becomes root on the host.",
+  cure: "Name addresses with ports in `allow_host` of the plugin's `network` block, or leave its default.",
+  look: ({ settings: { network } }) => {
+    const wide = network.allowHost.filter(
+      ({ network: to, ports }) => to.endsWith("/0") && (ports === undefined || ports[0] < firstDynamicPort),
+    );
+    if (wide.length === 0) return ok(`allow_host has ${network.allowHost.length} rules, none of them wide`);
+    const shown = wide.map(
+      ({ network: to, ports }) => `${to}, ${ports === undefined ? "all ports" : `ports ${ports.join("-")}`}`,
+    );
+    return warning(`allow_host opens ${shown.join("; ")}`);
+  },
+};
+
+const imageAccess: ProductionCheck = {
+  id: "image_access",
+  advice: "A private image goes only to jobs whose credentials its registry accepts.",
+  reason: "Otherwise every author of jobs gets each image that the host has pulled.",
+  cure: 'Set `image_access = "verify"` in the plugin\'s config.',
+  look: ({ settings }) =>
+    (settings.imageAccess === "verify" ? ok : warning)(`image_access = "${settings.imageAccess}"`),
 };
 
 const hostPaths: ProductionCheck = {
@@ -268,7 +297,7 @@ function trusted(paths: readonly TrustedPath[]): Verdict {
 export const firecrackerGroup: CheckGroup = {
   title: "Firecracker and its jail",
   source:
-    "Firecracker recommends these in its production host setup; `users`, `base_file_system`, `oversize`, `huge_pages`, `disk_space` and `allowed_host_paths` are this driver's own.",
+    "Firecracker recommends most of these in its production host setup. `users`, `base_file_system`, `oversize`, `huge_pages`, `disk_space`, `host_services`, `allowed_host_paths` and `image_access` are this driver's own.",
   checks: [
     vmmSetting,
     isolation,
@@ -289,7 +318,9 @@ export const firecrackerGroup: CheckGroup = {
     packetLimits,
     diskLimits,
     metadata,
+    hostServices,
     hostPaths,
+    imageAccess,
     singleTenant,
     balloon,
   ],
