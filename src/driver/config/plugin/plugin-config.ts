@@ -119,7 +119,7 @@ export const pluginTable = {
     reader: hostPatterns,
     hcl: "list(string)",
     absent: "every registry but those on this host and at link-local addresses",
-    doc: 'The registries that jobs may name: a host or an address, optionally with `*.` before it and `:PORT` behind it, or "*" for every registry. Registries on this host, at link-local addresses and in `network.egress_deny` count only if an entry other than "*", or a `registry` block, names them.',
+    doc: 'The registries that jobs may name: a host or an address, optionally with `*.` before it and `:PORT` behind it, or `"*"` for every registry. Registries on this host, at link-local addresses and in `network.egress_deny` count only if an entry other than `"*"`, or a `registry` block, names them.',
   }),
   imageAccess: key("image_access", {
     reader: oneOf<ImageAccess>("verify", "cached"),
