@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chown, mkdir } from "node:fs/promises";
+import { chown, mkdir, readdir, rmdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { StringDecoder } from "node:string_decoder";
@@ -12,6 +12,7 @@ import { type CgroupHierarchies, createGroup, emptyGroup, oomKills, removeGroup 
 import { confined } from "../system/confine.ts";
 import { printable } from "../system/error.ts";
 import { exists } from "../system/files.ts";
+import { isAlive, ownIdentity } from "../system/processes.ts";
 import { PullOutOfMemoryError, PullWorkerFailedError, ReportedImageError } from "./errors.ts";
 import type { Puller, PullHost, PullOptions } from "./pull-image.ts";
 import { type PullAnswer, type PullLine, pullLineSchema } from "./pull-worker.ts";
@@ -81,9 +82,11 @@ async function pullGroup(
 ): Promise<AsyncDisposable & { readonly directories: readonly string[] }> {
   const { cgroups, memoryMib } = confinement;
   if (cgroups === undefined) return { directories: [], [Symbol.asyncDispose]: async () => undefined };
+  await removeStaleGroups(cgroups);
+  const { pid, startTime } = await ownIdentity();
   const directories = await createGroup({
     ...cgroups,
-    name: `pull-${randomBytes(4).toString("hex")}`,
+    name: `pull-${pid}-${startTime}-${randomBytes(4).toString("hex")}`,
     // mksquashfs has two threads for each CPU.
     limits: { memoryBytes: memoryMib * 2 ** 20, cpuShares, pids: 256 + 4 * availableParallelism() },
   });
@@ -94,6 +97,17 @@ async function pullGroup(
       await removeGroup({ directories, timeoutMs: cleanupTimeoutMs }).catch(() => undefined);
     },
   };
+}
+
+/** Those of drivers that were killed. Their pulls died with them. Never fails. */
+async function removeStaleGroups({ hierarchies, parent }: NonNullable<PullConfinement["cgroups"]>): Promise<void> {
+  for (const mount of new Set(Object.values(hierarchies.mounts))) {
+    for (const name of await readdir(join(mount, parent)).catch(() => [])) {
+      const [, pid, startTime = ""] = /^pull-(\d+)-(\d+)-/.exec(name) ?? [];
+      if (pid === undefined || (await isAlive({ pid: Number(pid), startTime }))) continue;
+      await rmdir(join(mount, parent, name)).catch(() => undefined);
+    }
+  }
 }
 
 async function confine(

@@ -213,7 +213,7 @@ describe("the process that pulls", { skip: skipVms }, () => {
       ["/scratch"],
     );
     const groups = await readFile(`/proc/${pid}/cgroup`, "utf8");
-    assert.match(groups, /\/litegix-fc-driver\/pull-[0-9a-f]{8}$/m);
+    assert.match(groups, /\/litegix-fc-driver\/pull-[0-9a-f-]+$/m);
     const environment = await readFile(`/proc/${pid}/environ`, "latin1");
     assert.doesNotMatch(environment, /NOMAD/);
     await allocation.stop();
