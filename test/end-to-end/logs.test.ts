@@ -164,7 +164,15 @@ describe("a log FIFO that another task of the group replaces", { skip: skipVms }
     await fixture.agent.interrupt();
     await fixture.agent.launch();
     await allocation.waitForExec();
-    assert.match(await allocation.eventText(), /the task's log ends here: .*\.main\.stdout\.fifo .*\(log_fifo\)/);
+    // Nomad sends its events to the server in batches.
+    await waitFor({
+      what: "the event of the log's end",
+      timeoutMs: 30_000,
+      attempt: async () =>
+        /the task's log ends here: .*\.main\.stdout\.fifo .*\(log_fifo\)/.test(await allocation.eventText()) ||
+        undefined,
+      seen: async () => `${await allocation.eventText()}\n${(await fixture.agent.log()).slice(-3000)}`,
+    });
     assert.equal(await readFile(target, "utf8"), untouched);
     await fixture.agent.nomad(["alloc", "restart", allocation.id]);
     assert.equal(await allocation.waitForStatus(["failed"], 120_000), "failed");
