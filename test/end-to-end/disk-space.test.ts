@@ -7,7 +7,7 @@ import { type Allocation, runService, startJob } from "./support/allocation.ts";
 import { run } from "./support/command.ts";
 import { skipVms } from "./support/environment.ts";
 import { Fixture } from "./support/fixture.ts";
-import { waitUntilNoMachineIsLeft } from "./support/machines.ts";
+import { machineOf, waitUntilNoMachineIsLeft, waitUntilNothingIsLeft } from "./support/machines.ts";
 
 const diskMib = 64;
 const bandwidthMib = 16;
@@ -33,9 +33,10 @@ const waitingForFile = `
   command = "/bin/sh"
   args    = ["-c", "until [ -e /go ]; do sleep 0.2; done; exit 42"]`;
 
-/** Takes all of the base path's file system, root's reserve too. Resolves with the file. */
-async function fill(): Promise<string> {
-  const path = join(fixture.agent.basePath, "filling");
+/** Takes all of the base path's file system, root's reserve and the prepared disks of later VMs too. Resolves with the file. */
+async function fill(name: string): Promise<string> {
+  const path = join(fixture.agent.basePath, name);
+  await rm(join(fixture.agent.basePath, "spare-disks"), { recursive: true, force: true });
   await run({ file: "dd", args: ["if=/dev/zero", `of=${path}`, "bs=64k"], timeoutMs: 120_000 });
   await run({ file: "sync", args: [] });
   const { stdout } = await run({ file: "df", args: ["--output=avail", fixture.agent.basePath] });
@@ -60,13 +61,18 @@ describe("the host's disk", { skip: skipVms }, () => {
       startJob({ agent, config: waitingForFile }),
     ]);
     await ending.waitForStatus(["running"]);
-    const filling = await fill();
+    const filling = await fill("filling");
     await using _removed = { [Symbol.asyncDispose]: () => rm(filling, { force: true }) };
     await write(first);
     await write(second);
     // The end of a task reaches Nomad too.
+    const { directory } = await machineOf(ending);
     await ending.exec(["touch", "/go"]);
     assert.deepEqual(await ending.exit(), { exitCode: 42, signal: 0 });
+    // Its disk is free again.
+    await waitUntilNothingIsLeft(directory);
+    const more = await fill("filling-more");
+    await using _removedMore = { [Symbol.asyncDispose]: () => rm(more, { force: true }) };
     const third = await startJob({ agent, config: waiting });
     assert.equal(await third.waitForEnd(), "failed");
     assert.match(
