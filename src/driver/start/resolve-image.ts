@@ -4,6 +4,7 @@ import { childPuller, emptyRoot } from "../../images/pull-in-child.ts";
 import { ImageStore, type ResolvedImage } from "../../images/store/image-store.ts";
 import { metadataFloor } from "../../network/plan/egress-policy.ts";
 import { selfCommand, selfFiles } from "../../system/assets.ts";
+import { findProgram } from "../../system/processes.ts";
 import type { PluginSettings } from "../config/plugin/plugin-config.ts";
 import type { ImageOptions } from "../config/task/image.ts";
 import { RecoverableError } from "../errors.ts";
@@ -22,7 +23,8 @@ export async function resolveImage(options: {
   signal: AbortSignal;
 }): Promise<ResolvedImage> {
   const { image, onEvent, signal } = options;
-  const store = imageStore(options);
+  // Its user may not enter every directory on PATH.
+  const store = imageStore({ ...options, mksquashfsPath: await findProgram("mksquashfs") });
   // A child process of ours costs as much as booting a VM.
   const found = await store.find(image);
   if (found !== undefined) return found;
@@ -41,13 +43,20 @@ function deniedNetworks({ network }: PluginSettings): PluginSettings["network"][
   return network.egressDeny.filter((rule) => !rule.network.endsWith("/0"));
 }
 
-function imageStore(options: { settings: PluginSettings; host: ReadyHost; minFreeBytes: number }): ImageStore {
-  const { settings, host, minFreeBytes } = options;
+function imageStore(options: {
+  settings: PluginSettings;
+  host: ReadyHost;
+  minFreeBytes: number;
+  /** Undefined: the pull says what is missing. */
+  mksquashfsPath: string | undefined;
+}): ImageStore {
+  const { settings, host, minFreeBytes, mksquashfsPath } = options;
   const directory = host.directories.images;
   const { shimPath, cgroups } = host.machines;
   return new ImageStore({
     directory,
     minFreeBytes,
+    mksquashfsPath,
     registries: settings.registries,
     rules: { allowed: settings.registriesAllowed, denied: [...metadataFloor([]), ...deniedNetworks(settings)] },
     access: settings.imageAccess,
