@@ -103,7 +103,7 @@ before(async () => {
       "many/attributes:v1": fakeImage({ layers: [attributes], diffIds: [`sha256:${"0".repeat(64)}`] }),
     }),
   );
-  const blocks = [closed, open, hanging].map(({ address }) => `registry "${address}" {}`);
+  const blocks = [closed, open, hanging].map(({ address }) => `registry "${address}" { plain_http = true }`);
   agent = await Agent.start({
     pluginConfig: `
       registry "docker.io" { mirrors = ["http://${registry.address}"] }
@@ -190,7 +190,7 @@ describe("the process that pulls", { skip: skipVms }, () => {
       },
     });
     const status = await readFile(`/proc/${pid}/status`, "utf8");
-    const field = (name: string): string => new RegExp(`^${name}:\\s+(.*)$`, "m").exec(status)?.[1] ?? "";
+    const field = (name: string): string => new RegExp(`^${name}:[ \\t]*(.*)$`, "m").exec(status)?.[1] ?? "";
     assert.deepEqual(
       ["Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapBnd", "NoNewPrivs"].map((name) =>
         field(name).replaceAll("\t", " ").trim(),
