@@ -62,6 +62,15 @@ test("a pull by a child gives the image, and a registry's refusal with its code"
   });
 });
 
+test("a child that has said its last and does not end is ended", async () => {
+  const hostile = `
+    setInterval(() => {}, 60_000);
+    await say({ kind: "error", code: "pull_failed", message: "refused", retryable: false, unreachable: false });
+    await new Promise(() => {});`;
+  const directory = await mkdtemp(join(root, "store-"));
+  await assert.rejects(ensure(hostileWorker(hostile), { directory, timeoutMs: 60_000 }), /refused/);
+});
+
 test("whatever the child says, nothing of the host's is taken over or changed", async () => {
   const victim = join(root, "victim");
   await writeFile(victim, "victim", { mode: 0o600 });

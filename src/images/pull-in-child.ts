@@ -182,7 +182,11 @@ async function runWorker(worker: {
     try {
       for await (const text of boundedLines(child.stdout)) {
         const line = v.parse(pullLineSchema, JSON.parse(text));
-        if (line.kind === "done" || line.kind === "error") end = line;
+        if (line.kind === "done" || line.kind === "error") {
+          end = line;
+          // Something may keep a process alive that has nothing more to say.
+          break;
+        }
         const answer = await answerTo(line, listener);
         if (answer !== undefined) child.stdin.write(`${JSON.stringify(answer)}\n`);
       }
@@ -190,12 +194,13 @@ async function runWorker(worker: {
       kill();
       throw error;
     }
-    const [code, endSignal] = await failedToStart;
     signal.throwIfAborted();
-    if (end?.kind === "done" && code === 0) return;
+    if (end?.kind === "done") return;
     if (end?.kind === "error") {
       throw new ReportedImageError({ ...end, message: printable(end.message, maxMessageChars) });
     }
+    const [code, endSignal] = await failedToStart;
+    signal.throwIfAborted();
     const how = `ended (${endSignal ?? `exit status ${code}`}) without an answer ${stderr}`;
     throw new PullWorkerFailedError({ reference, problem: how.trim() });
   } finally {

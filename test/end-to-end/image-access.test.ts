@@ -60,13 +60,14 @@ const hangingImage = fakeImage({ layers: [layer] });
 let privateImage: FakeImage;
 
 /** Within every limit on an image, and still more than fits into the memory of a pull. */
-function manyFiles(): Buffer {
-  const xattrs = [{ name: "user.x", value: Buffer.from("x") }];
+function manyFiles(folder: string, xattrs: { name: string; value: Buffer }[]): { layer: Buffer; diffId: string } {
   const name = "n".repeat(110);
   const files = Array.from({ length: 450_000 }, (_, index) =>
-    encodeTarHeader({ ...plainHeader, path: `${index >> 10}/${name}${index}`, xattrs }),
+    encodeTarHeader({ ...plainHeader, path: `${folder}/${index >> 10}/${name}${index}`, xattrs }),
   );
-  return gzipSync(Buffer.concat([...files, Buffer.alloc(1024)]), { level: 1 });
+  const tar = Buffer.concat([...files, Buffer.alloc(1024)]);
+  const diffId = `sha256:${createHash("sha256").update(tar).digest("hex")}`;
+  return { layer: gzipSync(tar, { level: 1 }), diffId };
 }
 
 /** Each entry is small on the way and has a megabyte in memory. */
@@ -95,11 +96,14 @@ before(async () => {
       ? documents(request)
       : { status: 401, headers: { "www-authenticate": 'Basic realm="closed"' } },
   );
-  const files = manyFiles();
+  const files = [manyFiles("a", [{ name: "user.x", value: Buffer.from("x") }]), manyFiles("b", [])];
   const attributes = manyAttributes();
   open = await LoopbackServer.start(
     answersOf({
-      "many/files:v1": fakeImage({ layers: [files], diffIds: [`sha256:${"0".repeat(64)}`] }),
+      "many/files:v1": fakeImage({
+        layers: files.map(({ layer }) => layer),
+        diffIds: files.map(({ diffId }) => diffId),
+      }),
       "many/attributes:v1": fakeImage({ layers: [attributes], diffIds: [`sha256:${"0".repeat(64)}`] }),
     }),
   );

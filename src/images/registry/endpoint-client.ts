@@ -89,7 +89,7 @@ export class EndpointClient {
     const challenge = response.status === 401 && isOwnAnswer ? response.header("www-authenticate") : undefined;
     if (challenge !== undefined) {
       const scope = `repository:${this.#repository}:pull`;
-      const authorization = await authorizationFor({
+      const asked = authorizationFor({
         header: challenge,
         baseUrl,
         place,
@@ -97,6 +97,11 @@ export class EndpointClient {
         scope,
         credentials: this.#credentials,
         signal,
+      });
+      const refused = response;
+      const authorization = await asked.catch((error: unknown) => {
+        discard(refused);
+        throw error;
       });
       if (authorization !== undefined) {
         discard(response);

@@ -113,8 +113,9 @@ export class QemuJail {
   async seal(sockets: readonly string[]): Promise<void> {
     if (!this.#config.vsock) return;
     const directory = runDirectory(this.#config);
-    await chown(directory, 0, 0);
+    // In this order: QEMU may connect at any time, also between the two.
     await chmod(directory, 0o755);
+    await chown(directory, 0, 0);
     for (const path of sockets) {
       if ((await lstat(path)).isSocket()) continue;
       throw new JailError({ reason: `${path} is not a socket`, cure: "this is a defect: please report it" });
