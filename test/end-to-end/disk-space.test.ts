@@ -38,7 +38,7 @@ async function fill(name: string): Promise<string> {
   const path = join(fixture.agent.basePath, name);
   await rm(join(fixture.agent.basePath, "spare-disks"), { recursive: true, force: true });
   await run({ file: "dd", args: ["if=/dev/zero", `of=${path}`, "bs=64k"], timeoutMs: 120_000 });
-  await run({ file: "sync", args: [] });
+  await run({ file: "sync", args: ["-f", path] });
   const { stdout } = await run({ file: "df", args: ["--output=avail", fixture.agent.basePath] });
   assert.match(stdout, /^\s*Avail\s+0\s*$/);
   return path;
