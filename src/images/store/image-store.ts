@@ -3,6 +3,7 @@
 // for an image that it does not have. It also asks if a job may have an image that others pulled with credentials.
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
+import { requireSpace } from "../../system/disk-space.ts";
 import { DriverError, reasonOf } from "../../system/error.ts";
 import { exists } from "../../system/files.ts";
 import {
@@ -198,7 +199,11 @@ export class ImageStore {
     const { credentials } = options;
     const full = new AbortController();
     const signal = AbortSignal.any([options.signal, full.signal]);
-    await using scratch = await files.scratch();
+    await using scratch = await files.scratch().catch(async (cause: unknown) => {
+      const what = `image "${formatReference(reference)}"`;
+      await requireSpace({ path: files.directory, what, neededBytes: 0, minFreeBytes: this.#minFreeBytes });
+      throw this.#storeFailure(cause);
+    });
     await using session = new PullSession({
       files,
       reference,
