@@ -14,7 +14,7 @@ if [ "$(nproc)" -lt 2 ]; then exec "${tests[@]}" test/end-to-end/*.test.ts; fi
 # Two runs side by side, since a test mostly waits for an agent, a boot or a deadline. The second one has a network namespace of
 # its own: ports, TAPs, routes and packet rules of the two never meet. These files run in the first, on the host's network, about half
 # of the time; container-images downloads Debian packages there.
-on_host=(bulk container-images container endings examples exec life protocol script-checks stats-signals task-config vm-options)
+on_host=(bulk container-images container endings examples exec life network-bridge network-cni protocol script-checks stats-signals task-config vm-options)
 
 # All agents of a machine share Nomad's cpusets, and each one that starts makes them anew.
 alone=(cores)
