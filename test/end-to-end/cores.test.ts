@@ -59,7 +59,7 @@ describe("cores", { skip: skipVms === false ? oneCore : skipVms }, () => {
     // A VM that starts now does not get it either.
     const second = await startJob({ agent, config: waiting, type: "service" });
     await second.waitForStatus(["running"]);
-    assert.equal(await coresOf((await machineOf(second)).vmmPid), fewer);
+    await waitForCores(second, (cores) => cores === fewer);
     await other.stop();
     await waitForCores(vm, (cores) => cores === all);
     await waitForCores(second, (cores) => cores === all);
