@@ -23,12 +23,12 @@ export async function resolveImage(options: {
   signal: AbortSignal;
 }): Promise<ResolvedImage> {
   const { image, onEvent, signal } = options;
-  // Its user may not enter every directory on PATH.
-  const store = imageStore({ ...options, mksquashfsPath: await findProgram("mksquashfs") });
   // A child process of ours costs as much as booting a VM.
-  const found = await store.find(image);
+  const found = await imageStore(options).find(image);
   if (found !== undefined) return found;
   using _slot = await pullSlot(options);
+  // The user of a pull may not enter every directory on PATH.
+  const store = imageStore({ ...options, mksquashfsPath: await findProgram("mksquashfs") });
   try {
     return await store.ensure({ ...image, timeoutMs: image.pullTimeoutMs, onProgress: onEvent, signal });
   } catch (error) {
@@ -48,7 +48,7 @@ function imageStore(options: {
   host: ReadyHost;
   minFreeBytes: number;
   /** Undefined: the pull says what is missing. */
-  mksquashfsPath: string | undefined;
+  mksquashfsPath?: string | undefined;
 }): ImageStore {
   const { settings, host, minFreeBytes, mksquashfsPath } = options;
   const directory = host.directories.images;
